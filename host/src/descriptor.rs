@@ -247,7 +247,7 @@ impl CommandSpec {
     }
 
     fn flaw(&self) -> Option<String> {
-        use CommandKind::{Any, Coverage, CoverageWrite, Each, Read, Write};
+        use CommandKind::{Coverage, CoverageWrite, Each, Read, Write};
         if self.arity == 0 {
             return Some("arity 0 leaves no room for the name; the least is 1".into());
         }

@@ -1,1 +1,32 @@
-//! Pure core.
+//! The pure core of a vnode host: where keys live, who answers for them, and how copies of a value come together again.
+//!
+//! Everything here is a function of its arguments. The crate reads no clock, draws no random number, does no I/O, starts no
+//! thread, and iterates in one order everywhere, so that every node computes the same from the same ring and a simulated
+//! cluster repeats itself. Whoever is up, and whatever time it is, is handed in.
+//!
+//! - [`index`]: hashing a key, ring sizes, partition ids and the hash range of each; [`etf`] reproduces Erlang's placement.
+//! - [`ring`]: node names and the ring value, the owner of every partition at one epoch.
+//! - [`preflist`](mod@preflist): the vnodes that hold a key's replicas, with fallbacks for owners that are not up.
+//! - [`coverage`]: the vnodes that together hold every key once.
+//! - [`object`]: what a key holds, merged without losing concurrent writes, and its bytes.
+//!
+//! Start with [`Ring`], then [`preflist()`]; [`Object`] stands on its own.
+#![forbid(unsafe_code)]
+
+pub mod coverage;
+pub mod etf;
+pub mod index;
+pub mod object;
+pub mod preflist;
+pub mod ring;
+
+pub use coverage::{
+    CoverageError, CoveragePlan, CoverageVnode, coverage_plan, partial_coverage_plan,
+};
+pub use index::{HashId, IndexError, KeyHash, PartitionId, RingSize};
+pub use object::{
+    Actor, CONTEXT_ACTORS_MAX, Context, Dot, Hlc, Object, ObjectError, ObjectRef, VERSIONS_MAX,
+    Version, VersionRef, encode_successor,
+};
+pub use preflist::{Replica, ReplicaKind, preflist, primaries};
+pub use ring::{NodeName, Ring, RingError};

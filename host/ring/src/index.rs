@@ -1,0 +1,450 @@
+//! Positions on the ring: key hashes, ring sizes, partition ids and how one leads to the other.
+//!
+//! Owns the frozen hash functions. Hash explicit bytes only, never a runtime's encoding of a value: whatever changes that
+//! encoding would silently move every key. A hash id, once released, never changes meaning. Who owns a partition is the
+//! business of `ring.rs`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha1::{Digest, Sha1};
+
+use crate::etf::{self, Term};
+
+const HASH_BYTES: usize = 20;
+
+/// Why a ring size, a partition id or a hash id was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// The number of partitions is not allowed.
+    #[error(
+        "ring size {found} is not a power of two from {} to {}; choose 64 if unsure",
+        RingSize::MIN,
+        RingSize::MAX
+    )]
+    RingSize {
+        /// The number found.
+        found: u32,
+    },
+    /// The partition does not exist.
+    #[error("partition {found} is not on a ring of {ring_size}; the last one is {}", ring_size.get() - 1)]
+    Partition {
+        /// The number found.
+        found: u32,
+        /// The ring it was looked for on.
+        ring_size: RingSize,
+    },
+    /// The hash id is not known to this build.
+    #[error("hash id {found:?} is unknown; this build knows v1 and etf-sha1")]
+    HashId {
+        /// The text found.
+        found: String,
+    },
+}
+
+/// The number of partitions of a ring: a power of two, fixed when the cluster is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct RingSize(u16);
+
+impl RingSize {
+    /// The smallest ring size.
+    pub const MIN: u32 = 8;
+    /// The largest ring size.
+    pub const MAX: u32 = 4096;
+
+    /// Checks a number of partitions.
+    ///
+    /// # Errors
+    /// Refuses all but the powers of two from [`RingSize::MIN`] to [`RingSize::MAX`].
+    pub fn new(partitions: u32) -> Result<RingSize, IndexError> {
+        let refused = IndexError::RingSize { found: partitions };
+        if !partitions.is_power_of_two() || !(Self::MIN..=Self::MAX).contains(&partitions) {
+            return Err(refused);
+        }
+        u16::try_from(partitions).map(RingSize).map_err(|_| refused)
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+
+    /// All partitions, in ring order.
+    pub fn partitions(self) -> impl ExactSizeIterator<Item = PartitionId> {
+        (0..self.0).map(PartitionId)
+    }
+
+    /// Whether `partition` exists on this ring.
+    #[must_use]
+    pub fn contains(self, partition: PartitionId) -> bool {
+        partition.0 < self.0
+    }
+
+    /// Checks a partition number that came from outside.
+    ///
+    /// # Errors
+    /// Refuses numbers from the ring size up.
+    pub fn partition(self, number: u32) -> Result<PartitionId, IndexError> {
+        u16::try_from(number)
+            .map(PartitionId)
+            .ok()
+            .filter(|&partition| self.contains(partition))
+            .ok_or(IndexError::Partition {
+                found: number,
+                ring_size: self,
+            })
+    }
+
+    /// The partition `steps` further along the ring, wrapping at its end.
+    #[must_use]
+    pub fn after(self, partition: PartitionId, steps: u16) -> PartitionId {
+        // The size is a power of two, so it divides 2^16 and wrapping additions stay right; the mask is the remainder.
+        PartitionId(partition.0.wrapping_add(steps) & (self.0 - 1))
+    }
+
+    /// The partition that holds the first replica of a key: the one at the next boundary after the key's hash.
+    ///
+    /// This is riak's rule (`chash:successors`): with `inc = 2^160 / N` it is `(hash / inc + 1) mod N`.
+    #[must_use]
+    pub fn first_replica(self, hash: &KeyHash) -> PartitionId {
+        let segment = hash.prefix() >> self.segment_bits();
+        // At most 12 bits are left; the mask only says so to the conversion.
+        let segment = u16::try_from(segment & 0xffff).unwrap_or_default();
+        self.after(PartitionId(segment), 1)
+    }
+
+    /// The first and the last hash prefix (both included) of the keys whose first replica is on `partition`.
+    ///
+    /// The range never wraps: partition 0, being the boundary after the top of the hash space, takes the last segment.
+    #[must_use]
+    pub fn hash_range(self, partition: PartitionId) -> (u64, u64) {
+        let segment = u64::from(self.after(partition, self.0 - 1).0);
+        let first = segment << self.segment_bits();
+        let width_less_one = (1 << self.segment_bits()) - 1;
+        (first, first | width_less_one)
+    }
+
+    /// The partition's 160-bit index, `partition * 2^160 / N`, as riak_core prints it.
+    #[must_use]
+    pub fn index_decimal(self, partition: PartitionId) -> String {
+        let mut digits = Vec::new();
+        let mut number = self.index(partition);
+        // Long division by ten, from the top byte down, until nothing is left.
+        while digits.is_empty() || number.iter().any(|&byte| byte != 0) {
+            let mut rest = 0_u16;
+            for byte in &mut number {
+                let part = (rest << 8) | u16::from(*byte);
+                *byte = u8::try_from(part / 10).unwrap_or_default();
+                rest = part % 10;
+            }
+            digits.push(u32::from(rest));
+        }
+        let digits = digits.into_iter().rev();
+        digits
+            .filter_map(|digit| char::from_digit(digit, 10))
+            .collect()
+    }
+
+    /// The partition's 160-bit index as 40 hexadecimal digits.
+    #[must_use]
+    pub fn index_hex(self, partition: PartitionId) -> String {
+        KeyHash(self.index(partition)).to_string()
+    }
+
+    /// The index, big-endian.
+    fn index(self, partition: PartitionId) -> [u8; HASH_BYTES] {
+        // N is 2^k with k at most 12, so partition * 2^(160-k) touches only the top 16 bits.
+        let top = self.after(partition, 0).0 << (u16::BITS - self.0.ilog2());
+        let [high, low] = top.to_be_bytes();
+        let mut index = [0; HASH_BYTES];
+        for (byte, value) in index.iter_mut().zip([high, low]) {
+            *byte = value;
+        }
+        index
+    }
+
+    /// How many bits of a 64-bit prefix lie below the segment number.
+    fn segment_bits(self) -> u32 {
+        u64::BITS - self.0.ilog2()
+    }
+}
+
+impl TryFrom<u32> for RingSize {
+    type Error = IndexError;
+
+    fn try_from(partitions: u32) -> Result<RingSize, IndexError> {
+        RingSize::new(partitions)
+    }
+}
+
+impl From<RingSize> for u32 {
+    fn from(size: RingSize) -> u32 {
+        size.0.into()
+    }
+}
+
+impl fmt::Display for RingSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A partition's position on the ring, from 0 to the ring size less one.
+///
+/// Ids from outside go through [`RingSize::partition`] (or [`RingSize::contains`] after deserialising).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PartitionId(pub u16);
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The SHA-1 by which a key is placed on the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyHash(pub [u8; HASH_BYTES]);
+
+impl KeyHash {
+    /// The first 8 bytes as a big-endian number: what rows are ordered by and ranges are cut in.
+    #[must_use]
+    pub fn prefix(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
+impl fmt::Display for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Which function turns a bucket and a key into a [`KeyHash`]; part of the ring, fixed when the cluster is made.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum HashId {
+    /// SHA-1 over bucket and tag, each led by its length as 32 bits big-endian.
+    ///
+    /// The tag is what stands in the key's first pair of braces, if that is not empty; else the whole key. So keys can be
+    /// placed together on purpose, by the rule of Redis Cluster.
+    #[default]
+    #[serde(rename = "v1")]
+    V1,
+    /// SHA-1 over the Erlang external term format of `{Bucket, Key}` as binaries: where Erlang's riak_core puts the key.
+    #[serde(rename = "etf-sha1")]
+    EtfSha1,
+}
+
+impl HashId {
+    /// Hashes a key of a bucket. Nothing is copied.
+    #[must_use]
+    pub fn hash(self, bucket: &[u8], key: &[u8]) -> KeyHash {
+        match self {
+            HashId::V1 => {
+                let mut sha1 = Sha1::new();
+                for part in [bucket, hash_tag(key)] {
+                    sha1.update(etf::length_u32(part).to_be_bytes());
+                    sha1.update(part);
+                }
+                KeyHash(sha1.finalize().into())
+            }
+            HashId::EtfSha1 => etf::hash_pair(Term::Binary(bucket), Term::Binary(key)),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            HashId::V1 => "v1",
+            HashId::EtfSha1 => "etf-sha1",
+        }
+    }
+}
+
+impl fmt::Display for HashId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for HashId {
+    type Err = IndexError;
+
+    fn from_str(text: &str) -> Result<HashId, IndexError> {
+        [HashId::V1, HashId::EtfSha1]
+            .into_iter()
+            .find(|id| id.name() == text)
+            .ok_or_else(|| IndexError::HashId {
+                found: text.to_owned(),
+            })
+    }
+}
+
+/// The part of a key that decides its place: Redis Cluster's hash tag rule.
+fn hash_tag(key: &[u8]) -> &[u8] {
+    let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
+        let after = key.get(open + 1..)?;
+        let close = after.iter().position(|&byte| byte == b'}')?;
+        after.get(..close).filter(|tag| !tag.is_empty())
+    });
+    tag.unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(partitions: u32) -> RingSize {
+        RingSize::new(partitions).unwrap()
+    }
+
+    #[test]
+    fn ring_sizes_are_powers_of_two_in_bounds() {
+        for allowed in [8, 16, 64, 1024, 4096] {
+            assert_eq!(u32::from(size(allowed)), allowed);
+        }
+        for refused in [0, 1, 4, 12, 63, 8192, 65_536, u32::MAX] {
+            assert_eq!(
+                RingSize::new(refused),
+                Err(IndexError::RingSize { found: refused })
+            );
+        }
+        assert_eq!(
+            RingSize::new(12).unwrap_err().to_string(),
+            "ring size 12 is not a power of two from 8 to 4096; choose 64 if unsure"
+        );
+    }
+
+    #[test]
+    fn partitions_from_outside_are_checked() {
+        assert_eq!(size(64).partition(63), Ok(PartitionId(63)));
+        for refused in [64, 65_536, u32::MAX] {
+            assert!(size(64).partition(refused).is_err(), "{refused}");
+        }
+        assert_eq!(
+            size(64).partition(64).unwrap_err().to_string(),
+            "partition 64 is not on a ring of 64; the last one is 63"
+        );
+    }
+
+    #[test]
+    fn the_first_replica_is_at_the_next_boundary() {
+        let hash = |prefix: u64| {
+            let mut bytes = [0xff; HASH_BYTES];
+            bytes[..8].copy_from_slice(&prefix.to_be_bytes());
+            KeyHash(bytes)
+        };
+        let table = [
+            // prefix, ring size, partition
+            (0, 8, 1),
+            (u64::MAX >> 3, 8, 1),
+            ((u64::MAX >> 3) + 1, 8, 2),
+            (u64::MAX, 8, 0),
+            (u64::MAX, 4096, 0),
+            (0, 4096, 1),
+        ];
+        for (prefix, partitions, expected) in table {
+            let found = size(partitions).first_replica(&hash(prefix));
+            assert_eq!(found, PartitionId(expected), "{prefix:x} of {partitions}");
+        }
+    }
+
+    #[test]
+    fn hash_ranges_tile_the_space_and_agree_with_first_replica() {
+        for partitions in [8, 64, 4096] {
+            let size = size(partitions);
+            let mut ranges: Vec<_> = size.partitions().map(|p| (size.hash_range(p), p)).collect();
+            ranges.sort();
+            let mut next = Some(0);
+            for ((first, last), partition) in ranges {
+                assert_eq!(Some(first), next);
+                next = last.checked_add(1);
+                for prefix in [first, last] {
+                    let mut bytes = [0; HASH_BYTES];
+                    bytes[..8].copy_from_slice(&prefix.to_be_bytes());
+                    assert_eq!(size.first_replica(&KeyHash(bytes)), partition);
+                }
+            }
+            assert_eq!(next, None, "the last range ends at the top");
+        }
+    }
+
+    #[test]
+    fn steps_wrap_at_the_end_of_the_ring() {
+        let size = size(16);
+        let table = [(15, 1, 0), (0, 15, 15), (3, 16, 3), (3, u16::MAX, 2)];
+        for (from, steps, to) in table {
+            assert_eq!(size.after(PartitionId(from), steps), PartitionId(to));
+        }
+    }
+
+    #[test]
+    fn indices_print_as_riak_core_does() {
+        let table = [
+            (64, 0, "0"),
+            (64, 1, "22835963083295358096932575511191922182123945984"),
+            (64, 28, "639406966332270026714112114313373821099470487552"),
+            (64, 50, "1141798154164767904846628775559596109106197299200"),
+            (8, 1, "182687704666362864775460604089535377456991567872"),
+            (8, 2, "365375409332725729550921208179070754913983135744"),
+        ];
+        for (partitions, partition, index) in table {
+            assert_eq!(
+                size(partitions).index_decimal(PartitionId(partition)),
+                index
+            );
+        }
+        assert_eq!(
+            size(4096).index_hex(PartitionId(4095)),
+            "fff0000000000000000000000000000000000000"
+        );
+    }
+
+    #[test]
+    fn braces_choose_what_is_hashed() {
+        let table = [
+            ("user:1", "user:1"),
+            ("{user}:1", "user"),
+            ("a{b}c{d}", "b"),
+            ("a{}c{d}", "a{}c{d}"),
+            ("a{{b}}", "{b"),
+            ("a}b{c", "a}b{c"),
+            ("", ""),
+        ];
+        for (key, tag) in table {
+            assert_eq!(hash_tag(key.as_bytes()), tag.as_bytes(), "{key}");
+        }
+        let [one, two] = ["{user}:1", "{user}:2"].map(|key| HashId::V1.hash(b"kv", key.as_bytes()));
+        assert_eq!(one, two);
+    }
+
+    #[test]
+    fn v1_is_frozen() {
+        // Computed apart from this code: sha1(be32(2) "kv" be32(2) "k1") and so on.
+        let table = [
+            ("kv", "k1", "e6756b99a1a504fb57d4649d6008c850e03bf6ce"),
+            ("", "", "05fe405753166f125559e7c9ac558654f107c7e9"),
+            ("kv", "a{user}b", "cc00367a06e0bdbfa59320f1f5f544fb06643a2c"),
+        ];
+        for (bucket, key, hash) in table {
+            let found = HashId::V1.hash(bucket.as_bytes(), key.as_bytes());
+            assert_eq!(found.to_string(), hash, "{bucket} {key}");
+        }
+        assert_ne!(HashId::V1.hash(b"a", b"bc"), HashId::V1.hash(b"ab", b"c"));
+    }
+
+    #[test]
+    fn hash_ids_have_one_name_each() {
+        for id in [HashId::V1, HashId::EtfSha1] {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        assert_eq!(
+            "V1".parse::<HashId>().unwrap_err().to_string(),
+            "hash id \"V1\" is unknown; this build knows v1 and etf-sha1"
+        );
+    }
+}

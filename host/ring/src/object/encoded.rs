@@ -1,0 +1,408 @@
+//! Objects as bytes: the format, a borrowed view of it, and the write that needs no [`Object`].
+//!
+//! Format 1: the number 1; the context (count, then actor and sequence number of each entry, ascending by actor); the versions
+//! (count, then dot, stamp and optional value of each, ascending by dot). [`ObjectRef::parse`] is the only way in: it checks
+//! everything once, so what follows it never fails. Nothing here allocates but the output.
+
+use super::codec::{self, Reader};
+use super::{Actor, Context, Dot, Hlc, Object, ObjectError, Version};
+
+const FORMAT: u8 = 1;
+const WHAT: &str = "object";
+
+/// A checked view of an object's bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectRef<'a> {
+    context: Entries<'a>,
+    versions: Versions<'a>,
+}
+
+/// One version inside an [`ObjectRef`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionRef<'a> {
+    /// The write's name.
+    pub dot: Dot,
+    /// When it was written.
+    pub hlc: Hlc,
+    /// The value, or `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl VersionRef<'_> {
+    fn age(&self) -> (Hlc, Dot) {
+        (self.hlc, self.dot)
+    }
+}
+
+impl<'a> ObjectRef<'a> {
+    /// Checks an object's bytes and borrows them.
+    ///
+    /// # Errors
+    /// As [`Object::decode`].
+    pub fn parse(bytes: &'a [u8]) -> Result<ObjectRef<'a>, ObjectError> {
+        let mut reader = Reader::new(bytes);
+        reader.format(WHAT, FORMAT)?;
+        let context = Entries::parse(&mut reader)?;
+        let versions = Versions::parse(&mut reader, context)?;
+        reader.finish(WHAT)?;
+        Ok(ObjectRef { context, versions })
+    }
+
+    /// How many versions there are, tombstones included.
+    #[must_use]
+    pub fn versions_len(&self) -> usize {
+        self.versions.left
+    }
+
+    /// All versions, ascending by dot.
+    pub fn versions(&self) -> impl Iterator<Item = VersionRef<'a>> + use<'a> {
+        self.versions
+    }
+
+    /// The value, or `None` for a tombstone, if there is exactly one version: the common case, an object without siblings.
+    #[must_use]
+    pub fn single(&self) -> Option<Option<&'a [u8]>> {
+        let mut versions = self.versions;
+        let first = versions.next()?;
+        (versions.left == 0).then_some(first.value)
+    }
+
+    /// The latest live value, as [`Object::latest`].
+    #[must_use]
+    pub fn latest(&self) -> Option<&'a [u8]> {
+        let live = self.versions.filter(|version| version.value.is_some());
+        live.max_by_key(VersionRef::age)
+            .and_then(|version| version.value)
+    }
+
+    /// Whether no live value is left, as [`Object::is_deleted`].
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        let mut versions = self.versions;
+        versions.all(|version| version.value.is_none())
+    }
+
+    /// Whether there is a live value.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.is_deleted()
+    }
+
+    /// Whether the object has seen the write named by `dot`.
+    #[must_use]
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.seq(dot.actor).is_some_and(|seq| seq >= dot.seq)
+    }
+
+    /// The highest sequence number of `actor` the object has seen.
+    #[must_use]
+    pub fn seq(&self, actor: Actor) -> Option<u64> {
+        let mut entries = self.context;
+        entries
+            .find(|entry| entry.actor >= actor)
+            .filter(|entry| entry.actor == actor)
+            .map(|entry| entry.seq)
+    }
+
+    /// A copy of the context.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        self.context.collect()
+    }
+
+    /// Whether merging `other` into this object would change nothing.
+    ///
+    /// With it a replica can keep or replace stored bytes without decoding either side, and a reader can tell a stale replica.
+    #[must_use]
+    pub fn supersedes(&self, other: &ObjectRef<'_>) -> bool {
+        let mut ours = self.context.peekable();
+        for theirs in other.context {
+            while ours.next_if(|entry| entry.actor < theirs.actor).is_some() {}
+            let ahead = |entry: &Dot| entry.actor == theirs.actor && entry.seq >= theirs.seq;
+            if !ours.peek().is_some_and(ahead) {
+                return false;
+            }
+        }
+        // Their remaining versions are now known to be seen here. What could still change is a version of ours they superseded.
+        let mut theirs = other.versions.peekable();
+        self.versions.into_iter().all(|our| {
+            while theirs.next_if(|version| version.dot < our.dot).is_some() {}
+            match theirs.next_if(|version| version.dot == our.dot) {
+                Some(their) => (their.hlc, their.value) <= (our.hlc, our.value),
+                None => !other.covers(our.dot),
+            }
+        })
+    }
+
+    /// Builds the owned object.
+    #[must_use]
+    pub fn to_object(&self) -> Object {
+        let versions = self.versions.map(|version| Version {
+            dot: version.dot,
+            hlc: version.hlc,
+            value: version.value.map(<[u8]>::to_vec),
+        });
+        Object {
+            context: self.context(),
+            versions: versions.collect(),
+        }
+    }
+}
+
+/// Appends the object after a write that has seen all of `old` and superseded it: its context plus `dot`, one version.
+///
+/// Equal to decoding `old`, putting with its full context and encoding, without building an [`Object`]. `old` is `None` for a
+/// key without an object; `value` is `None` for a deletion. `dot` must be fresh, as for [`Object::put`].
+///
+/// # Errors
+/// As [`Object::decode`] of `old`; `out` is unchanged then.
+pub fn encode_successor(
+    old: Option<&[u8]>,
+    dot: Dot,
+    hlc: Hlc,
+    value: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> Result<(), ObjectError> {
+    let context = match old {
+        Some(bytes) => ObjectRef::parse(bytes)?.context,
+        None => Entries::EMPTY,
+    };
+    let mut entries = context;
+    let known = entries.any(|entry| entry.actor == dot.actor);
+    out.reserve(context.bytes.len() + value.map_or(0, <[u8]>::len) + FRAME_BYTES);
+    codec::put_format(out, FORMAT);
+    codec::put_count(out, context.left + usize::from(!known));
+    let mut pending = Some(dot);
+    for entry in context {
+        let mut entry = entry;
+        if let Some(dot) = pending.take_if(|dot| dot.actor <= entry.actor) {
+            if dot.actor == entry.actor {
+                entry.seq = entry.seq.max(dot.seq);
+            } else {
+                codec::put_dot(out, dot);
+            }
+        }
+        codec::put_dot(out, entry);
+    }
+    if let Some(dot) = pending {
+        codec::put_dot(out, dot);
+    }
+    codec::put_count(out, 1);
+    codec::put_version(out, dot, hlc, value);
+    Ok(())
+}
+
+/// Room for all a one-version object needs besides its old context and its value: nine integers and tags of at most 9 bytes.
+const FRAME_BYTES: usize = 81;
+
+pub(super) fn encode(object: &Object, out: &mut Vec<u8>) {
+    codec::put_format(out, FORMAT);
+    object.context.encode(out);
+    codec::put_count(out, object.versions.len());
+    for version in &object.versions {
+        codec::put_version(out, version.dot, version.hlc, version.value.as_deref());
+    }
+}
+
+/// Checked context entries, and the iterator over them.
+#[derive(Clone, Copy, Debug)]
+struct Entries<'a> {
+    bytes: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Entries<'a> {
+    const EMPTY: Entries<'static> = Entries {
+        bytes: &[],
+        left: 0,
+    };
+
+    fn parse(reader: &mut Reader<'a>) -> Result<Self, ObjectError> {
+        let left = reader.count(WHAT)?;
+        let start = *reader;
+        let mut last: Option<Actor> = None;
+        for _ in 0..left {
+            let actor = reader.dot(WHAT)?.actor;
+            if last.is_some_and(|last| last >= actor) {
+                return Err(ObjectError::ContextOrder { actor });
+            }
+            last = Some(actor);
+        }
+        let bytes = reader.since(start);
+        Ok(Entries { bytes, left })
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Dot;
+
+    fn next(&mut self) -> Option<Dot> {
+        self.left = self.left.checked_sub(1)?;
+        let mut reader = Reader::new(self.bytes);
+        let dot = reader.dot(WHAT).ok()?;
+        self.bytes = reader.rest();
+        Some(dot)
+    }
+}
+
+/// Checked versions, and the iterator over them.
+#[derive(Clone, Copy, Debug)]
+struct Versions<'a> {
+    bytes: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Versions<'a> {
+    fn parse(reader: &mut Reader<'a>, context: Entries<'a>) -> Result<Self, ObjectError> {
+        let left = reader.count(WHAT)?;
+        let start = *reader;
+        let mut seen = context.peekable();
+        let mut last: Option<Dot> = None;
+        for _ in 0..left {
+            let VersionRef { dot, .. } = read_version(reader)?;
+            if last.is_some_and(|last| last >= dot) {
+                return Err(ObjectError::VersionOrder { dot });
+            }
+            last = Some(dot);
+            // Both ascend by actor, so one pass over the context is enough for all versions.
+            while seen.next_if(|entry| entry.actor < dot.actor).is_some() {}
+            let covers = |entry: &Dot| entry.actor == dot.actor && entry.seq >= dot.seq;
+            if !seen.peek().is_some_and(covers) {
+                return Err(ObjectError::UncoveredVersion { dot });
+            }
+        }
+        let bytes = reader.since(start);
+        Ok(Versions { bytes, left })
+    }
+}
+
+impl<'a> Iterator for Versions<'a> {
+    type Item = VersionRef<'a>;
+
+    fn next(&mut self) -> Option<VersionRef<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let mut reader = Reader::new(self.bytes);
+        let version = read_version(&mut reader).ok()?;
+        self.bytes = reader.rest();
+        Some(version)
+    }
+}
+
+fn read_version<'a>(reader: &mut Reader<'a>) -> Result<VersionRef<'a>, ObjectError> {
+    Ok(VersionRef {
+        dot: reader.dot(WHAT)?,
+        hlc: reader.hlc(WHAT)?,
+        value: reader.value(WHAT)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dot(actor: u64, seq: u64) -> Dot {
+        Dot {
+            actor: Actor(actor),
+            seq,
+        }
+    }
+
+    fn object(seen: &[(u64, u64)], versions: &[(u64, u64, Option<&str>)]) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        codec::put_count(&mut bytes, seen.len());
+        for &(actor, seq) in seen {
+            codec::put_dot(&mut bytes, dot(actor, seq));
+        }
+        codec::put_count(&mut bytes, versions.len());
+        for &(actor, seq, value) in versions {
+            let value = value.map(str::as_bytes);
+            codec::put_version(&mut bytes, dot(actor, seq), Hlc(seq), value);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_format_is_bincode_of_plain_pairs_and_tuples() {
+        let mut written = Object::default();
+        let nothing = Context::default();
+        let value = Some(b"v".to_vec());
+        written
+            .put(&nothing, dot(300, 1), Hlc(70_000), value)
+            .unwrap();
+        written.put(&nothing, dot(7, 9), Hlc(5), None).unwrap();
+        let mut bytes = Vec::new();
+        written.encode(&mut bytes);
+        type Row = (u64, u64, u64, Option<Vec<u8>>);
+        let plain: (u8, Vec<(u64, u64)>, Vec<Row>) = (
+            1,
+            vec![(7, 9), (300, 1)],
+            vec![(7, 9, 5, None), (300, 1, 70_000, Some(b"v".to_vec()))],
+        );
+        let expected = bincode::encode_to_vec(plain, bincode::config::standard()).unwrap();
+        assert_eq!(bytes, expected);
+        assert_eq!(&bytes[..4], [1, 2, 7, 9]);
+    }
+
+    #[test]
+    fn objects_that_break_an_invariant_are_refused() {
+        let parse = |bytes: &[u8]| ObjectRef::parse(bytes).map(|_| ());
+        assert!(matches!(
+            parse(&[]),
+            Err(ObjectError::Malformed { what: "object", .. })
+        ));
+        assert!(matches!(
+            parse(&[2, 0, 0]),
+            Err(ObjectError::UnknownFormat { found: 2, .. })
+        ));
+        assert!(matches!(
+            parse(&[1, 0, 0, 0]),
+            Err(ObjectError::TrailingBytes { count: 1, .. })
+        ));
+        assert!(matches!(
+            parse(&object(&[(2, 1), (1, 1)], &[])),
+            Err(ObjectError::ContextOrder { .. })
+        ));
+        assert!(matches!(
+            parse(&object(&[(1, 4)], &[(1, 2, None), (1, 2, None)])),
+            Err(ObjectError::VersionOrder { .. })
+        ));
+        for stranger in [(0, 1, None), (1, 5, None), (2, 1, None)] {
+            assert!(matches!(
+                parse(&object(&[(1, 4)], &[stranger])),
+                Err(ObjectError::UncoveredVersion { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn forged_lengths_cost_nothing() {
+        let huge = [253, 255, 255, 255, 255, 255, 255, 255, 127];
+        let mut context = vec![FORMAT];
+        context.extend_from_slice(&huge);
+        let mut value = object(&[(1, 1)], &[(1, 1, Some(""))]);
+        value.pop();
+        value.extend_from_slice(&huge);
+        for bytes in [context, value] {
+            assert!(matches!(
+                Object::decode(&bytes),
+                Err(ObjectError::Malformed { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn single_is_for_objects_without_siblings() {
+        let single = |bytes: &[u8]| {
+            let object = ObjectRef::parse(bytes).unwrap();
+            object.single().map(|value| value.map(<[u8]>::to_vec))
+        };
+        let seen = [(1, 4)];
+        assert_eq!(single(&object(&seen, &[])), None);
+        assert_eq!(
+            single(&object(&seen, &[(1, 2, Some("v"))])),
+            Some(Some(b"v".to_vec()))
+        );
+        assert_eq!(single(&object(&seen, &[(1, 2, None)])), Some(None));
+        assert_eq!(single(&object(&seen, &[(1, 2, None), (1, 3, None)])), None);
+    }
+}

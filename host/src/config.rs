@@ -1,0 +1,446 @@
+//! The effective settings of a node, and where each of them came from.
+//!
+//! Owns the precedence (flag, then environment, then file, then default), the names and ranges of all settings, and
+//! every limit of the host. It never opens a socket, never creates a directory, and reads no file but the one that
+//! `--config` names. The table of names is in `config/settings.rs`, how a text becomes a value in `config/codec.rs`.
+
+mod check;
+mod codec;
+mod file;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::descriptor::Quorum;
+
+pub use file::Contents as FileContents;
+pub use settings::{SETTINGS, Setting, find as setting};
+
+/// The effective settings of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Guests to serve, one service each, in the order that decides who gets a short command name. Default none.
+    pub vnodes: Vec<GuestSource>,
+    /// Identity in the cluster; `None` is `node@` and the advertised peer address. See [`Config::node_name`].
+    pub name: Option<String>,
+    /// First of three ports, of RESP, HTTP and peers; 0 lets the system pick all three. Default 7379. The addresses
+    /// below are already computed from it.
+    pub port: u16,
+    /// Where clients speak RESP. Default `127.0.0.1:<port>`.
+    pub resp: SocketAddr,
+    /// Where the API, metrics, health and dashboard are served. Default `127.0.0.1:<port + 1>`.
+    pub http: SocketAddr,
+    /// Where other nodes connect. Default `127.0.0.1:<port + 2>`.
+    pub peer: SocketAddr,
+    /// HOST:PORT under which other nodes reach `peer`; `None` is the bound peer address.
+    pub advertise: Option<String>,
+    /// Data directory; `None` is `./data/<name>`. See [`Config::data_dir`].
+    pub data: Option<PathBuf>,
+    /// Partitions of a new cluster, a power of two from 8 to 4096. Default 64.
+    pub ring_size: u32,
+    /// How a new cluster hashes keys. Default `v1`.
+    pub hash: HashId,
+    /// Replication of services that say nothing. Default n=3 r=2 w=2.
+    pub replication: Replication,
+    /// Replication of single services as the operator wants it, by service name; only from the file.
+    pub services: BTreeMap<String, Quorum>,
+    /// Where rows are kept. Default `disk`.
+    pub storage: StorageKind,
+    /// When a write is on disk. Default `interval`.
+    pub sync: SyncMode,
+    /// Longest time that an acknowledged write is not on disk under `sync = interval`. Default 100 ms.
+    pub sync_interval: Duration,
+    /// Live objects kept in memory in front of the disk, bytes per node. Default 256 MiB. Beyond it the coldest leave.
+    pub cache_bytes: usize,
+    /// Threads that run vnodes; 0 is one per core. Default 0. See [`Config::executor_count`].
+    pub executors: usize,
+    /// Memory of one guest instance, bytes. Default 64 MiB. Beyond it the guest traps: `GUESTTRAP`.
+    pub memory_per_vnode: usize,
+    /// Time that one command may run in a guest. Default 200 ms. Beyond it: `TIMEOUT`.
+    pub command_budget: Duration,
+    /// Place of the node (rack, zone) for the claim. Default none.
+    pub location: Option<String>,
+    /// Filter of log lines, as in `info,host::node=debug`. Default `info`.
+    pub log: String,
+    /// Look of log lines. Default `auto`.
+    pub log_format: LogFormat,
+    /// Everything that is bounded.
+    pub limits: Limits,
+    /// Where each setting came from, by key; a key that is missing has its default.
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Every bound of a node: its unit, its default and the error seen when it is hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest key, bytes. Default 4 KiB. Beyond it: `TOOBIG`.
+    pub key_bytes_max: usize,
+    /// Longest value or other argument, bytes. Default 1 MiB. Beyond it: `TOOBIG`.
+    pub value_bytes_max: usize,
+    /// Most words of one command, its name included. Default 1024. Beyond it: `TOOBIG`.
+    pub args_max: usize,
+    /// Most client connections at once. Default 10 000. Beyond it: `ERR max number of clients reached`, then close.
+    pub connections_max: usize,
+    /// Replies that wait for a slow client, bytes per connection. Default 32 MiB. Beyond it nothing more is read from
+    /// that connection until the client has taken some.
+    pub output_buffer_bytes_max: usize,
+    /// Commands in flight on one connection. Default 4096. Beyond it reading waits; no error.
+    pub pipeline_commands_max: usize,
+    /// Commands that wait for one vnode. Default 10 000. Beyond it: `BUSY`.
+    pub mailbox_commands_max: usize,
+    /// Reply of a guest to one command, bytes. Default 4 MiB, always more than one value. Beyond it: `TOOBIG`.
+    pub reply_bytes_max: usize,
+    /// Calls of one command from the guest into the host. Default 10 000. Beyond it: `GUESTTRAP`.
+    pub host_calls_max: usize,
+    /// Elements of a guest's tables. Default 10 000. Beyond it the guest traps, or does not load.
+    pub table_elements_max: usize,
+    /// Stack of a guest, bytes. Default 512 KiB. Beyond it: `GUESTTRAP`.
+    pub stack_bytes_max: usize,
+    /// Largest component file, bytes. Default 32 MiB. Beyond it the guest is refused at start.
+    pub component_bytes_max: usize,
+    /// Items that one coverage command may gather. Default 1 000 000. Beyond it: `TOOBIG`.
+    pub coverage_items_max: usize,
+    /// Bytes that one coverage command may gather. Default 256 MiB. Beyond it: `TOOBIG`.
+    pub coverage_bytes_max: usize,
+    /// Time for one command, from its last byte to its reply. Default 1 s. Beyond it: `TIMEOUT` or `NOREPLICAS`.
+    pub request_timeout: Duration,
+    /// The same for a coverage command. Default 30 s. Beyond it: `TIMEOUT`.
+    pub coverage_timeout: Duration,
+    /// Time for the rest of a request that has begun to arrive. Default 30 s. Beyond it the connection is closed.
+    pub request_read_timeout: Duration,
+    /// Time for work in flight once the node drains. Default 10 s. What is left then is dropped.
+    pub drain_timeout: Duration,
+}
+
+/// Where a guest comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestSource {
+    /// Built into the binary, by its name.
+    BuiltIn(String),
+    /// A component on disk.
+    File(PathBuf),
+}
+
+/// How many replicas there are, and how many of them a read and a write wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Replication {
+    /// Replicas of each key, 1 to 64.
+    pub n: u32,
+    /// Replicas that a read waits for, 1 to n.
+    pub r: u32,
+    /// Replicas that a write waits for, 1 to n.
+    pub w: u32,
+}
+
+/// How keys become places on the ring. Fixed when a cluster is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashId {
+    /// SHA-1 over length-prefixed service and key, `{tag}` alone when there is one.
+    V1,
+    /// SHA-1 over Erlang's external term format: the numbers of `riak_core`.
+    EtfSha1,
+}
+
+/// Where rows are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorageKind {
+    /// In the data directory.
+    Disk,
+    /// In memory: gone when the process ends.
+    Memory,
+}
+
+/// When a write is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncMode {
+    /// Before it is acknowledged.
+    Always,
+    /// At most `sync_interval` later.
+    Interval,
+    /// Whenever the system gets to it.
+    Never,
+}
+
+/// Look of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the value of a setting came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A flag, by its name without dashes.
+    Flag(&'static str),
+    /// An environment variable.
+    Env(&'static str),
+    /// A line of the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+}
+
+/// What was given, layer by layer, as text; what was not given is not there.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// Flags by the key of their setting. More than one value only for lists.
+    pub flags: BTreeMap<&'static str, Vec<String>>,
+    /// Environment variables by the key of their setting. Lists are separated by commas.
+    pub env: BTreeMap<&'static str, String>,
+    /// The file, read.
+    pub file: FileContents,
+}
+
+/// Settings that cannot be used. The first line names the key; a line `in:` says where it was set.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings\n  in: {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("the settings are not TOML: {message}\n  in: {}:{line}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser says, in one line.
+        message: String,
+    },
+    /// A key in the file that no setting has.
+    #[error("{key}: there is no such setting{}\n  in: {origin}", near.as_ref().map(|n| format!("; did you mean {n}?")).unwrap_or_default())]
+    Unknown {
+        /// The dotted key.
+        key: String,
+        /// Where it stands.
+        origin: Origin,
+        /// A key that looks like it.
+        near: Option<String>,
+    },
+    /// A value that its setting does not take, alone or beside the others.
+    #[error("{key}: {why}\n  in: {origin}")]
+    Value {
+        /// The dotted key.
+        key: String,
+        /// What is wrong, and what would be right.
+        why: String,
+        /// Who set it.
+        origin: Origin,
+    },
+}
+
+impl Config {
+    /// Puts the layers over the defaults and checks what comes out.
+    ///
+    /// # Errors
+    /// One for the first setting that is wrong; nothing has happened then.
+    pub fn resolve(layers: &Layers) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        for setting in SETTINGS {
+            let Some((values, origin)) = layers.pick(setting)? else {
+                continue;
+            };
+            (setting.set)(&mut config, &values).map_err(|why| ConfigError::Value {
+                key: setting.key.into(),
+                why,
+                origin: origin.clone(),
+            })?;
+            if setting.key == "port" {
+                for key in ["resp", "http", "peer"] {
+                    config.origins.insert(key, origin.clone());
+                }
+            }
+            config.origins.insert(setting.key, origin);
+        }
+        config.services = layers.file.services();
+        check::check(&config, &layers.file)?;
+        Ok(config)
+    }
+
+    /// Where the value of `key` came from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Identity of the node, given the peer address that it really listens on (the port may have been picked by the
+    /// system).
+    pub fn node_name(&self, peer: SocketAddr) -> String {
+        match &self.name {
+            Some(name) => name.clone(),
+            None => format!("node@{}", self.advertised(peer)),
+        }
+    }
+
+    /// HOST:PORT for other nodes, given the peer address that the node really listens on.
+    pub fn advertised(&self, peer: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| peer.to_string())
+    }
+
+    /// The data directory of the node of that name.
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.data
+            .clone()
+            .unwrap_or_else(|| Path::new("data").join(name))
+    }
+
+    /// Threads that run vnodes, at least 1.
+    pub fn executor_count(&self) -> usize {
+        if self.executors > 0 {
+            return self.executors;
+        }
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    }
+
+    /// Replication of a service: what the operator says of it, else what its guest says, else the node's default.
+    pub fn service_replication(&self, service: &str, guest: Quorum) -> Replication {
+        let operator = self.services.get(service).copied().unwrap_or_default();
+        self.replication.narrowed(guest).narrowed(operator)
+    }
+}
+
+impl Replication {
+    /// This with the numbers of `over` where it has any. An inherited r or w that exceeds a smaller n becomes n, so
+    /// that a guest may say `n=1` and nothing else.
+    #[must_use]
+    pub fn narrowed(self, over: Quorum) -> Self {
+        let n = over.n.unwrap_or(self.n);
+        Self {
+            n,
+            r: over.r.unwrap_or(self.r).min(n),
+            w: over.w.unwrap_or(self.w).min(n),
+        }
+    }
+}
+
+impl GuestSource {
+    /// A value with no `/` and no `.wasm` names a guest in the binary; all else is a file.
+    pub fn parse(text: &str) -> Self {
+        if text.contains('/') || text.ends_with(".wasm") {
+            Self::File(text.into())
+        } else {
+            Self::BuiltIn(text.into())
+        }
+    }
+}
+
+impl fmt::Display for GuestSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn(name) => f.write_str(name),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Flag(name) => write!(f, "--{name}"),
+            Self::Env(name) => write!(f, "environment {name}"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+        }
+    }
+}
+
+impl Layers {
+    /// The value of a setting in the highest layer that has one, and that layer.
+    fn pick(&self, setting: &Setting) -> Result<Option<(Vec<String>, Origin)>, ConfigError> {
+        if let Some(values) = self.flags.get(setting.key) {
+            return Ok(Some((values.clone(), Origin::Flag(setting.flag))));
+        }
+        if let Some(text) = self.env.get(setting.key).filter(|text| !text.is_empty()) {
+            let values = match setting.kind {
+                codec::Kind::List => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                _ => vec![text.clone()],
+            };
+            return Ok(Some((values, Origin::Env(setting.env))));
+        }
+        self.file.values(setting)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            vnodes: Vec::new(),
+            name: None,
+            port: 7379,
+            resp: loopback(7379),
+            http: loopback(7380),
+            peer: loopback(7381),
+            advertise: None,
+            data: None,
+            ring_size: 64,
+            hash: HashId::V1,
+            replication: Replication { n: 3, r: 2, w: 2 },
+            services: BTreeMap::new(),
+            storage: StorageKind::Disk,
+            sync: SyncMode::Interval,
+            sync_interval: Duration::from_millis(100),
+            cache_bytes: 256 << 20,
+            executors: 0,
+            memory_per_vnode: 64 << 20,
+            command_budget: Duration::from_millis(200),
+            location: None,
+            log: "info".into(),
+            log_format: LogFormat::Auto,
+            limits: Limits::default(),
+            origins: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes_max: 4 << 10,
+            value_bytes_max: 1 << 20,
+            args_max: 1024,
+            connections_max: 10_000,
+            output_buffer_bytes_max: 32 << 20,
+            pipeline_commands_max: 4096,
+            mailbox_commands_max: 10_000,
+            reply_bytes_max: 4 << 20,
+            host_calls_max: 10_000,
+            table_elements_max: 10_000,
+            stack_bytes_max: 512 << 10,
+            component_bytes_max: 32 << 20,
+            coverage_items_max: 1_000_000,
+            coverage_bytes_max: 256 << 20,
+            request_timeout: Duration::from_secs(1),
+            coverage_timeout: Duration::from_secs(30),
+            request_read_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! From a command to the vnodes that run it, and from their replies to one reply.
+//!
+//! Routing is pure: the descriptor says where the keys are, the hash says which partition, and the ring says who has it.
+//! A command with one key is one request; the connection that read it sends it off and goes on. Everything else (several
+//! keys, coverage, HTTP) is a task here that sends several requests and joins the replies as the descriptor says.
+
+mod coverage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::oneshot;
+use vnode_ring::{PartitionId, Ring};
+
+use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
+use crate::executor::{Inbox, Message};
+use crate::resp::builtin;
+use crate::resp::value::Value;
+use crate::resp::wire::ReplyLimits;
+use crate::resp::{Protocol, write};
+use crate::store::Acknowledge;
+use crate::vnode::request::{Failure, ReplyTo, Request, Words};
+use crate::vnode::seed;
+use crate::vnode::service::Service;
+use crate::wasm::CoveragePage;
+
+/// Limits and times that the coordinator and the executors hold to. Each is a setting of the same name.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Commands that wait for one vnode; beyond: `BUSY`.
+    pub mailbox_commands_max: usize,
+    /// Commands of one connection that are under way; beyond, no more is read from it.
+    pub pipeline_commands_max: usize,
+    /// Bytes of replies that wait for a client to read them; beyond, no more is read from it.
+    pub output_buffer_bytes_max: usize,
+    /// Time for half a request to become whole, and for a client to take replies.
+    pub request_read_timeout: Duration,
+    /// Time for a command's reply.
+    pub request_timeout: Duration,
+    /// Time for a coverage command's reply.
+    pub coverage_timeout: Duration,
+    /// Items that a coverage reply may gather; beyond: `TOOBIG`.
+    pub coverage_items_max: usize,
+    /// Bytes that a coverage reply may gather; beyond: `TOOBIG`.
+    pub coverage_bytes_max: usize,
+    /// How requests are read.
+    pub requests: crate::resp::codec::Limits,
+}
+
+/// Which command of which service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Position of the service.
+    pub service: u16,
+    /// Position of the command in its descriptor.
+    pub command: u16,
+}
+
+/// Where a command goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To one vnode.
+    One {
+        /// Its partition.
+        partition: PartitionId,
+        /// Hash prefix of the first key as it is stored.
+        hash: u64,
+    },
+    /// To one vnode for each key, the replies joined.
+    EachKey,
+    /// To a set of vnodes that covers the ring.
+    Coverage,
+}
+
+/// The part of a node that knows all services and executors. Shared by everything that sends commands.
+pub struct Coordinator {
+    services: Vec<Arc<Service>>,
+    names: BTreeMap<Vec<u8>, Target>,
+    ring: Ring,
+    inboxes: Vec<Arc<Inbox>>,
+    limits: Limits,
+    acknowledge: Acknowledge,
+    next_id: AtomicU64,
+    draining: AtomicBool,
+}
+
+impl Coordinator {
+    /// A coordinator of `services` on `executors` executors.
+    pub fn new(
+        services: Vec<Arc<Service>>,
+        ring: Ring,
+        executors: usize,
+        limits: Limits,
+        acknowledge: Acknowledge,
+        first_id: u64,
+    ) -> Coordinator {
+        let names = names(&services);
+        Coordinator {
+            services,
+            names,
+            ring,
+            inboxes: std::iter::repeat_with(Arc::default).take(executors).collect(),
+            limits,
+            acknowledge,
+            next_id: AtomicU64::new(first_id),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// The services, in the order of their positions.
+    pub fn services(&self) -> &[Arc<Service>] {
+        &self.services
+    }
+
+    /// The service of a name.
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services
+            .iter()
+            .find(|service| service.name().eq_ignore_ascii_case(name))
+    }
+
+    /// The ring.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Limits of commands.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where the executors get their messages.
+    pub fn inboxes(&self) -> &[Arc<Inbox>] {
+        &self.inboxes
+    }
+
+    /// Number of seats: one for each partition of each service.
+    pub fn seats(&self) -> usize {
+        self.services.len() * usize::from(self.ring.size().get())
+    }
+
+    /// The seat of a vnode.
+    pub fn seat(&self, service: u16, partition: PartitionId) -> usize {
+        usize::from(service) * usize::from(self.ring.size().get()) + usize::from(partition.0)
+    }
+
+    /// The executor that has a seat.
+    pub fn executor_of(&self, seat: usize) -> usize {
+        seat % self.inboxes.len().max(1)
+    }
+
+    /// From now on commands are refused with `TRYAGAIN`.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node drains.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The guest command that a client means by `name`: `SERVICE.COMMAND`, or its short name where nothing hides it.
+    pub fn target(&self, name: &[u8]) -> Option<Target> {
+        let mut upper = [0u8; 72];
+        let upper = upper.get_mut(..name.len())?;
+        upper.copy_from_slice(name);
+        upper.make_ascii_uppercase();
+        self.names.get(&*upper).copied()
+    }
+
+    /// Whether the command answers to its short name.
+    pub fn is_visible(&self, target: Target) -> bool {
+        self.spec(target)
+            .is_some_and(|spec| self.names.get(spec.name.as_bytes()) == Some(&target))
+    }
+
+    /// The command's descriptor.
+    pub fn spec(&self, target: Target) -> Option<&CommandSpec> {
+        self.services
+            .get(usize::from(target.service))?
+            .command(target.command)
+    }
+
+    /// A new name for a command.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Where the command goes. The words already agree with the arity.
+    pub fn route(&self, target: Target, words: &Words) -> Result<Route, Failure> {
+        let (Some(service), Some(spec)) = (
+            self.services.get(usize::from(target.service)),
+            self.spec(target),
+        ) else {
+            return Err(Failure::Usage("no such command".into()));
+        };
+        if matches!(spec.kind, CommandKind::Coverage | CommandKind::CoverageWrite) {
+            return Ok(Route::Coverage);
+        }
+        let mut positions = spec.key_positions(words.len());
+        let Some(first) = positions.next() else {
+            return match spec.kind {
+                CommandKind::Any => Ok(self.anywhere()),
+                _ => Err(Failure::Usage("the command needs a key".into())),
+            };
+        };
+        let located = locate(service, spec, words.get(first));
+        if positions.next().is_none() {
+            return Ok(located);
+        }
+        if spec.aggregate != Aggregate::Single {
+            return Ok(Route::EachKey);
+        }
+        let elsewhere = spec
+            .key_positions(words.len())
+            .map(|position| locate(service, spec, words.get(position)))
+            .any(|other| !same_partition(&other, &located));
+        if elsewhere {
+            return Err(Failure::Usage(format!(
+                "keys of '{}' are in different partitions; give them one {{tag}}",
+                spec.name.to_ascii_lowercase()
+            )));
+        }
+        Ok(located)
+    }
+
+    fn anywhere(&self) -> Route {
+        let draw = seed(self.next_id()) % u64::from(self.ring.size().get());
+        let partition = PartitionId(u16::try_from(draw).unwrap_or(0));
+        Route::One { partition, hash: 0 }
+    }
+
+    /// Runs a command to its end: one RESP3 value, errors included.
+    pub async fn call(&self, target: Target, words: Words) -> Vec<u8> {
+        let answer = match self.spec(target) {
+            None => Err(Failure::Usage("no such command".into())),
+            Some(spec) if !spec.takes(words.len()) => Err(Failure::Usage(format!(
+                "wrong number of arguments for '{}' command",
+                spec.name.to_ascii_lowercase()
+            ))),
+            Some(_) if self.is_draining() => Err(Failure::Draining),
+            Some(spec) => match self.route(target, &words) {
+                Err(failure) => Err(failure),
+                Ok(Route::One { partition, hash }) => self.ask(target, partition, hash, words).await,
+                Ok(Route::EachKey) => self.each_key(target, spec, &words).await,
+                Ok(Route::Coverage) => self.cover(target, spec, &words).await,
+            },
+        };
+        answer.unwrap_or_else(|failure| {
+            let mut out = Vec::new();
+            failure.write(&mut out);
+            out
+        })
+    }
+
+    /// Sends one request and waits for its reply.
+    async fn ask(
+        &self,
+        target: Target,
+        partition: PartitionId,
+        hash: u64,
+        words: Words,
+    ) -> Result<Vec<u8>, Failure> {
+        let (reply_to, reply) = oneshot::channel();
+        let request = Request {
+            service: target.service,
+            command: target.command,
+            partition,
+            range: partition,
+            hash,
+            words,
+            now_ms: now_ms(),
+            id: self.next_id(),
+            arrived: Instant::now(),
+            reply_to: ReplyTo::Task(reply_to),
+        };
+        let executor = self.executor_of(self.seat(target.service, partition));
+        let Some(inbox) = self.inboxes.get(executor) else {
+            return Err(Failure::Draining);
+        };
+        inbox.send(Message::Requests(vec![request]));
+        let within = self.limits.request_timeout;
+        match tokio::time::timeout(within, reply).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) => Err(Failure::Draining),
+            Err(_) => Err(Failure::Timeout {
+                within,
+                limit: "request_timeout",
+            }),
+        }
+    }
+
+    /// Runs a command once for each of its keys, all at once, and joins the replies in the order of the keys.
+    async fn each_key(
+        &self,
+        target: Target,
+        spec: &CommandSpec,
+        words: &Words,
+    ) -> Result<Vec<u8>, Failure> {
+        let mut asked = Vec::new();
+        for position in spec.key_positions(words.len()) {
+            let one = Words::copy([words.get(0), words.get(position)]);
+            let Route::One { partition, hash } = self.route(target, &one)? else {
+                return Err(Failure::Usage("the command needs its keys".into()));
+            };
+            asked.push(self.ask(target, partition, hash, one));
+        }
+        // Sending happens when a future is first polled: `join_all` polls every one before it waits for any.
+        let mut joined = Joined::new(spec.aggregate, &self.limits);
+        for reply in join_all(asked).await {
+            joined.add(&reply?)?;
+        }
+        Ok(joined.finish())
+    }
+}
+
+/// Waits for all of them at once.
+async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|f| (Box::pin(f), None)).collect();
+    std::future::poll_fn(|cx| {
+        let mut pending = false;
+        for (future, output) in &mut running {
+            if output.is_none() {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(value) => *output = Some(value),
+                    std::task::Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending {
+            std::task::Poll::Pending
+        } else {
+            std::task::Poll::Ready(())
+        }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// Several replies on their way to being one.
+struct Joined<'a> {
+    aggregate: Aggregate,
+    limits: &'a Limits,
+    sum: i64,
+    items: usize,
+    bytes: Vec<u8>,
+    first: Option<Value>,
+}
+
+impl<'a> Joined<'a> {
+    fn new(aggregate: Aggregate, limits: &'a Limits) -> Joined<'a> {
+        Joined {
+            aggregate,
+            limits,
+            sum: 0,
+            items: 0,
+            bytes: Vec::new(),
+            first: None,
+        }
+    }
+
+    /// Adds one whole reply.
+    fn add(&mut self, reply: &[u8]) -> Result<(), Failure> {
+        self.add_value(parse(reply)?)
+    }
+
+    /// Adds each member of an array.
+    fn add_each(&mut self, array: &[u8]) -> Result<(), Failure> {
+        match parse(array)? {
+            Value::Array(values) => values.into_iter().try_for_each(|value| self.add_value(value)),
+            other => self.add_value(other),
+        }
+    }
+
+    fn add_value(&mut self, value: Value) -> Result<(), Failure> {
+        match (self.aggregate, value) {
+            (_, Value::Error { code, message }) => Err(Failure::Refused { code, message }),
+            (Aggregate::Sum, Value::Int(number)) => {
+                self.sum = self.sum.saturating_add(number);
+                Ok(())
+            }
+            (Aggregate::Concat, Value::Array(values)) => {
+                let mut items = Vec::new();
+                for value in &values {
+                    value.encode(Protocol::Resp3, &mut items);
+                }
+                self.append(&items, values.len())
+            }
+            (Aggregate::AllOk | Aggregate::Single | Aggregate::Cursor, value) => {
+                self.first.get_or_insert(value);
+                Ok(())
+            }
+            (Aggregate::Sum | Aggregate::Concat, _) => Err(Failure::Usage(format!(
+                "a reply does not fit the aggregate {:?} that the guest declared",
+                self.aggregate
+            ))),
+        }
+    }
+
+    /// Adds one page of a vnode.
+    fn add_page(&mut self, page: &CoveragePage) -> Result<(), Failure> {
+        match self.aggregate {
+            Aggregate::Concat | Aggregate::Cursor => self.append(&page.items, page.count),
+            Aggregate::Sum | Aggregate::AllOk | Aggregate::Single => {
+                let mut values = Vec::new();
+                write::array(&mut values, page.count);
+                values.extend_from_slice(&page.items);
+                self.add_each(&values)
+            }
+        }
+    }
+
+    /// Adds so many values that lie back to back.
+    fn append(&mut self, items: &[u8], count: usize) -> Result<(), Failure> {
+        self.items += count;
+        self.bytes.extend_from_slice(items);
+        if self.items > self.limits.coverage_items_max
+            || self.bytes.len() > self.limits.coverage_bytes_max
+        {
+            return Err(Failure::TooBig(format!(
+                "the reply passes {} items or {} bytes (coverage_items_max, coverage_bytes_max); use SCAN, or HTTP with \"stream\": true",
+                self.limits.coverage_items_max, self.limits.coverage_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self.aggregate {
+            Aggregate::Sum => write::int(&mut out, self.sum),
+            Aggregate::Concat => {
+                write::array(&mut out, self.items);
+                out.extend_from_slice(&self.bytes);
+            }
+            Aggregate::AllOk | Aggregate::Single | Aggregate::Cursor => match self.first {
+                Some(first) => first.encode(Protocol::Resp3, &mut out),
+                None => write::ok(&mut out),
+            },
+        }
+        out
+    }
+}
+
+fn parse(reply: &[u8]) -> Result<Value, Failure> {
+    Value::parse(reply, &ReplyLimits::default())
+        .map_err(|error| Failure::Usage(format!("a reply cannot be read: {error}")))
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn locate(service: &Service, spec: &CommandSpec, key: &[u8]) -> Route {
+    let prefix = spec.keys.as_ref().map_or("", |keys| keys.prefix.as_str());
+    let (hash, partition) = if prefix.is_empty() {
+        service.placement.locate(key)
+    } else {
+        let prefixed = [prefix.as_bytes(), key].concat();
+        let (_, partition) = service.placement.locate(&prefixed);
+        (service.placement.locate(key).0, partition)
+    };
+    Route::One { partition, hash }
+}
+
+fn same_partition(a: &Route, b: &Route) -> bool {
+    matches!((a, b), (Route::One { partition: a, .. }, Route::One { partition: b, .. }) if a == b)
+}
+
+/// Every name that a client may use. Built-in commands come first, then services in their order.
+fn names(services: &[Arc<Service>]) -> BTreeMap<Vec<u8>, Target> {
+    let mut names = BTreeMap::new();
+    for service in services {
+        for (position, spec) in service.guest.descriptor().commands.iter().enumerate() {
+            let target = Target {
+                service: service.index,
+                command: u16::try_from(position).unwrap_or(u16::MAX),
+            };
+            let long = format!("{}.{}", service.name(), spec.name).to_ascii_uppercase();
+            names.insert(long.into_bytes(), target);
+        }
+    }
+    for service in services {
+        for (position, spec) in service.guest.descriptor().commands.iter().enumerate() {
+            if builtin::is_builtin(spec.name.as_bytes()) {
+                continue;
+            }
+            names.entry(spec.name.clone().into_bytes()).or_insert(Target {
+                service: service.index,
+                command: u16::try_from(position).unwrap_or(u16::MAX),
+            });
+        }
+    }
+    names
+}

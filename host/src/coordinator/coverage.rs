@@ -1,0 +1,256 @@
+//! Coverage: a command for the whole ring, asked of vnodes that together have every key once.
+//!
+//! The plan comes from the pure core. Vnodes are asked page by page, a few at a time and in ring order, so that what
+//! waits here is bounded by a window of pages and by the limits on the whole reply.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use vnode_ring::{CoverageVnode, PartitionId};
+
+use super::{Coordinator, Joined, Target, now_ms};
+use crate::descriptor::{Aggregate, CommandSpec};
+use crate::executor::{Inbox, Message};
+use crate::executor::slow::PageRequest;
+use crate::resp::write;
+use crate::store::Acknowledge;
+use crate::vnode::request::{Failure, Words};
+use crate::vnode::seed;
+use crate::wasm::{CoveragePage, Scope, TypedCommand};
+
+/// A page of a client's scan goes on into the next range while it has fewer items.
+const PAGE_ITEMS_MIN: usize = 10;
+/// Ranges that are asked at the same time.
+const WINDOW: usize = 8;
+
+/// What one page of one range adds.
+#[derive(Debug)]
+pub struct Part {
+    /// The range, named by its first replica.
+    pub range: PartitionId,
+    /// RESP3 values back to back.
+    pub items: Vec<u8>,
+    /// How many.
+    pub count: usize,
+}
+
+impl Coordinator {
+    /// Runs a coverage command and joins what the vnodes answer.
+    pub(super) async fn cover(
+        &self,
+        target: Target,
+        spec: &CommandSpec,
+        words: &Words,
+    ) -> Result<Vec<u8>, Failure> {
+        let within = self.limits.coverage_timeout;
+        let joined = async {
+            if spec.aggregate == Aggregate::Cursor {
+                return self.scan_page(target, spec, words).await;
+            }
+            let mut joined = Joined::new(spec.aggregate, &self.limits);
+            let mut ranges: VecDeque<_> = self.plan()?.into();
+            let mut window = VecDeque::new();
+            loop {
+                while window.len() < WINDOW
+                    && let Some((vnode, range)) = ranges.pop_front()
+                {
+                    let command = self.command(spec, words, range);
+                    window.push_back(self.pages(target, vnode, command));
+                }
+                let Some(mut pages) = window.pop_front() else {
+                    return Ok(joined.finish());
+                };
+                while let Some(page) = pages.recv().await {
+                    joined.add_page(&page?)?;
+                }
+            }
+        };
+        match tokio::time::timeout(within, joined).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Failure::Timeout {
+                within,
+                limit: "coverage_timeout",
+            }),
+        }
+    }
+
+    /// Runs a coverage command and hands each part on as it comes; ends early when nobody takes them.
+    pub async fn stream(
+        &self,
+        target: Target,
+        words: &Words,
+        parts: mpsc::Sender<Result<Part, Failure>>,
+    ) {
+        let sent = async {
+            let spec = self
+                .spec(target)
+                .ok_or_else(|| Failure::Usage("no such command".into()))?;
+            for (vnode, range) in self.plan()? {
+                let mut pages = self.pages(target, vnode, self.command(spec, words, range));
+                while let Some(page) = pages.recv().await {
+                    let page = page?;
+                    let part = Part {
+                        range,
+                        items: page.items,
+                        count: page.count,
+                    };
+                    if parts.send(Ok(part)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        };
+        if let Err(failure) = sent.await {
+            drop(parts.send(Err(failure)).await);
+        }
+    }
+
+    /// Which vnode answers for which range, in ring order.
+    fn plan(&self) -> Result<Vec<(PartitionId, PartitionId)>, Failure> {
+        let plan = vnode_ring::coverage_plan(self.ring(), &|_| true, 1, self.next_id())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let mut ranges: Vec<_> = plan
+            .into_iter()
+            .flat_map(|CoverageVnode { partition, ranges, .. }| {
+                ranges.into_iter().map(move |range| (partition, range))
+            })
+            .collect();
+        ranges.sort_by_key(|(_, range)| self.ring().size().hash_range(*range).0);
+        Ok(ranges)
+    }
+
+    fn command(&self, spec: &CommandSpec, words: &Words, range: PartitionId) -> TypedCommand {
+        let request_id = self.next_id();
+        TypedCommand {
+            name: spec.name.clone(),
+            args: words.args().map(<[u8]>::to_vec).collect(),
+            request_id,
+            fallback: false,
+            scope: Scope {
+                range,
+                writes: spec.writes(),
+                now_ms: now_ms(),
+                seed: seed(request_id),
+            },
+        }
+    }
+
+    /// Asks one vnode for all its pages, one after another; at most one waits to be taken.
+    fn pages(
+        &self,
+        target: Target,
+        vnode: PartitionId,
+        command: TypedCommand,
+    ) -> mpsc::Receiver<Result<CoveragePage, Failure>> {
+        let (pages, received) = mpsc::channel(1);
+        let asker = self.asker(target, vnode, command);
+        tokio::spawn(async move {
+            let mut cursor = None;
+            loop {
+                let page = asker.page(cursor.take()).await;
+                let next = page.as_ref().ok().and_then(|page| page.next.clone());
+                if pages.send(page).await.is_err() || next.is_none() {
+                    return;
+                }
+                cursor = next;
+            }
+        });
+        received
+    }
+
+    fn asker(&self, target: Target, vnode: PartitionId, command: TypedCommand) -> Asker {
+        let seat = self.seat(target.service, vnode);
+        let inbox = self.inboxes.get(self.executor_of(seat)).cloned();
+        Asker {
+            seat,
+            inbox,
+            command,
+            acknowledge: self.acknowledge.clone(),
+        }
+    }
+
+    /// One call of a command with a client's cursor, as Redis SCAN has it.
+    ///
+    /// The cursor is a place on the ring: the hash at which the next page starts, so it needs no memory here and outlives
+    /// any change of the ring. Keys with one tag share a hash and therefore a page.
+    async fn scan_page(
+        &self,
+        target: Target,
+        spec: &CommandSpec,
+        words: &Words,
+    ) -> Result<Vec<u8>, Failure> {
+        let cursor = std::str::from_utf8(words.get(1))
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+            .ok_or_else(|| Failure::Usage("invalid cursor".into()))?;
+        let size = self.ring().size();
+        let mut joined = Joined::new(Aggregate::Concat, &self.limits);
+        let mut next = cursor;
+        let ahead = self
+            .plan()?
+            .into_iter()
+            .filter(|(_, range)| size.hash_range(*range).1 >= cursor);
+        for (vnode, range) in ahead {
+            let (first, last) = size.hash_range(range);
+            let asker = self.asker(target, vnode, self.command(spec, words, range));
+            let mut position = (next > first).then(|| next.to_be_bytes().to_vec());
+            // 0 after the last range: the ring is done, as in Redis.
+            next = last.wrapping_add(1);
+            loop {
+                let page = asker.page(position.take()).await?;
+                joined.append(&page.items, page.count)?;
+                match page.next {
+                    None => break,
+                    // The page ended between two hashes: a place that a client's cursor can name.
+                    Some(place) if place.len() == 8 => {
+                        next = place.try_into().map_or(0, u64::from_be_bytes);
+                        break;
+                    }
+                    // It ended among very many keys with one tag; they all belong to this call.
+                    Some(place) => position = Some(place),
+                }
+            }
+            let range_done = next == last.wrapping_add(1);
+            if !range_done || joined.items >= PAGE_ITEMS_MIN {
+                break;
+            }
+        }
+        let mut out = Vec::new();
+        write::array(&mut out, 2);
+        write::bulk(&mut out, next.to_string().as_bytes());
+        out.extend_from_slice(&joined.finish());
+        Ok(out)
+    }
+}
+
+/// Asks one vnode for pages of one command.
+struct Asker {
+    seat: usize,
+    inbox: Option<Arc<Inbox>>,
+    command: TypedCommand,
+    acknowledge: Acknowledge,
+}
+
+impl Asker {
+    async fn page(&self, cursor: Option<Vec<u8>>) -> Result<CoveragePage, Failure> {
+        let Some(inbox) = &self.inbox else {
+            return Err(Failure::Draining);
+        };
+        let (reply, answer) = oneshot::channel();
+        let request = PageRequest {
+            command: self.command.clone(),
+            cursor,
+            reply,
+        };
+        inbox.send(Message::Page(self.seat, Box::new(request)));
+        let (page, after) = answer.await.map_err(|_| Failure::Draining)??;
+        if let Some(after) = after
+            && !self.acknowledge.clone().wait_for(after).await
+        {
+            return Err(Failure::NotDurable);
+        }
+        Ok(page)
+    }
+}

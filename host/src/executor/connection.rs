@@ -1,0 +1,583 @@
+//! A client's connection: reads requests, sends each to its vnode, puts the replies back in the order of the requests.
+//!
+//! Requests of one connection run in parallel when they have different keys, as in any sharded store; those for one key
+//! stay in order. A command that needs several vnodes waits for all before it, and all after it wait for it.
+//! Memory is bounded: no more is read while too many commands are under way or too many replies wait for the client.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+
+use super::{Executor, Inbox, wake};
+use crate::coordinator::{Coordinator, Route, Target, now_ms};
+use crate::resp::builtin::{self, After, Session};
+use crate::resp::codec::{self, Args, Progress, ProtocolError};
+use crate::resp::{wire, write};
+use crate::vnode::request::{Failure, ReplyTo, Request, Words};
+
+/// Bytes that a read asks for.
+const READ_BYTES: usize = 16 * 1024;
+/// Bytes of requests under way on one connection; beyond, no more is read.
+const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// One place in the order of replies.
+enum Slot {
+    /// The reply is not there yet; the request had so many bytes.
+    Waiting(usize),
+    /// The reply lies there in `early`.
+    Ready(Range<usize>),
+}
+
+/// What the connection's task and the executor share.
+pub struct Connection {
+    id: u64,
+    writer: OwnedWriteHalf,
+    state: RefCell<State>,
+    /// Something happened that the task may wait for.
+    progress: Notify,
+    dirty: Cell<bool>,
+}
+
+struct State {
+    session: Session,
+    /// Replies on their way to the client; so many bytes of them are written.
+    out: Vec<u8>,
+    written: usize,
+    slots: VecDeque<Slot>,
+    /// Number of the first slot.
+    first: u32,
+    /// Replies that came before their turn.
+    early: Vec<u8>,
+    in_flight_bytes: usize,
+    blocked_since: Option<Instant>,
+    partial_since: Option<Instant>,
+    /// Nothing more is read; the connection ends when everything is written.
+    closing: bool,
+    /// The connection ends now.
+    dead: bool,
+}
+
+impl State {
+    /// Room for one reply in its turn: right away, or in a slot when others come first.
+    fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.slots.is_empty() {
+            write(&mut self.out);
+        } else {
+            let start = self.early.len();
+            write(&mut self.early);
+            self.slots.push_back(Slot::Ready(start..self.early.len()));
+        }
+    }
+
+    /// Puts the reply of the command with that number where it belongs.
+    fn fulfil(&mut self, seq: u32, reply: &[u8]) {
+        let nth = seq.wrapping_sub(self.first) as usize;
+        let Some(slot) = self.slots.get_mut(nth) else {
+            return;
+        };
+        let proto = self.session.protocol();
+        if let Slot::Waiting(bytes) = slot {
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(*bytes);
+        }
+        if nth > 0 {
+            let start = self.early.len();
+            wire::transcode(reply, proto, &mut self.early);
+            *slot = Slot::Ready(start..self.early.len());
+            return;
+        }
+        wire::transcode(reply, proto, &mut self.out);
+        self.slots.pop_front();
+        self.first = self.first.wrapping_add(1);
+        while let Some(Slot::Ready(range)) = self.slots.front() {
+            let early = self.early.get(range.clone()).unwrap_or_default();
+            self.out.extend_from_slice(early);
+            self.slots.pop_front();
+            self.first = self.first.wrapping_add(1);
+        }
+        if self.slots.is_empty() {
+            self.early.clear();
+        }
+    }
+}
+
+impl Connection {
+    /// Writes what is there. What the client does not take now is written when it does.
+    fn flush(&self) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        while let Some(rest) = state.out.get(state.written..).filter(|rest| !rest.is_empty()) {
+            match self.writer.try_write(rest) {
+                Ok(0) => {
+                    state.dead = true;
+                    break;
+                }
+                Ok(count) => state.written += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    state.blocked_since.get_or_insert_with(Instant::now);
+                    return;
+                }
+                Err(_) => {
+                    state.dead = true;
+                    break;
+                }
+            }
+        }
+        state.blocked_since = None;
+        state.written = 0;
+        state.out.clear();
+        state.out.shrink_to(64 * 1024);
+    }
+
+    /// Whether the next command has to wait.
+    fn is_full(&self, coordinator: &Coordinator) -> bool {
+        let limits = coordinator.limits();
+        let state = self.state.borrow();
+        !state.dead
+            && (state.slots.len() >= limits.pipeline_commands_max
+                || state.in_flight_bytes > IN_FLIGHT_BYTES_MAX
+                || state.out.len() - state.written > limits.output_buffer_bytes_max)
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.state.borrow();
+        state.dead || (state.closing && state.slots.is_empty() && state.out.len() == state.written)
+    }
+}
+
+/// The connections of one executor.
+pub struct Connections {
+    coordinator: Arc<Coordinator>,
+    inbox: Arc<Inbox>,
+    index: usize,
+    live: Slab<Rc<Connection>>,
+    dirty: Vec<Rc<Connection>>,
+    opened: u32,
+    stopped: bool,
+}
+
+impl Connections {
+    pub(super) fn new(
+        coordinator: Arc<Coordinator>,
+        inbox: Arc<Inbox>,
+        index: usize,
+    ) -> Connections {
+        Connections {
+            coordinator,
+            inbox,
+            index,
+            live: Slab::new(),
+            dirty: Vec::new(),
+            opened: 0,
+            stopped: false,
+        }
+    }
+
+    fn open(&mut self, writer: OwnedWriteHalf, session: Session) -> Rc<Connection> {
+        self.opened = self.opened.wrapping_add(1);
+        let entry = self.live.vacant_entry();
+        // A place is used again; the number of the opening tells its users apart.
+        let id = (u64::from(self.opened) << 32) | entry.key() as u64;
+        let connection = Rc::new(Connection {
+            id,
+            writer,
+            state: RefCell::new(State {
+                session,
+                out: Vec::new(),
+                written: 0,
+                slots: VecDeque::new(),
+                first: 0,
+                early: Vec::new(),
+                in_flight_bytes: 0,
+                blocked_since: None,
+                partial_since: None,
+                closing: self.stopped,
+                dead: false,
+            }),
+            progress: Notify::new(),
+            dirty: Cell::new(false),
+        });
+        entry.insert(Rc::clone(&connection));
+        self.inbox.connections.fetch_add(1, Ordering::Relaxed);
+        connection
+    }
+
+    fn forget(&mut self, connection: &Connection) {
+        if self.get(connection.id).is_some() {
+            self.live.remove((connection.id & 0xffff_ffff) as usize);
+            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self, id: u64) -> Option<&Rc<Connection>> {
+        self.live
+            .get((id & 0xffff_ffff) as usize)
+            .filter(|connection| connection.id == id)
+    }
+
+    /// Puts a reply into the order of its connection, if that is still there.
+    pub(super) fn deliver(&mut self, id: u64, seq: u32, reply: &[u8]) {
+        let Some(connection) = self.get(id).cloned() else {
+            return;
+        };
+        connection.state.borrow_mut().fulfil(seq, reply);
+        self.touch(&connection);
+    }
+
+    /// The connection has something to write at the end of this pass.
+    fn touch(&mut self, connection: &Rc<Connection>) {
+        if !connection.dirty.replace(true) {
+            self.dirty.push(Rc::clone(connection));
+        }
+    }
+
+    /// Writes to every connection that got something.
+    pub(super) fn flush(&mut self) {
+        for connection in self.dirty.drain(..) {
+            connection.dirty.set(false);
+            connection.flush();
+            connection.progress.notify_one();
+        }
+    }
+
+    /// Ends connections whose client neither finishes its request nor takes its replies.
+    pub(super) fn check_timeouts(&mut self) {
+        let patience = self.coordinator.limits().request_read_timeout;
+        for (_, connection) in &self.live {
+            let mut state = connection.state.borrow_mut();
+            let stuck = [state.partial_since, state.blocked_since]
+                .into_iter()
+                .flatten()
+                .any(|since| since.elapsed() > patience);
+            if stuck {
+                state.dead = true;
+                connection.progress.notify_one();
+            }
+        }
+    }
+
+    /// Reads no more requests; those under way are answered.
+    pub(super) fn stop_reading(&mut self) {
+        self.stopped = true;
+        for (_, connection) in &self.live {
+            connection.state.borrow_mut().closing = true;
+            connection.progress.notify_one();
+        }
+    }
+
+    /// Whether nothing is under way and every reply is written.
+    pub(super) fn idle(&self) -> bool {
+        self.live.iter().all(|(_, connection)| {
+            let state = connection.state.borrow();
+            state.slots.is_empty() && (state.out.len() == state.written || state.dead)
+        })
+    }
+
+    pub(super) fn close_all(&mut self) {
+        self.end(|_| true);
+    }
+
+    /// Ends the connections that `which` picks; returns how many.
+    pub fn end(&mut self, mut which: impl FnMut(&Session) -> bool) -> usize {
+        let mut ended = 0;
+        for (_, connection) in &self.live {
+            let mut state = connection.state.borrow_mut();
+            if which(&state.session) {
+                state.dead = true;
+                connection.progress.notify_one();
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Looks at every session.
+    pub fn sessions(&self, mut each: impl FnMut(&Session)) {
+        for (_, connection) in &self.live {
+            each(&connection.state.borrow().session);
+        }
+    }
+}
+
+/// Takes a new client in and starts its task.
+pub(super) fn accept(
+    executor: &Rc<RefCell<Executor>>,
+    inbox: &Arc<Inbox>,
+    stream: std::net::TcpStream,
+) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "a client's connection could not be taken");
+            return;
+        }
+    };
+    let addresses = stream.peer_addr().ok().zip(stream.local_addr().ok());
+    let (reader, writer) = stream.into_split();
+    let mut now = executor.borrow_mut();
+    let coordinator = Arc::clone(&now.coordinator);
+    let session = builtin::session(coordinator.next_id(), addresses);
+    let connection = now.connections.open(writer, session);
+    drop(now);
+    let task = Task {
+        executor: Rc::clone(executor),
+        inbox: Arc::clone(inbox),
+        coordinator,
+        connection,
+    };
+    tokio::task::spawn_local(async move {
+        task.serve(reader).await;
+        task.executor
+            .borrow_mut()
+            .connections
+            .forget(&task.connection);
+        wake(&task.inbox);
+    });
+}
+
+struct Task {
+    executor: Rc<RefCell<Executor>>,
+    inbox: Arc<Inbox>,
+    coordinator: Arc<Coordinator>,
+    connection: Rc<Connection>,
+}
+
+/// One request found in the buffer.
+enum Parsed {
+    /// Its words are these of the collected ranges.
+    Multibulk(Range<usize>),
+    /// It came inline, where quoting may make words differ from what was sent.
+    Inline(Words),
+}
+
+impl Task {
+    async fn serve(&self, mut reader: OwnedReadHalf) {
+        let connection = &self.connection;
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let mut args = Args::default();
+        let mut needed = 0;
+        loop {
+            if connection.is_over() {
+                return;
+            }
+            let (closing, blocked) = {
+                let state = connection.state.borrow();
+                (state.closing, state.blocked_since.is_some())
+            };
+            let waits = closing || connection.is_full(&self.coordinator);
+            buffer.reserve(READ_BYTES.max(needed));
+            tokio::select! {
+                biased;
+                read = reader.read_buf(&mut buffer), if !waits => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) if buffer.len() < needed => {}
+                    Ok(_) => match self.parse(&mut buffer, &mut args).await {
+                        Some(more) => needed = more.saturating_sub(buffer.len()),
+                        None => connection.state.borrow_mut().closing = true,
+                    },
+                },
+                _ = connection.writer.writable(), if blocked => connection.flush(),
+                () = connection.progress.notified() => {}
+            }
+        }
+    }
+
+    /// Takes every whole request out of the buffer and sends it off. Returns how many bytes the buffer must have before
+    /// another look is worth it; none when the client broke the protocol or said goodbye.
+    async fn parse(&self, buffer: &mut BytesMut, args: &mut Args) -> Option<usize> {
+        let limits = &self.coordinator.limits().requests;
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        let mut requests = Vec::new();
+        let mut consumed = 0;
+        let mut broken = None;
+        let mut needed = 0;
+        while let Some(rest) = buffer.get(consumed..).filter(|rest| !rest.is_empty()) {
+            match codec::parse(rest, limits, args) {
+                Ok(Progress::Complete { consumed: length }) => {
+                    if let Some(spans) = args.spans() {
+                        let start = ranges.len();
+                        ranges.extend(spans.iter().map(|span| {
+                            let at = |offset: usize| {
+                                u32::try_from(consumed + offset).unwrap_or(u32::MAX)
+                            };
+                            at(span.start)..at(span.end)
+                        }));
+                        requests.push(Parsed::Multibulk(start..ranges.len()));
+                    } else {
+                        requests.push(Parsed::Inline(Words::copy(args.of(rest).iter())));
+                    }
+                    consumed += length;
+                }
+                Ok(Progress::Incomplete { needed: more }) => {
+                    needed = more;
+                    break;
+                }
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+        }
+        let chunk = buffer.split_to(consumed).freeze();
+        {
+            let mut state = self.connection.state.borrow_mut();
+            state.partial_since = (!buffer.is_empty() && broken.is_none())
+                .then(|| state.partial_since.filter(|_| consumed == 0).unwrap_or_else(Instant::now));
+        }
+        let open = self.dispatch_all(&chunk, &ranges, requests).await;
+        if let Some(error) = broken {
+            self.refuse(&error);
+            return None;
+        }
+        self.finish_batch();
+        open.then_some(needed)
+    }
+
+    /// Sends requests off in order; false when the client said goodbye.
+    async fn dispatch_all(
+        &self,
+        chunk: &Bytes,
+        ranges: &[Range<u32>],
+        requests: Vec<Parsed>,
+    ) -> bool {
+        let arrived = Instant::now();
+        let now_ms = now_ms();
+        for request in requests {
+            let words = match request {
+                Parsed::Multibulk(of) => Words::new(
+                    chunk.clone(),
+                    ranges.get(of).unwrap_or_default().iter().cloned(),
+                ),
+                Parsed::Inline(words) => words,
+            };
+            if words.is_empty() {
+                continue;
+            }
+            while self.connection.is_full(&self.coordinator) {
+                self.finish_batch();
+                self.connection.progress.notified().await;
+            }
+            if self.connection.state.borrow().dead {
+                return false;
+            }
+            if !self.dispatch(words, arrived, now_ms).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends one command off, or answers it; false when the client said goodbye.
+    async fn dispatch(&self, words: Words, arrived: Instant, now_ms: u64) -> bool {
+        if let Some(target) = self.coordinator.target(words.get(0)) {
+            match self.prepare(target, &words) {
+                Ok(Route::One { partition, hash }) => {
+                    self.submit(target, partition, hash, words, arrived, now_ms);
+                }
+                Ok(Route::EachKey | Route::Coverage) => {
+                    self.settled().await;
+                    let reply = self.coordinator.call(target, words).await;
+                    let mut state = self.connection.state.borrow_mut();
+                    let proto = state.session.protocol();
+                    wire::transcode(&reply, proto, &mut state.out);
+                }
+                Err(failure) => {
+                    let mut state = self.connection.state.borrow_mut();
+                    state.reply(|out| failure.write(out));
+                }
+            }
+            return true;
+        }
+        self.built_in(&words).await
+    }
+
+    fn prepare(&self, target: Target, words: &Words) -> Result<Route, Failure> {
+        let Some(spec) = self.coordinator.spec(target) else {
+            return Err(Failure::Usage("no such command".into()));
+        };
+        if !spec.takes(words.len()) {
+            return Err(Failure::Usage(format!(
+                "wrong number of arguments for '{}' command",
+                String::from_utf8_lossy(words.get(0)).to_ascii_lowercase()
+            )));
+        }
+        if self.coordinator.is_draining() {
+            return Err(Failure::Draining);
+        }
+        self.coordinator.route(target, words)
+    }
+
+    fn submit(
+        &self,
+        target: Target,
+        partition: vnode_ring::PartitionId,
+        hash: u64,
+        words: Words,
+        arrived: Instant,
+        now_ms: u64,
+    ) {
+        let mut executor = self.executor.borrow_mut();
+        let index = u16::try_from(executor.connections.index).unwrap_or(u16::MAX);
+        let seq = {
+            let mut state = self.connection.state.borrow_mut();
+            let bytes = words.bytes();
+            let nth = u32::try_from(state.slots.len()).unwrap_or(u32::MAX);
+            state.in_flight_bytes += bytes;
+            state.slots.push_back(Slot::Waiting(bytes));
+            state.first.wrapping_add(nth)
+        };
+        executor.submit(Request {
+            service: target.service,
+            command: target.command,
+            partition,
+            range: partition,
+            hash,
+            words,
+            now_ms,
+            id: self.coordinator.next_id(),
+            arrived,
+            reply_to: ReplyTo::Connection {
+                executor: index,
+                connection: self.connection.id,
+                seq,
+            },
+        });
+    }
+
+    /// Waits until every command before this one is answered.
+    async fn settled(&self) {
+        while !self.connection.state.borrow().slots.is_empty()
+            && !self.connection.state.borrow().dead
+        {
+            self.finish_batch();
+            self.connection.progress.notified().await;
+        }
+    }
+
+    /// Lets the executor make a pass, which also writes what is there for this client.
+    fn finish_batch(&self) {
+        self.executor
+            .borrow_mut()
+            .connections
+            .touch(&self.connection);
+        wake(&self.inbox);
+    }
+
+    fn refuse(&self, error: &ProtocolError) {
+        let mut state = self.connection.state.borrow_mut();
+        state.reply(|out| error.reply(out));
+        state.closing = true;
+        drop(state);
+        self.finish_batch();
+    }
+}

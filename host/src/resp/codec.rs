@@ -1,0 +1,475 @@
+//! Finds requests in a connection's read buffer, without copying them.
+//!
+//! Owns the request grammar (multibulk and inline) and its limits, which are checked before anything is allocated. Never
+//! reads a socket and keeps no state between calls: the same bytes give the same requests however they are chunked.
+//! Redis 7.0 is the reference for what is accepted and for the words of errors; the one difference is that the two
+//! bytes after a length or an argument must be CR and LF, where Redis skips any two.
+
+use std::ops::Range;
+
+use super::write;
+
+/// Largest length that Redis takes for an argument (`proto-max-bulk-len`); beyond it a length is malformed, not big.
+const BULK_MAX: i64 = 512 * 1024 * 1024;
+
+/// Bytes of the shortest argument on the wire: `$0`, CR LF, CR LF.
+const ARGUMENT_MIN: usize = 6;
+
+/// What one request may weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one argument; beyond: `TOOBIG`.
+    pub arg_bytes_max: usize,
+    /// Arguments of one request with the command's name; beyond: `TOOBIG`.
+    pub args_max: usize,
+    /// Bytes of an inline request without its line end; beyond: `Protocol error: too big inline request`.
+    pub inline_bytes_max: usize,
+    /// Bytes of a whole request on the wire; beyond: `TOOBIG`.
+    pub request_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            arg_bytes_max: 1 << 20,
+            args_max: 1024,
+            inline_bytes_max: 64 << 10,
+            request_bytes_max: 16 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// What a connection may send before it has authenticated: enough for HELLO and AUTH, as in Redis.
+    #[must_use]
+    pub fn before_auth(&self) -> Self {
+        Self {
+            arg_bytes_max: self.arg_bytes_max.min(16 << 10),
+            args_max: self.args_max.min(10),
+            ..*self
+        }
+    }
+}
+
+/// What [`parse`] found at the front of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// One request. It has no arguments at all when it was an empty line, `*0` or `*-1`: there is nothing to answer.
+    Complete {
+        /// Bytes it took of the buffer.
+        consumed: usize,
+    },
+    /// The buffer ends before the request does.
+    Incomplete {
+        /// Parsing again is pointless before the buffer holds so many bytes in all: always more than it holds now, and
+        /// in the middle of an argument all of that argument.
+        needed: usize,
+    },
+}
+
+/// Bytes that are no request. The connection cannot be brought back into step: answer with [`Self::reply`] and close.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// `*` without a decimal number and CR LF, or with an absurd one.
+    #[error("invalid multibulk length")]
+    MultibulkLength,
+    /// `$` without a decimal number and CR LF, or with a negative or absurd one.
+    #[error("invalid bulk length")]
+    BulkLength,
+    /// Something else where the next argument should start.
+    #[error("expected '$', got '{}'", printable(*.0))]
+    ExpectedDollar(u8),
+    /// An argument that is longer than it said.
+    #[error("expected CRLF after an argument")]
+    ExpectedCrlf,
+    /// A line that is longer than `inline_bytes_max`.
+    #[error("too big inline request")]
+    InlineTooBig,
+    /// A quote that is not closed, or closed in the middle of a word.
+    #[error("unbalanced quotes in request")]
+    UnbalancedQuotes,
+    /// A well-formed request beyond a limit.
+    #[error(transparent)]
+    TooBig(#[from] TooBig),
+}
+
+/// A request beyond one of [`Limits`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooBig {
+    /// Beyond `arg_bytes_max`.
+    #[error("argument of {bytes} bytes, the limit is {max}")]
+    Argument {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Beyond `args_max`.
+    #[error("request of {count} arguments, the limit is {max}")]
+    Arguments {
+        /// How many it has; for an inline request, how many were read before giving up.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Beyond `request_bytes_max`.
+    #[error("request of at least {bytes} bytes, the limit is {max}")]
+    Request {
+        /// What it would take at least.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl ProtocolError {
+    /// Appends the last reply of the connection: `-TOOBIG …` or `-ERR Protocol error: …`.
+    pub fn reply(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::TooBig(big) => write::error(out, "TOOBIG", &big.to_string()),
+            _ => write::error(out, "ERR", &format!("Protocol error: {self}")),
+        }
+    }
+}
+
+fn printable(byte: u8) -> char {
+    if byte.is_ascii_graphic() {
+        char::from(byte)
+    } else {
+        '?'
+    }
+}
+
+/// Where the arguments of the request parsed last are. Reused from one request to the next, so that a connection
+/// allocates once.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    spans: Vec<Range<usize>>,
+    /// Arguments of an inline request: quoting makes them differ from the bytes in the buffer.
+    unquoted: Vec<u8>,
+    inline: bool,
+}
+
+impl Args {
+    /// The arguments themselves. `buf` is the buffer that was parsed, with the request still at its front.
+    pub fn of<'a>(&'a self, buf: &'a [u8]) -> Words<'a> {
+        Words {
+            spans: &self.spans,
+            bytes: if self.inline { &self.unquoted } else { buf },
+        }
+    }
+
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.unquoted.clear();
+        self.inline = false;
+    }
+}
+
+/// The words of one request: the command's name and its arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    spans: &'a [Range<usize>],
+    bytes: &'a [u8],
+}
+
+impl<'a> Words<'a> {
+    /// Number of words with the name.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is nothing to answer.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The word at that position; 0 is the command's name.
+    pub fn get(&self, position: usize) -> Option<&'a [u8]> {
+        self.bytes.get(self.spans.get(position)?.clone())
+    }
+
+    /// All words in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let bytes = self.bytes;
+        self.spans
+            .iter()
+            .map(move |span| bytes.get(span.clone()).unwrap_or_default())
+    }
+
+    /// The words after the first `count`, for commands that carry another.
+    #[must_use]
+    pub fn skip(&self, count: usize) -> Words<'a> {
+        Words {
+            spans: self.spans.get(count..).unwrap_or_default(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// All words as slices.
+    pub fn to_vec(&self) -> Vec<&'a [u8]> {
+        self.iter().collect()
+    }
+}
+
+/// Looks for one request at the front of `buf` and leaves its arguments in `args`.
+///
+/// After an error or [`Progress::Incomplete`] the arguments mean nothing.
+pub fn parse(buf: &[u8], limits: &Limits, args: &mut Args) -> Result<Progress, ProtocolError> {
+    args.clear();
+    match buf.first() {
+        None => Ok(Progress::Incomplete { needed: 1 }),
+        Some(b'*') => multibulk(buf, limits, &mut args.spans),
+        Some(_) => inline(buf, limits, args),
+    }
+}
+
+fn multibulk(
+    buf: &[u8],
+    limits: &Limits,
+    spans: &mut Vec<Range<usize>>,
+) -> Result<Progress, ProtocolError> {
+    let (count, mut at) = match header(buf, 1) {
+        Header::Number { value, next } if value <= i64::from(i32::MAX) => (value, next),
+        Header::Partial => {
+            return Ok(Progress::Incomplete {
+                needed: buf.len() + 1,
+            });
+        }
+        _ => return Err(ProtocolError::MultibulkLength),
+    };
+    // Negative counts are requests without arguments, in Redis too.
+    let count = usize::try_from(count).unwrap_or(0);
+    if count > limits.args_max {
+        let max = limits.args_max;
+        return Err(TooBig::Arguments { count, max }.into());
+    }
+    within(at + count * ARGUMENT_MIN, limits)?;
+    for left in (0..count).rev() {
+        let partial = Progress::Incomplete {
+            needed: buf.len() + 1,
+        };
+        match buf.get(at) {
+            Some(b'$') => {}
+            Some(other) => return Err(ProtocolError::ExpectedDollar(*other)),
+            None => return Ok(partial),
+        }
+        let (bytes, start) = match header(buf, at + 1) {
+            Header::Number { value, next } if (0..=BULK_MAX).contains(&value) => (value, next),
+            Header::Partial => return Ok(partial),
+            _ => return Err(ProtocolError::BulkLength),
+        };
+        let bytes = usize::try_from(bytes).map_err(|_| ProtocolError::BulkLength)?;
+        if bytes > limits.arg_bytes_max {
+            let max = limits.arg_bytes_max;
+            return Err(TooBig::Argument { bytes, max }.into());
+        }
+        let end = start + bytes;
+        within(end + 2 + left * ARGUMENT_MIN, limits)?;
+        match buf.get(end..end + 2) {
+            Some(b"\r\n") => {}
+            Some(_) => return Err(ProtocolError::ExpectedCrlf),
+            None => return Ok(Progress::Incomplete { needed: end + 2 }),
+        }
+        spans.push(start..end);
+        at = end + 2;
+    }
+    Ok(Progress::Complete { consumed: at })
+}
+
+/// Refuses a request as soon as its least size is known, so that nobody makes room for it. Called wherever that size
+/// grows, whether or not the bytes are here yet: otherwise the error would depend on how they are chunked.
+fn within(bytes: usize, limits: &Limits) -> Result<(), TooBig> {
+    let max = limits.request_bytes_max;
+    if bytes > max {
+        return Err(TooBig::Request { bytes, max });
+    }
+    Ok(())
+}
+
+enum Header {
+    Number { value: i64, next: usize },
+    Partial,
+    Malformed,
+}
+
+/// The decimal number at `at`, ended by CR LF. As strict as Redis: no plus sign, no leading zeros, nothing around it.
+fn header(buf: &[u8], at: usize) -> Header {
+    let rest = buf.get(at..).unwrap_or_default();
+    let negative = rest.first() == Some(&b'-');
+    let digits = rest.get(usize::from(negative)..).unwrap_or_default();
+    let mut value: i64 = 0;
+    for (position, byte) in digits.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' if position == 0 || value != 0 => {
+                let digit = i64::from(byte - b'0');
+                match value
+                    .checked_mul(10)
+                    .and_then(|tens| tens.checked_add(digit))
+                {
+                    Some(sum) => value = sum,
+                    None => return Header::Malformed,
+                }
+            }
+            b'\r' if position > 0 && !(negative && value == 0) => {
+                return match digits.get(position + 1) {
+                    Some(b'\n') => Header::Number {
+                        value: if negative { -value } else { value },
+                        next: at + usize::from(negative) + position + 2,
+                    },
+                    Some(_) => Header::Malformed,
+                    None => Header::Partial,
+                };
+            }
+            _ => return Header::Malformed,
+        }
+    }
+    Header::Partial
+}
+
+fn inline(buf: &[u8], limits: &Limits, args: &mut Args) -> Result<Progress, ProtocolError> {
+    // The line end may be two bytes; `contains` is much faster than `position`, and usually all that runs.
+    let window = buf
+        .get(..limits.inline_bytes_max.saturating_add(2))
+        .unwrap_or(buf);
+    let newline = if window.contains(&b'\n') {
+        window.iter().position(|byte| *byte == b'\n')
+    } else {
+        None
+    };
+    let Some(newline) = newline else {
+        let held = window.strip_suffix(b"\r").unwrap_or(window).len();
+        if held > limits.inline_bytes_max {
+            return Err(ProtocolError::InlineTooBig);
+        }
+        return Ok(Progress::Incomplete {
+            needed: buf.len() + 1,
+        });
+    };
+    let line = window.get(..newline).unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() > limits.inline_bytes_max {
+        return Err(ProtocolError::InlineTooBig);
+    }
+    split(line, limits, args)?;
+    Ok(Progress::Complete {
+        consumed: newline + 1,
+    })
+}
+
+/// Splits a line into words as redis-cli does, and Redis with inline requests: `"…"` with backslash escapes, `'…'` with
+/// `\'` only, and quotes may open within a word but must close at its end.
+fn split(line: &[u8], limits: &Limits, args: &mut Args) -> Result<(), ProtocolError> {
+    args.inline = true;
+    let mut rest = line;
+    loop {
+        let Some(start_of_word) = rest.iter().position(|byte| !is_space(*byte)) else {
+            return Ok(());
+        };
+        rest = rest.get(start_of_word..).unwrap_or_default();
+        if args.spans.len() == limits.args_max {
+            let count = limits.args_max + 1;
+            return Err(TooBig::Arguments {
+                count,
+                max: limits.args_max,
+            }
+            .into());
+        }
+        let start = args.unquoted.len();
+        rest = word(rest, &mut args.unquoted).ok_or(ProtocolError::UnbalancedQuotes)?;
+        let bytes = args.unquoted.len() - start;
+        if bytes > limits.arg_bytes_max {
+            return Err(TooBig::Argument {
+                bytes,
+                max: limits.arg_bytes_max,
+            }
+            .into());
+        }
+        args.spans.push(start..args.unquoted.len());
+    }
+}
+
+/// Appends one word without its quotes and returns what follows it; `None` when its quotes are unbalanced.
+fn word<'a>(line: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let mut rest = line;
+    loop {
+        let Some((byte, after)) = rest.split_first() else {
+            return Some(rest);
+        };
+        rest = after;
+        match byte {
+            b' ' | b'\t' | b'\r' => return Some(rest),
+            b'"' => return closed(double_quoted(rest, out)?),
+            b'\'' => return closed(single_quoted(rest, out)?),
+            _ => out.push(*byte),
+        }
+    }
+}
+
+fn double_quoted<'a>(quoted: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let mut rest = quoted;
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return Some(after),
+            [b'\\', b'x', high, low, after @ ..] if hex(*high).is_some() && hex(*low).is_some() => {
+                out.push(hex(*high)? << 4 | hex(*low)?);
+                after
+            }
+            [b'\\', escaped, after @ ..] => {
+                out.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 0x08,
+                    b'a' => 0x07,
+                    other => *other,
+                });
+                after
+            }
+            [byte, after @ ..] => {
+                out.push(*byte);
+                after
+            }
+            [] => return None,
+        };
+    }
+}
+
+fn single_quoted<'a>(quoted: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let mut rest = quoted;
+    loop {
+        rest = match rest {
+            [b'\'', after @ ..] => return Some(after),
+            [b'\\', b'\'', after @ ..] => {
+                out.push(b'\'');
+                after
+            }
+            [byte, after @ ..] => {
+                out.push(*byte);
+                after
+            }
+            [] => return None,
+        };
+    }
+}
+
+/// A closing quote ends the word: nothing or a space must follow.
+fn closed(rest: &[u8]) -> Option<&[u8]> {
+    match rest.first() {
+        Some(byte) if !is_space(*byte) => None,
+        _ => Some(rest),
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    u8::try_from(char::from(digit).to_digit(16)?).ok()
+}
+
+/// C's `isspace`, which Redis uses between words.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -1,0 +1,326 @@
+//! One command on its way to a vnode, and what comes back.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use vnode_ring::PartitionId;
+
+use super::service::Ended;
+use crate::store::{Commit, StoreError};
+use crate::wasm::{GuestError, Refusal};
+
+/// The words of a command, the name first: ranges of the buffer that they arrived in, shared with the other commands of
+/// the same read.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    buffer: Bytes,
+    ranges: SmallVec<[Range<u32>; 4]>,
+}
+
+impl Words {
+    /// Words that lie at `ranges` of `buffer`; a range outside it is an empty word.
+    pub fn new(buffer: Bytes, ranges: impl IntoIterator<Item = Range<u32>>) -> Words {
+        Words {
+            buffer,
+            ranges: ranges.into_iter().collect(),
+        }
+    }
+
+    /// Words with a buffer of their own.
+    pub fn copy<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Words {
+        let mut buffer = Vec::new();
+        let mut ranges = SmallVec::new();
+        for word in words {
+            let start = offset(buffer.len());
+            buffer.extend_from_slice(word);
+            ranges.push(start..offset(buffer.len()));
+        }
+        Words {
+            buffer: buffer.into(),
+            ranges,
+        }
+    }
+
+    /// How many words, the name included.
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether there is no word at all.
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The word at `position`, 0 being the name; empty past the end.
+    pub fn get(&self, position: usize) -> &[u8] {
+        self.ranges
+            .get(position)
+            .map_or(b"", |range| self.slice(range))
+    }
+
+    /// The words after the name.
+    pub fn args(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.ranges.iter().skip(1).map(|range| self.slice(range))
+    }
+
+    /// Every word.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.ranges.iter().map(|range| self.slice(range))
+    }
+
+    /// Bytes of all words.
+    pub fn bytes(&self) -> usize {
+        self.iter().map(<[u8]>::len).sum()
+    }
+
+    fn slice(&self, range: &Range<u32>) -> &[u8] {
+        self.buffer
+            .get(range.start as usize..range.end as usize)
+            .unwrap_or_default()
+    }
+}
+
+/// Buffers stay far below 4 GiB: the limits on requests see to that.
+fn offset(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// A command for one vnode.
+#[derive(Debug)]
+pub struct Request {
+    /// Which service.
+    pub service: u16,
+    /// Position of the command in its descriptor.
+    pub command: u16,
+    /// The vnode's partition.
+    pub partition: PartitionId,
+    /// Part of the ring that the command belongs to, named by its first replica.
+    pub range: PartitionId,
+    /// Hash prefix of its first key as it is stored; 0 without a key.
+    pub hash: u64,
+    /// Name and arguments.
+    pub words: Words,
+    /// Wall clock of the coordinator, milliseconds.
+    pub now_ms: u64,
+    /// Name of the command in the cluster.
+    pub id: u64,
+    /// When it arrived.
+    pub arrived: Instant,
+    /// Who waits for the reply.
+    pub reply_to: ReplyTo,
+}
+
+/// Who waits for a reply.
+#[derive(Debug)]
+pub enum ReplyTo {
+    /// A place in the pipeline of a client's connection.
+    Connection {
+        /// The executor that serves the connection.
+        executor: u16,
+        /// The connection there.
+        connection: u64,
+        /// The place.
+        seq: u32,
+    },
+    /// A task of the coordinator. Gets the RESP3 value, errors included.
+    Task(oneshot::Sender<Vec<u8>>),
+}
+
+/// Replies that a run of commands produced: RESP3 values in one buffer.
+#[derive(Debug, Default)]
+pub struct Replies {
+    bytes: Vec<u8>,
+    entries: Vec<Reply>,
+}
+
+/// One reply in `Replies`.
+#[derive(Debug)]
+pub struct Reply {
+    /// Who waits for it.
+    pub to: ReplyTo,
+    /// It may only be sent once this is durable.
+    pub after: Option<Commit>,
+    range: Range<usize>,
+}
+
+impl Replies {
+    /// Adds a reply; `write` appends one RESP3 value to the buffer.
+    pub fn push(&mut self, to: ReplyTo, after: Option<Commit>, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.entries.push(Reply {
+            to,
+            after,
+            range: start..self.bytes.len(),
+        });
+    }
+
+    /// Adds an error.
+    pub fn fail(&mut self, to: ReplyTo, failure: &Failure) {
+        self.push(to, None, |out| failure.write(out));
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes all replies out, each with its bytes, and keeps the memory.
+    pub fn drain(&mut self, mut each: impl FnMut(Reply, &[u8])) {
+        for reply in self.entries.drain(..) {
+            let bytes = self.bytes.get(reply.range.clone()).unwrap_or_default();
+            each(reply, bytes);
+        }
+        self.bytes.clear();
+        // One huge reply must not pin its memory for ever.
+        self.bytes.shrink_to(256 * 1024);
+    }
+}
+
+/// Why a command has no reply of its guest. The display is the text after the first word of the error.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The guest refused it.
+    #[error("{message}")]
+    Refused {
+        /// First word.
+        code: String,
+        /// The rest.
+        message: String,
+    },
+    /// The guest trapped or broke the contract.
+    #[error("vnode {partition}: {why}; nothing was stored, the instance was rebuilt")]
+    Trap {
+        /// The vnode.
+        partition: PartitionId,
+        /// What the guest said, or the trap.
+        why: String,
+    },
+    /// The guest used up its time.
+    #[error("guest used {} on '{command}' (command_budget)", humantime::format_duration(*.budget))]
+    Deadline {
+        /// The command.
+        command: String,
+        /// The time it had.
+        budget: Duration,
+    },
+    /// Too much is waiting for this vnode.
+    #[error("vnode {partition} has {queued} commands queued (mailbox_commands_max); retry with backoff")]
+    Busy {
+        /// The vnode.
+        partition: PartitionId,
+        /// What waits there.
+        queued: usize,
+    },
+    /// The vnode's guest does not start.
+    #[error("vnode {partition} of {service} does not start: {why}")]
+    Down {
+        /// The vnode.
+        partition: PartitionId,
+        /// Its service.
+        service: Arc<str>,
+        /// What `init` said.
+        why: String,
+    },
+    /// The store refused or failed.
+    #[error("vnode {partition}: {why}")]
+    Store {
+        /// The vnode.
+        partition: PartitionId,
+        /// What the store said.
+        why: String,
+    },
+    /// A limit on sizes.
+    #[error("{0}")]
+    TooBig(String),
+    /// The caller's mistake.
+    #[error("{0}")]
+    Usage(String),
+    /// The disk failed after the write was applied and before it was safe.
+    #[error("the write is applied but not on disk, since the disk failed; it may be lost")]
+    NotDurable,
+    /// The node drains, or its executor is gone.
+    #[error("the node is draining; retry at another one")]
+    Draining,
+    /// No answer in time.
+    #[error("no answer within {} ({limit})", humantime::format_duration(*.within))]
+    Timeout {
+        /// How long the coordinator waited.
+        within: Duration,
+        /// The setting that says so.
+        limit: &'static str,
+    },
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Refused {
+            code: refusal.code().to_owned(),
+            message: refusal.to_string(),
+        }
+    }
+}
+
+impl Failure {
+    /// What became of a call of `command` on `partition` that did not come back.
+    pub fn of_guest(
+        error: GuestError,
+        partition: PartitionId,
+        command: &str,
+        budget: Duration,
+    ) -> Failure {
+        match error {
+            GuestError::Deadline => Failure::Deadline {
+                command: command.to_ascii_lowercase(),
+                budget,
+            },
+            other => Failure::Trap {
+                partition,
+                why: other.to_string(),
+            },
+        }
+    }
+
+    /// What became of a batch that the store did not take.
+    pub fn of_store(error: &StoreError, partition: PartitionId) -> Failure {
+        Failure::Store {
+            partition,
+            why: error.to_string(),
+        }
+    }
+
+    /// How the counters see it.
+    pub fn ended(&self) -> Ended {
+        match self {
+            Failure::Trap { .. } => Ended::Trap,
+            Failure::Deadline { .. } | Failure::Timeout { .. } => Ended::Timeout,
+            Failure::Busy { .. } => Ended::Busy,
+            _ => Ended::Error,
+        }
+    }
+
+    /// First word of the client's error.
+    pub fn code(&self) -> &str {
+        match self {
+            Failure::Refused { code, .. } => code,
+            Failure::Trap { .. } => "GUESTTRAP",
+            Failure::Deadline { .. } | Failure::Timeout { .. } => "TIMEOUT",
+            Failure::Busy { .. } => "BUSY",
+            Failure::TooBig(_) => "TOOBIG",
+            Failure::Draining => "TRYAGAIN",
+            Failure::Down { .. }
+            | Failure::Store { .. }
+            | Failure::Usage(_)
+            | Failure::NotDurable => "ERR",
+        }
+    }
+
+    /// Appends it as a RESP error.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        crate::resp::write::error(out, self.code(), &self.to_string());
+    }
+}

@@ -1,0 +1,493 @@
+//! What the host holds for one vnode while its guest runs: rows, the transaction of the running command, and limits.
+//!
+//! It outlives every instance: when a guest traps, its memory goes and this stays. Reads here see the writes of the
+//! running command; nothing reaches the store before `commit`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use vnode_ring::{Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor};
+
+use super::engine::Limits;
+use super::guest::Guest;
+use super::scan::{Rows, position};
+use crate::descriptor::MergePolicy;
+use crate::store::{Batch, Commit, Liveness, RowKey, Store, StoreError};
+
+/// Where keys of one service live. The same on every node of a cluster.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// Name of the service, the bucket of the hash.
+    pub service: Arc<str>,
+    /// How keys are hashed.
+    pub hash: HashId,
+    /// Number of partitions.
+    pub ring_size: RingSize,
+}
+
+impl Placement {
+    /// Hash prefix of a stored key, and the first partition of its preference list.
+    pub fn locate(&self, key: &[u8]) -> (u64, PartitionId) {
+        let hash = self.hash.hash(self.service.as_bytes(), key);
+        (hash.prefix(), self.ring_size.first_replica(&hash))
+    }
+}
+
+/// Why a guest's request to its store was refused; becomes `error` of the contract.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A limit on keys.
+    #[error("key of {bytes} bytes, the limit is {max} (key_bytes_max)")]
+    KeyTooBig {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A limit on values.
+    #[error("value of {bytes} bytes, the limit is {max} (value_bytes_max)")]
+    ValueTooBig {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The key hashes to another part of the ring.
+    #[error(
+        "key {key:?} belongs to partition {there}, this command runs on {here}; keys with one {{tag}} live together"
+    )]
+    OtherPlace {
+        /// The key.
+        key: String,
+        /// Where the command runs.
+        here: PartitionId,
+        /// Where the key belongs.
+        there: PartitionId,
+    },
+    /// The descriptor says that the command does not write.
+    #[error("this command was declared as one that does not write")]
+    ReadOnly,
+    /// The budget of host calls is used up.
+    #[error("the command made more than {max} calls to the host (host_calls_max)")]
+    TooManyCalls {
+        /// The limit.
+        max: u32,
+    },
+    /// Not a cursor.
+    #[error("this is not a cursor of this host")]
+    BadCursor,
+    /// The object cannot be read, or takes no more versions; or not a context.
+    #[error("{0}")]
+    Object(#[from] vnode_ring::ObjectError),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The guest's merge failed.
+    #[error("joining concurrent values failed: {0}")]
+    Join(#[from] super::GuestError),
+}
+
+impl Refusal {
+    /// First word of the client's error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::KeyTooBig { .. } | Refusal::ValueTooBig { .. } => "TOOBIG",
+            Refusal::Object(vnode_ring::ObjectError::TooManyVersions { .. }) => "TOOBIG",
+            _ => "ERR",
+        }
+    }
+}
+
+/// The part of a command that the transaction has to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// Part of the ring, named by its first replica, that the command may touch.
+    pub range: PartitionId,
+    /// Whether it may write.
+    pub writes: bool,
+    /// Wall clock of the coordinator, milliseconds.
+    pub now_ms: u64,
+    /// Seed of its chance.
+    pub seed: u64,
+}
+
+/// One write of the running command: the object as it will stand.
+pub(super) struct Write {
+    pub(super) object: Vec<u8>,
+    was_live: bool,
+    is_live: bool,
+}
+
+/// One vnode's rows and the command that is running on them.
+pub struct VnodeState {
+    guest: Arc<Guest>,
+    placement: Placement,
+    partition: PartitionId,
+    node: Arc<str>,
+    actor: u64,
+    store: Box<dyn Store>,
+    clock: Hlc,
+    scope: Scope,
+    random: u64,
+    calls: u32,
+    /// By position, so that they lie in the order of a scan.
+    writes: BTreeMap<Vec<u8>, Write>,
+    batch: Batch,
+    scratch: Vec<u8>,
+    pub(super) memory: super::imports::Allowance,
+    pub(super) said: super::imports::Said,
+}
+
+impl VnodeState {
+    /// The state of the vnode of `guest` that serves `partition` on `node` with the rows of `store`.
+    pub fn new(
+        guest: Arc<Guest>,
+        placement: Placement,
+        partition: PartitionId,
+        node: Arc<str>,
+        mut store: Box<dyn Store>,
+    ) -> Result<VnodeState, StoreError> {
+        let actor = store.next_dot()?.actor;
+        let memory = super::imports::Allowance::new(guest.engine().limits());
+        Ok(VnodeState {
+            guest,
+            placement,
+            partition,
+            node,
+            actor,
+            store,
+            clock: Hlc::default(),
+            scope: Scope {
+                range: partition,
+                writes: false,
+                now_ms: 0,
+                seed: 0,
+            },
+            random: 0,
+            calls: 0,
+            writes: BTreeMap::new(),
+            batch: Batch::default(),
+            scratch: Vec::new(),
+            memory,
+            said: super::imports::Said::default(),
+        })
+    }
+
+    pub(super) fn guest(&self) -> &Arc<Guest> {
+        &self.guest
+    }
+
+    /// Where this service's keys live.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The partition served.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// Name of this node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The rows.
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The name under which this vnode writes; see `identity.actor` of the contract.
+    pub fn actor(&self) -> u64 {
+        self.actor
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        self.guest.engine().limits()
+    }
+
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The next 64 bits of the command's chance (SplitMix64).
+    pub(super) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Starts a command. Whatever an earlier one left behind is forgotten.
+    pub fn begin(&mut self, scope: Scope) {
+        self.scope = scope;
+        self.random = scope.seed;
+        self.calls = 0;
+        self.writes.clear();
+        self.batch.clear();
+    }
+
+    /// Says which command of a batch is looked at; what others have staged stays.
+    pub fn set_scope(&mut self, scope: Scope) {
+        self.scope = scope;
+    }
+
+    /// Counts one call from the guest.
+    pub(super) fn count_call(&mut self) -> Result<(), Refusal> {
+        let max = self.limits().host_calls_max;
+        self.calls = self.calls.saturating_add(1);
+        if self.calls > max {
+            return Err(Refusal::TooManyCalls { max });
+        }
+        Ok(())
+    }
+
+    /// What `store.get` answers, appended to `out`; false when there is no value. Sees no write of the running command.
+    pub fn read_committed(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Refusal> {
+        match self.store.get(RowKey { hash, key })? {
+            None => Ok(false),
+            Some(object) => resolve(&self.guest, key, object, out),
+        }
+    }
+
+    /// The value of `key` as the running command sees it.
+    pub(super) fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+        let (hash, _) = self.placement.locate(key);
+        let mut value = Vec::new();
+        let object = match self.writes.get(&position(hash, key)) {
+            Some(write) => Some(write.object.as_slice()),
+            None => self.store.get(RowKey { hash, key })?,
+        };
+        match object {
+            Some(object) if resolve(&self.guest, key, object, &mut value)? => Ok(Some(value)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Stores or, without a value, deletes `key`, replacing what this vnode sees. Says whether it had a value.
+    pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, Refusal> {
+        let hash = self.check_write(key, value)?;
+        let (dot, hlc) = self.next_version()?;
+        let old = match self.writes.get(&position(hash, key)) {
+            Some(write) => Some(write.object.as_slice()),
+            None => self.store.get(RowKey { hash, key })?,
+        };
+        let was_live = is_live(old)?;
+        if value.is_none() && old.is_none() {
+            // Nothing was ever here, so there is nothing to bury.
+            return Ok(false);
+        }
+        let mut object = Vec::new();
+        encode_successor(old, dot, hlc, value, &mut object)?;
+        self.write(hash, key, object, was_live, value.is_some());
+        Ok(was_live)
+    }
+
+    /// All versions of `key` as the running command sees them.
+    pub(super) fn get_object(&mut self, key: &[u8]) -> Result<Object, Refusal> {
+        let (hash, _) = self.placement.locate(key);
+        let object = match self.writes.get(&position(hash, key)) {
+            Some(write) => Some(write.object.as_slice()),
+            None => self.store.get(RowKey { hash, key })?,
+        };
+        Ok(object.map(Object::decode).transpose()?.unwrap_or_default())
+    }
+
+    /// Stores `value` beside whatever `seen` does not cover; returns the context that covers the new version.
+    pub(super) fn put_object(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        seen: &Context,
+    ) -> Result<Context, Refusal> {
+        let hash = self.check_write(key, Some(value))?;
+        let (dot, hlc) = self.next_version()?;
+        let mut object = self.get_object(key)?;
+        let was_live = !object.is_deleted();
+        object.put(seen, dot, hlc, Some(value.to_vec()))?;
+        if self.guest.descriptor().merge == MergePolicy::LastWrite {
+            object.keep_latest();
+        }
+        let mut bytes = Vec::new();
+        object.encode(&mut bytes);
+        self.write(hash, key, bytes, was_live, true);
+        let mut context = seen.clone();
+        context.insert(dot);
+        Ok(context)
+    }
+
+    /// Live rows of the command's range in ring order, from `cursor` on; `visit` gets key and, if `values`, value.
+    /// Returns where to go on.
+    pub(super) fn scan(
+        &mut self,
+        cursor: Option<&[u8]>,
+        limit: usize,
+        values: bool,
+        visit: impl FnMut(&[u8], &[u8]),
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let (first, last) = self.placement.ring_size.hash_range(self.scope.range);
+        let start = position(first, b"");
+        let from = cursor.unwrap_or(&start);
+        let end = position(last, b"");
+        let written = self
+            .writes
+            .range::<[u8], _>((Bound::Excluded(from), Bound::Unbounded))
+            .take_while(|(at, _)| at.get(..8) <= Some(end.as_slice()));
+        let mut rows = Rows {
+            guest: &self.guest,
+            values,
+            written: written.peekable(),
+            reached: from.to_vec(),
+            value: Vec::new(),
+            failed: None,
+            visit,
+        };
+        let next = rows.page(self.store.as_mut(), last, limit)?;
+        match rows.failed {
+            Some(error) => Err(error),
+            None => Ok(next),
+        }
+    }
+
+    /// Live rows of the command's range.
+    pub(super) fn count(&mut self) -> Result<u64, Refusal> {
+        if self.writes.is_empty() && self.scope.range == self.partition {
+            return Ok(self.store.stats().live);
+        }
+        let mut live = 0;
+        let mut cursor = None;
+        loop {
+            let next = self.scan(cursor.as_deref(), usize::MAX, false, |_, _| live += 1)?;
+            match next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(live),
+            }
+        }
+    }
+
+    /// Adds one effect of the packed door to the batch: the same as `put`, without a transaction of its own.
+    pub fn stage(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
+        let (dot, hlc) = self.next_version()?;
+        let old = self.store.get(RowKey { hash, key })?;
+        if value.is_none() && old.is_none() {
+            return Ok(());
+        }
+        let was_live = is_live(old)?;
+        self.scratch.clear();
+        encode_successor(old, dot, hlc, value, &mut self.scratch)?;
+        let live = Liveness {
+            before: was_live,
+            after: value.is_some(),
+        };
+        self.batch.put(RowKey { hash, key }, &self.scratch, live)?;
+        Ok(())
+    }
+
+    /// Makes the writes of the finished command durable as one batch; none when there are none.
+    pub fn commit(&mut self) -> Result<Option<Commit>, StoreError> {
+        for (position, write) in std::mem::take(&mut self.writes) {
+            let (hash, key) = position
+                .split_first_chunk::<8>()
+                .map_or((0, position.as_slice()), |(hash, key)| (u64::from_be_bytes(*hash), key));
+            let live = Liveness {
+                before: write.was_live,
+                after: write.is_live,
+            };
+            self.batch.put(RowKey { hash, key }, &write.object, live)?;
+        }
+        if self.batch.is_empty() {
+            return Ok(None);
+        }
+        let committed = self.store.apply(&self.batch);
+        self.batch.clear();
+        committed.map(Some)
+    }
+
+    /// Refuses a write that the contract does not allow; returns the hash of its key.
+    pub fn check_write(&self, key: &[u8], value: Option<&[u8]>) -> Result<u64, Refusal> {
+        let limits = self.limits();
+        if !self.scope.writes {
+            return Err(Refusal::ReadOnly);
+        }
+        if key.len() > limits.key_bytes_max {
+            return Err(Refusal::KeyTooBig {
+                bytes: key.len(),
+                max: limits.key_bytes_max,
+            });
+        }
+        let bytes = value.map_or(0, <[u8]>::len);
+        if bytes > limits.value_bytes_max {
+            return Err(Refusal::ValueTooBig {
+                bytes,
+                max: limits.value_bytes_max,
+            });
+        }
+        let (hash, there) = self.placement.locate(key);
+        if there != self.scope.range {
+            return Err(Refusal::OtherPlace {
+                key: String::from_utf8_lossy(key).into_owned(),
+                here: self.scope.range,
+                there,
+            });
+        }
+        Ok(hash)
+    }
+
+    fn next_version(&mut self) -> Result<(Dot, Hlc), StoreError> {
+        self.clock = Hlc::next(self.clock, self.scope.now_ms);
+        let dot = self.store.next_dot()?;
+        let dot = Dot {
+            actor: Actor(dot.actor),
+            seq: dot.seq,
+        };
+        Ok((dot, self.clock))
+    }
+
+    fn write(&mut self, hash: u64, key: &[u8], object: Vec<u8>, was_live: bool, is_live: bool) {
+        match self.writes.entry(position(hash, key)) {
+            Entry::Occupied(mut earlier) => {
+                let earlier = earlier.get_mut();
+                earlier.object = object;
+                earlier.is_live = is_live;
+            }
+            Entry::Vacant(first) => {
+                first.insert(Write {
+                    object,
+                    was_live,
+                    is_live,
+                });
+            }
+        }
+    }
+}
+
+pub(super) fn is_live(object: Option<&[u8]>) -> Result<bool, Refusal> {
+    match object {
+        None => Ok(false),
+        Some(object) => Ok(ObjectRef::parse(object)?.is_live()),
+    }
+}
+
+/// Appends the one value that readers of an encoded object see; false when it is deleted.
+pub(super) fn resolve(guest: &Guest, key: &[u8], object: &[u8], out: &mut Vec<u8>) -> Result<bool, Refusal> {
+    let object = ObjectRef::parse(object)?;
+    if let Some(value) = object.single() {
+        out.extend_from_slice(value.unwrap_or_default());
+        return Ok(value.is_some());
+    }
+    let object = object.to_object();
+    let values: Vec<&[u8]> = object.live().collect();
+    if values.is_empty() {
+        return Ok(false);
+    }
+    out.extend_from_slice(&guest.join(key, &values)?);
+    Ok(true)
+}
