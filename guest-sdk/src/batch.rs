@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use crate::command::{Command, Context, Replica};
 use crate::door::Instance;
-use crate::vnode::{Vnode, not_active};
 use crate::frame;
+use crate::vnode::{Vnode, not_active};
 
 /// Runs the commands of `frames` in order and answers each.
 pub fn run<T: Vnode>(instance: &mut Option<Instance<T>>, frames: Vec<u8>) -> Vec<u8> {
@@ -26,7 +26,10 @@ fn answer<T: Vnode>(instance: &mut Option<Instance<T>>, frames: Vec<u8>) -> Opti
     let mut answers = Vec::with_capacity(buffer.len());
     let mut words: Vec<&[u8]> = Vec::new();
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    let mut reader = Reader { bytes: &buffer, at: 0 };
+    let mut reader = Reader {
+        bytes: &buffer,
+        at: 0,
+    };
     while reader.at < buffer.len() {
         let now_ms = reader.u64()?;
         let seed = reader.u64()?;
@@ -111,8 +114,102 @@ impl Reader<'_> {
     fn range(&mut self) -> Option<Range<usize>> {
         let length = usize::try_from(self.take().map(u32::from_le_bytes)?).ok()?;
         let start = self.at;
-        let end = start.checked_add(length).filter(|end| *end <= self.bytes.len())?;
+        let end = start
+            .checked_add(length)
+            .filter(|end| *end <= self.bytes.len())?;
         self.at = end;
         Some(start..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::init;
+    use crate::prelude::*;
+
+    #[derive(Default)]
+    struct Kv;
+
+    impl Vnode for Kv {
+        const NAME: &'static str = "kv";
+        const MERGE: Merge = Merge::Siblings;
+        const COMMANDS: &'static [CommandSpec] = &[
+            read("GET").arity(2).key(1),
+            write("SET").arity(3).key(1),
+            write("FAIL").arity(2).key(1),
+            read("COUNT").arity(2).key(1),
+        ];
+
+        fn handle(&mut self, command: &Command) -> Result<Reply> {
+            match command.name() {
+                "GET" => Ok(store::get(command.bytes(1)?)?.into()),
+                "SET" => store::put(command.bytes(1)?, command.bytes(2)?).map(|()| Reply::ok()),
+                "FAIL" => Err(command.bytes(1)?.escape_ascii().to_string().into()),
+                _ => Ok(Reply::int(i64::try_from(store::count()?).unwrap_or(0))),
+            }
+        }
+    }
+
+    fn frame(command: u16, args: &[&str], value: Option<&str>) -> Vec<u8> {
+        let mut out = vec![0; 25];
+        out.extend(command.to_le_bytes());
+        out.extend(u16::try_from(args.len()).unwrap().to_le_bytes());
+        let text = |text: &str, out: &mut Vec<u8>| {
+            out.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
+            out.extend(text.as_bytes());
+        };
+        for arg in args {
+            text(arg, &mut out);
+        }
+        out.extend([1, 0, u8::from(value.is_some())]);
+        if let Some(value) = value {
+            text(value, &mut out);
+        }
+        out
+    }
+
+    fn frames() -> Vec<Vec<u8>> {
+        vec![
+            frame(0, &["k"], Some("old")),
+            frame(1, &["a", "new"], None),
+            frame(3, &["k"], None),
+            frame(2, &["f"], Some("")),
+            frame(0, &["none"], None),
+        ]
+    }
+
+    #[test]
+    fn every_frame_has_its_answer_in_order() {
+        let mut instance = init::<Kv>(Identity::default()).ok();
+        let mut expected = Vec::new();
+        expected.extend(b"\0\0\0\x09\0\0\0$3\r\nold\r\n");
+        expected.extend(b"\0\x01\0\0\0\x01\x03\0\0\0new\x05\0\0\0+OK\r\n");
+        expected.extend(b"\x02");
+        expected.extend(b"\x01\x03\0\0\0ERR\x01\0\0\0f");
+        expected.extend(b"\0\0\0\x03\0\0\0_\r\n");
+        assert_eq!(answer(&mut instance, frames().concat()), Some(expected));
+    }
+
+    #[test]
+    fn a_buffer_that_breaks_the_layout_is_refused() {
+        let mut instance = init::<Kv>(Identity::default()).ok();
+        let whole = frames().concat();
+        let mut ends = vec![0];
+        for frame in frames() {
+            ends.push(ends[ends.len() - 1] + frame.len());
+        }
+        for cut in 0..=whole.len() {
+            let answers = answer(&mut instance, whole[..cut].to_vec());
+            assert_eq!(answers.is_some(), ends.contains(&cut), "cut at {cut}");
+        }
+        for at in 0..whole.len() {
+            for byte in [1, 2, 0x7f, 0xff] {
+                let mut bent = whole.clone();
+                bent[at] = byte;
+                // Any answer will do, as long as there is one or the refusal.
+                let _ = answer(&mut instance, bent);
+            }
+        }
     }
 }

@@ -149,8 +149,24 @@ mod tests {
         for number in [0, 7, -7, 1200, i64::MAX, i64::MIN] {
             assert_eq!(integer(number.to_string().as_bytes()), Ok(number));
         }
-        for text in ["", "-", "-0", "01", "+1", " 1", "1 ", "1.0", "x", "9223372036854775808", "-9223372036854775809"] {
-            assert_eq!(integer(text.as_bytes()), Err(Error::not_an_integer()), "{text:?}");
+        for text in [
+            "",
+            "-",
+            "-0",
+            "01",
+            "+1",
+            " 1",
+            "1 ",
+            "1.0",
+            "x",
+            "9223372036854775808",
+            "-9223372036854775809",
+        ] {
+            assert_eq!(
+                integer(text.as_bytes()),
+                Err(Error::not_an_integer()),
+                "{text:?}"
+            );
         }
     }
 

@@ -75,7 +75,11 @@ impl Default for Identity {
 
 impl<'a> Command<'a> {
     pub(crate) fn new(spec: &'a CommandSpec, words: &'a [&'a [u8]], context: Context<'a>) -> Self {
-        Self { spec, words, context }
+        Self {
+            spec,
+            words,
+            context,
+        }
     }
 
     /// The name as `COMMANDS` spells it, whatever case the client used.
@@ -129,7 +133,7 @@ impl<'a> Command<'a> {
     }
 
     /// The words that the spec declares to be keys.
-    pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         let words = self.words;
         let positions = self.spec.key_positions(words.len());
         positions.filter_map(|position| words.get(position).copied())
@@ -151,6 +155,9 @@ impl<'a> Command<'a> {
 
     /// The answer for a command that `COMMANDS` lists and `handle` has no arm for.
     pub fn unknown(&self) -> Result<Reply> {
-        Err(Error::err(format!("command '{}' is declared but not handled", self.name())))
+        Err(Error::err(format!(
+            "command '{}' is declared but not handled",
+            self.name()
+        )))
     }
 }

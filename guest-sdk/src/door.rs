@@ -58,7 +58,9 @@ pub fn handle<T: Vnode>(
     command: &types::Command,
 ) -> Result<types::Reply, types::Error> {
     let instance = instance.as_mut().ok_or_else(not_active);
-    let reply = instance.and_then(|instance| with_command::<T, _>(command, |command| instance.vnode.handle(command)));
+    let reply = instance.and_then(|instance| {
+        with_command::<T, _>(command, |command| instance.vnode.handle(command))
+    });
     reply.map(convert::lower).map_err(convert::error)
 }
 
@@ -69,8 +71,9 @@ pub fn coverage<T: Vnode>(
     cursor: Option<&[u8]>,
 ) -> Result<wit::CoveragePage, types::Error> {
     let instance = instance.as_mut().ok_or_else(not_active);
-    let page = instance
-        .and_then(|instance| with_command::<T, _>(command, |command| instance.vnode.coverage(command, cursor)));
+    let page = instance.and_then(|instance| {
+        with_command::<T, _>(command, |command| instance.vnode.coverage(command, cursor))
+    });
     let page = page.map_err(convert::error)?;
     let Page { items, next } = page;
     Ok(wit::CoveragePage {
@@ -87,7 +90,10 @@ pub fn merge<T: Vnode>(key: &[u8], values: Vec<Vec<u8>>) -> Vec<u8> {
     }
 }
 
-fn with_command<T: Vnode, R>(command: &types::Command, f: impl FnOnce(&Command<'_>) -> Result<R>) -> Result<R> {
+fn with_command<T: Vnode, R>(
+    command: &types::Command,
+    f: impl FnOnce(&Command<'_>) -> Result<R>,
+) -> Result<R> {
     let spec = T::COMMANDS.iter().find(|spec| spec.name == command.name);
     let spec = spec.ok_or_else(|| Error::err(format!("unknown command '{}'", command.name)))?;
     let mut words = Vec::with_capacity(command.args.len().saturating_add(1));
@@ -119,7 +125,10 @@ impl<E: Export> wit::Guest for E {
         E::with(|instance| handle(instance, &command))
     }
 
-    fn handle_coverage(command: types::Command, cursor: Option<Vec<u8>>) -> Result<wit::CoveragePage, types::Error> {
+    fn handle_coverage(
+        command: types::Command,
+        cursor: Option<Vec<u8>>,
+    ) -> Result<wit::CoveragePage, types::Error> {
         E::with(|instance| coverage(instance, &command, cursor.as_deref()))
     }
 

@@ -13,6 +13,9 @@ thread_local! {
     static FRAME: RefCell<Frame> = const { RefCell::new(Frame::closed()) };
 }
 
+/// Most memory kept for the next frame's writes; a large value must not stay for the instance's life.
+const WRITTEN_BYTES_KEPT: usize = 64 * 1024;
+
 /// One command's declared keys. Its vectors are kept from frame to frame, so a frame allocates nothing.
 pub(crate) struct Frame {
     /// What the ranges point into; none while no frame is open.
@@ -47,6 +50,7 @@ pub(crate) fn open<R>(buffer: &Rc<Vec<u8>>, may_write: bool, f: impl FnOnce(&mut
         frame.buffer = Some(Rc::clone(buffer));
         frame.slots.clear();
         frame.written.clear();
+        frame.written.shrink_to(WRITTEN_BYTES_KEPT);
         frame.may_write = may_write;
         frame.deferred = false;
         f(frame)
@@ -92,7 +96,11 @@ impl Frame {
 
     /// Adds a declared key and what the store has under it.
     pub(crate) fn add(&mut self, key: Range<usize>, value: Option<Range<usize>>) {
-        self.slots.push(Slot { key, value, effect: Effect::None });
+        self.slots.push(Slot {
+            key,
+            value,
+            effect: Effect::None,
+        });
     }
 
     /// Marks the command as deferred. Whatever it answers, the host runs it through the other door.
@@ -142,7 +150,11 @@ impl Frame {
 
     /// A write by a command that may not write is deferred too: the host has the words for refusing it.
     fn find_to_write(&mut self, key: &[u8]) -> Result<usize> {
-        if self.may_write { self.find(key) } else { Err(self.defer()) }
+        if self.may_write {
+            self.find(key)
+        } else {
+            Err(self.defer())
+        }
     }
 
     /// The first slot of `key`, so a key given twice has one effect. Nearly all commands have one key.
@@ -155,12 +167,21 @@ impl Frame {
 
     fn is_at(&self, at: usize, key: &[u8]) -> bool {
         let buffer = self.buffer.as_ref();
-        let mine = self.slots.get(at).zip(buffer).and_then(|(slot, buffer)| buffer.get(slot.key.clone()));
+        let mine = self
+            .slots
+            .get(at)
+            .zip(buffer)
+            .and_then(|(slot, buffer)| buffer.get(slot.key.clone()));
         mine == Some(key)
     }
 
     fn effects(&self, answers: &mut Vec<u8>) {
-        let written = || self.slots.iter().enumerate().filter(|(_, slot)| !matches!(slot.effect, Effect::None));
+        let written = || {
+            self.slots
+                .iter()
+                .enumerate()
+                .filter(|(_, slot)| !matches!(slot.effect, Effect::None))
+        };
         answers.extend_from_slice(&short(written().count()));
         for (at, slot) in written() {
             answers.extend_from_slice(&short(at));

@@ -24,7 +24,9 @@ pub(crate) fn scan(cursor: Option<&[u8]>, limit: u32, projection: Projection) ->
     let page = host::scan(cursor, limit, projection).map_err(Error::from)?;
     let rows = page.rows.into_iter();
     Ok(Scan {
-        rows: rows.map(|host::Row { key, value }| Row { key, value }).collect(),
+        rows: rows
+            .map(|host::Row { key, value }| Row { key, value })
+            .collect(),
         next: page.next,
     })
 }

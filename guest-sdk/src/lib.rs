@@ -41,13 +41,21 @@ pub mod prelude {
     pub use crate::spec::{any, coverage, coverage_write, each, read, write};
     pub use crate::store::Projection;
     pub use crate::{
-        Bytes, Command, CommandSpec, Error, Identity, Lifecycle, Merge, Page, Reply, Result, Vnode, log, store,
+        Bytes, Command, CommandSpec, Error, Identity, Lifecycle, Merge, Page, Reply, Result, Vnode,
+        log, store,
     };
 }
 
 /// The contract, as generated from `wit/`.
 #[doc(hidden)]
-#[allow(missing_docs, unsafe_code, unreachable_pub, unused_qualifications, clippy::all, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
@@ -60,7 +68,14 @@ pub mod bindings {
 
 /// The optional part of the contract. It is apart from the rest so that only the guests that ask for it export it.
 #[doc(hidden)]
-#[allow(missing_docs, unsafe_code, unreachable_pub, unused_qualifications, clippy::all, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
 pub mod lifecycle_bindings {
     wit_bindgen::generate!({
         path: "../wit",
@@ -96,7 +111,6 @@ pub mod lifecycle_bindings {
 ///     }
 /// }
 /// guest_sdk::export!(Forgetful);
-/// # fn main() {}
 /// ```
 #[macro_export]
 macro_rules! export {

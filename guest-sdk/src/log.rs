@@ -10,7 +10,8 @@
 use std::fmt;
 
 pub use crate::{
-    __log_debug as debug, __log_error as error, __log_info as info, __log_trace as trace, __log_warn as warn,
+    __log_debug as debug, __log_error as error, __log_info as info, __log_trace as trace,
+    __log_warn as warn,
 };
 
 /// How much a line matters.

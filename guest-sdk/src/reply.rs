@@ -115,7 +115,11 @@ impl Reply {
     /// Keys and their values.
     pub fn map<K: Into<Self>, V: Into<Self>>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
         let pairs = pairs.into_iter();
-        Self::Map(pairs.map(|(key, value)| (key.into(), value.into())).collect())
+        Self::Map(
+            pairs
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        )
     }
 
     /// Values without an order.

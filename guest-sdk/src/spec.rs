@@ -1,6 +1,6 @@
 //! What a vnode declares of each command, written as a constant and checked while it compiles.
 
-/// One command, from [`read`], [`write`], [`each`], [`coverage`], [`coverage_write`] or [`any`].
+/// One command, from [`read`], [`write()`], [`each`], [`coverage`], [`coverage_write`] or [`any`].
 ///
 /// ```
 /// use guest_sdk::prelude::*;
@@ -87,7 +87,11 @@ pub struct Quorum {
 
 impl Quorum {
     /// Leaves everything to the level above.
-    pub const DEFAULT: Self = Self { n: None, r: None, w: None };
+    pub const DEFAULT: Self = Self {
+        n: None,
+        r: None,
+        w: None,
+    };
 }
 
 /// A command that looks and never writes.
@@ -141,14 +145,22 @@ impl CommandSpec {
     }
 
     /// The one key stands at this position; the name is 0.
-    #[expect(clippy::cast_possible_wrap, reason = "`check` refuses a position that wraps")]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "`check` refuses a position that wraps"
+    )]
     pub const fn key(self, position: u32) -> Self {
         self.keys(position, position as i32, 1)
     }
 
     /// Keys stand from `first` to `last` (-1 is the last word), `step` apart.
     pub const fn keys(mut self, first: u32, last: i32, step: u32) -> Self {
-        self.keys = Some(Keys { first, last, step, prefix: "" });
+        self.keys = Some(Keys {
+            first,
+            last,
+            step,
+            prefix: "",
+        });
         self
     }
 
@@ -217,7 +229,11 @@ impl CommandSpec {
     /// Whether a call of so many words, the name included, agrees with the arity.
     pub const fn takes(&self, words: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
-        if self.arity < 0 { words >= arity } else { words == arity }
+        if self.arity < 0 {
+            words >= arity
+        } else {
+            words == arity
+        }
     }
 
     /// Whether running it may change what is stored.
@@ -231,7 +247,7 @@ impl CommandSpec {
     }
 
     /// Positions of the keys in a call of so many words, the name included.
-    pub fn key_positions(&self, words: usize) -> impl Iterator<Item = usize> + use<> {
+    pub fn key_positions(&self, words: usize) -> impl Iterator<Item = usize> + Clone + use<> {
         let (first, last, step) = match self.keys {
             None => (1, 0, 1),
             Some(keys) => {
@@ -248,14 +264,20 @@ impl CommandSpec {
     /// What does not fit together. The host refuses the same things when it loads the guest.
     pub(crate) const fn flaw(&self) -> Option<&'static str> {
         if !is_name(self.name, true) {
-            return Some("a command's name must be 1 to 32 of A-Z, 0-9, `.`, `-` or `_`, starting with a letter");
+            return Some(
+                "a command's name must be 1 to 32 of A-Z, 0-9, `.`, `-` or `_`, starting with a letter",
+            );
         }
         if self.arity == 0 {
-            return Some("a command has no arity: add .arity(words), the name included; -N means N or more");
+            return Some(
+                "a command has no arity: add .arity(words), the name included; -N means N or more",
+            );
         }
         let keyed = matches!(self.kind, Kind::Read | Kind::Write | Kind::Each);
         match self.keys {
-            None if keyed => return Some("a read, write or each command has no key: add .key(position)"),
+            None if keyed => {
+                return Some("a read, write or each command has no key: add .key(position)");
+            }
             Some(_) if self.covers() => return Some("a coverage command has no keys"),
             Some(keys) if keys.first == 0 || keys.first > 0xffff || keys.step == 0 => {
                 return Some("key positions start at 1 and steps are at least 1");
@@ -266,11 +288,15 @@ impl CommandSpec {
             _ => {}
         }
         match self.aggregate {
-            Aggregate::Single if self.covers() => {
-                Some("a coverage command has no aggregate: add .sum(), .concat(), .all_ok() or .cursor()")
+            Aggregate::Single if self.covers() => Some(
+                "a coverage command has no aggregate: add .sum(), .concat(), .all_ok() or .cursor()",
+            ),
+            Aggregate::Cursor if !matches!(self.kind, Kind::Coverage) => {
+                Some("only a coverage command can have .cursor()")
             }
-            Aggregate::Cursor if !matches!(self.kind, Kind::Coverage) => Some("only a coverage command can have .cursor()"),
-            Aggregate::Cursor if !self.takes(2) => Some("a command with .cursor() needs argument 1 for the cursor"),
+            Aggregate::Cursor if !self.takes(2) => {
+                Some("a command with .cursor() needs argument 1 for the cursor")
+            }
             _ => None,
         }
     }
@@ -285,7 +311,8 @@ pub(crate) const fn is_name(name: &str, command: bool) -> bool {
     let mut first = true;
     while let [byte, tail @ ..] = rest {
         let letter = byte.is_ascii_uppercase() || (!command && byte.is_ascii_lowercase());
-        let other = byte.is_ascii_digit() || matches!(*byte, b'-' | b'_') || (command && *byte == b'.');
+        let other =
+            byte.is_ascii_digit() || matches!(*byte, b'-' | b'_') || (command && *byte == b'.');
         if !letter && (first || !other) {
             return false;
         }

@@ -106,7 +106,11 @@ pub fn get_object(key: impl AsRef<[u8]>) -> Result<Object> {
 
 /// Stores `value` so that it replaces the versions that `context` covers and stands beside all others; an empty
 /// context covers none. Answers the context that covers the new version.
-pub fn put_object(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, context: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+pub fn put_object(
+    key: impl AsRef<[u8]>,
+    value: impl AsRef<[u8]>,
+    context: impl AsRef<[u8]>,
+) -> Result<Vec<u8>> {
     beyond_frame()?;
     rows::put_object(key.as_ref(), value.as_ref(), context.as_ref())
 }

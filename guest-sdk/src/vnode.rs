@@ -26,7 +26,6 @@ use crate::{Command, Error, Identity, Reply, Result};
 ///     }
 /// }
 /// guest_sdk::export!(Greeter);
-/// # fn main() {}
 /// ```
 pub trait Vnode: Default {
     /// Name of the service: letters, digits, `-` and `_`, starting with a letter.
@@ -141,7 +140,10 @@ impl Page {
 }
 
 /// Fails to compile when the host would refuse the vnode. `export!` and the test kit evaluate it as a constant.
-#[expect(clippy::panic, reason = "evaluated by the compiler only, where a panic is a compile error")]
+#[expect(
+    clippy::panic,
+    reason = "evaluated by the compiler only, where a panic is a compile error"
+)]
 pub const fn check<T: Vnode>() {
     if !spec::is_name(T::NAME, false) {
         panic!("NAME must be 1 to 32 letters, digits, `-` or `_`, starting with a letter");
@@ -150,7 +152,9 @@ pub const fn check<T: Vnode>() {
         panic!("{}", why);
     }
     if matches!(T::MERGE, Merge::Nothing) && spec::any_writes(T::COMMANDS) {
-        panic!("a command writes, so say what becomes of concurrent versions: const MERGE: Merge = Merge::LastWrite, Siblings or Custom(merge)");
+        panic!(
+            "a command writes, so say what becomes of concurrent versions: const MERGE: Merge = Merge::LastWrite, Siblings or Custom(merge)"
+        );
     }
     if *T::SCHEMA.start() > *T::SCHEMA.end() {
         panic!("SCHEMA is an empty range");

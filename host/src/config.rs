@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::descriptor::Quorum;
 
+pub use codec::Kind;
 pub use file::Contents as FileContents;
 pub use settings::{SETTINGS, Setting, find as setting};
 
@@ -281,6 +282,14 @@ impl Config {
             config.origins.insert(setting.key, origin);
         }
         config.services = layers.file.services();
+        // `--n 1` alone is a wish for one replica, not a quarrel with the defaults of r and w.
+        let n = config.replication.n;
+        if config.origin("r") == Origin::Default {
+            config.replication.r = config.replication.r.min(n);
+        }
+        if config.origin("w") == Origin::Default {
+            config.replication.w = config.replication.w.min(n);
+        }
         check::check(&config, &layers.file)?;
         Ok(config)
     }
@@ -379,7 +388,7 @@ impl Layers {
         }
         if let Some(text) = self.env.get(setting.key).filter(|text| !text.is_empty()) {
             let values = match setting.kind {
-                codec::Kind::List => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                Kind::List => text.split(',').map(|part| part.trim().to_owned()).collect(),
                 _ => vec![text.clone()],
             };
             return Ok(Some((values, Origin::Env(setting.env))));

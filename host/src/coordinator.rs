@@ -4,9 +4,8 @@
 //! A command with one key is one request; the connection that read it sends it off and goes on. Everything else (several
 //! keys, coverage, HTTP) is a task here that sends several requests and joins the replies as the descriptor says.
 
-mod coverage;
+pub mod coverage;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +15,7 @@ use vnode_ring::{PartitionId, Ring};
 
 use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
 use crate::executor::{Inbox, Message};
-use crate::resp::builtin;
+use crate::resp::catalog::{Catalog, GuestCommand};
 use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::resp::{Protocol, write};
@@ -49,15 +48,6 @@ pub struct Limits {
     pub requests: crate::resp::codec::Limits,
 }
 
-/// Which command of which service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Position of the service.
-    pub service: u16,
-    /// Position of the command in its descriptor.
-    pub command: u16,
-}
-
 /// Where a command goes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
@@ -77,7 +67,7 @@ pub enum Route {
 /// The part of a node that knows all services and executors. Shared by everything that sends commands.
 pub struct Coordinator {
     services: Vec<Arc<Service>>,
-    names: BTreeMap<Vec<u8>, Target>,
+    catalog: Catalog,
     ring: Ring,
     inboxes: Vec<Arc<Inbox>>,
     limits: Limits,
@@ -96,10 +86,13 @@ impl Coordinator {
         acknowledge: Acknowledge,
         first_id: u64,
     ) -> Coordinator {
-        let names = names(&services);
+        let descriptors = services
+            .iter()
+            .map(|service| Arc::clone(service.guest.descriptor()));
+        let catalog = Catalog::new(descriptors.collect());
         Coordinator {
             services,
-            names,
+            catalog,
             ring,
             inboxes: std::iter::repeat_with(Arc::default).take(executors).collect(),
             limits,
@@ -142,8 +135,8 @@ impl Coordinator {
     }
 
     /// The seat of a vnode.
-    pub fn seat(&self, service: u16, partition: PartitionId) -> usize {
-        usize::from(service) * usize::from(self.ring.size().get()) + usize::from(partition.0)
+    pub fn seat(&self, service: usize, partition: PartitionId) -> usize {
+        service * usize::from(self.ring.size().get()) + usize::from(partition.0)
     }
 
     /// The executor that has a seat.
@@ -161,26 +154,15 @@ impl Coordinator {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// The guest command that a client means by `name`: `SERVICE.COMMAND`, or its short name where nothing hides it.
-    pub fn target(&self, name: &[u8]) -> Option<Target> {
-        let mut upper = [0u8; 72];
-        let upper = upper.get_mut(..name.len())?;
-        upper.copy_from_slice(name);
-        upper.make_ascii_uppercase();
-        self.names.get(&*upper).copied()
-    }
-
-    /// Whether the command answers to its short name.
-    pub fn is_visible(&self, target: Target) -> bool {
-        self.spec(target)
-            .is_some_and(|spec| self.names.get(spec.name.as_bytes()) == Some(&target))
+    /// Every name that a client may use.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// The command's descriptor.
-    pub fn spec(&self, target: Target) -> Option<&CommandSpec> {
-        self.services
-            .get(usize::from(target.service))?
-            .command(target.command)
+    pub fn spec(&self, target: GuestCommand) -> Option<&CommandSpec> {
+        let service = self.services.get(target.service)?;
+        service.guest.descriptor().commands.get(target.command)
     }
 
     /// A new name for a command.
@@ -189,9 +171,9 @@ impl Coordinator {
     }
 
     /// Where the command goes. The words already agree with the arity.
-    pub fn route(&self, target: Target, words: &Words) -> Result<Route, Failure> {
+    pub fn route(&self, target: GuestCommand, words: &Words) -> Result<Route, Failure> {
         let (Some(service), Some(spec)) = (
-            self.services.get(usize::from(target.service)),
+            self.services.get(target.service),
             self.spec(target),
         ) else {
             return Err(Failure::Usage("no such command".into()));
@@ -233,7 +215,7 @@ impl Coordinator {
     }
 
     /// Runs a command to its end: one RESP3 value, errors included.
-    pub async fn call(&self, target: Target, words: Words) -> Vec<u8> {
+    pub async fn call(&self, target: GuestCommand, words: Words) -> Vec<u8> {
         let answer = match self.spec(target) {
             None => Err(Failure::Usage("no such command".into())),
             Some(spec) if !spec.takes(words.len()) => Err(Failure::Usage(format!(
@@ -258,15 +240,15 @@ impl Coordinator {
     /// Sends one request and waits for its reply.
     async fn ask(
         &self,
-        target: Target,
+        target: GuestCommand,
         partition: PartitionId,
         hash: u64,
         words: Words,
     ) -> Result<Vec<u8>, Failure> {
         let (reply_to, reply) = oneshot::channel();
         let request = Request {
-            service: target.service,
-            command: target.command,
+            service: u16::try_from(target.service).unwrap_or(u16::MAX),
+            command: u16::try_from(target.command).unwrap_or(u16::MAX),
             partition,
             range: partition,
             hash,
@@ -295,7 +277,7 @@ impl Coordinator {
     /// Runs a command once for each of its keys, all at once, and joins the replies in the order of the keys.
     async fn each_key(
         &self,
-        target: Target,
+        target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
     ) -> Result<Vec<u8>, Failure> {
@@ -470,31 +452,4 @@ fn locate(service: &Service, spec: &CommandSpec, key: &[u8]) -> Route {
 
 fn same_partition(a: &Route, b: &Route) -> bool {
     matches!((a, b), (Route::One { partition: a, .. }, Route::One { partition: b, .. }) if a == b)
-}
-
-/// Every name that a client may use. Built-in commands come first, then services in their order.
-fn names(services: &[Arc<Service>]) -> BTreeMap<Vec<u8>, Target> {
-    let mut names = BTreeMap::new();
-    for service in services {
-        for (position, spec) in service.guest.descriptor().commands.iter().enumerate() {
-            let target = Target {
-                service: service.index,
-                command: u16::try_from(position).unwrap_or(u16::MAX),
-            };
-            let long = format!("{}.{}", service.name(), spec.name).to_ascii_uppercase();
-            names.insert(long.into_bytes(), target);
-        }
-    }
-    for service in services {
-        for (position, spec) in service.guest.descriptor().commands.iter().enumerate() {
-            if builtin::is_builtin(spec.name.as_bytes()) {
-                continue;
-            }
-            names.entry(spec.name.clone().into_bytes()).or_insert(Target {
-                service: service.index,
-                command: u16::try_from(position).unwrap_or(u16::MAX),
-            });
-        }
-    }
-    names
 }

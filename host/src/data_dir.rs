@@ -136,7 +136,9 @@ impl DataDir {
             return Err(DataDirError::Name(name.to_owned()));
         }
         fs::create_dir_all(path).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => DataDirError::NotADirectory(path.to_path_buf()),
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                DataDirError::NotADirectory(path.to_path_buf())
+            }
             _ => failed("create the directory", path)(source),
         })?;
         let lock = lock(path)?;
@@ -161,7 +163,11 @@ impl DataDir {
             identity,
             _lock: lock,
         };
-        for path in [directory.store_path(), directory.guests_path(), directory.cache_path()] {
+        for path in [
+            directory.store_path(),
+            directory.guests_path(),
+            directory.cache_path(),
+        ] {
             fs::create_dir_all(&path).map_err(failed("create the directory", &path))?;
         }
         sealed::sync_directory(path).map_err(|error| explain(error, path))?;
@@ -338,7 +344,10 @@ mod tests {
             .unwrap();
         let identity = directory.identity().clone();
         drop(directory);
-        assert_eq!(DataDir::name_of(&path).unwrap().unwrap(), "node@127.0.0.1:7000");
+        assert_eq!(
+            DataDir::name_of(&path).unwrap().unwrap(),
+            "node@127.0.0.1:7000"
+        );
         let again = DataDir::open(&path, "node@127.0.0.1:7000").unwrap();
         assert_eq!(*again.identity(), identity);
         assert_eq!(names_in(&path), ["cache", "guests", "node.toml", "store"]);
@@ -348,7 +357,10 @@ mod tests {
     fn two_holders_are_one_too_many() {
         let parent = tempfile::tempdir().unwrap();
         let held = DataDir::open(parent.path(), "a").unwrap();
-        assert!(matches!(DataDir::open(parent.path(), "a"), Err(DataDirError::Locked(_))));
+        assert!(matches!(
+            DataDir::open(parent.path(), "a"),
+            Err(DataDirError::Locked(_))
+        ));
         drop(held);
         DataDir::open(parent.path(), "a").unwrap();
     }
@@ -358,7 +370,10 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         drop(DataDir::open(parent.path(), "a").unwrap());
         let refused = DataDir::open(parent.path(), "b").unwrap_err();
-        assert!(refused.to_string().contains("start with --name a,"), "{refused}");
+        assert!(
+            refused.to_string().contains("start with --name a,"),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -369,8 +384,14 @@ mod tests {
         assert!(matches!(&refused, DataDirError::Foreign { found, .. } if found == "thesis.txt"));
         assert_eq!(names_in(parent.path()), ["thesis.txt"]);
         let file = parent.path().join("thesis.txt");
-        assert!(matches!(DataDir::open(&file, "a"), Err(DataDirError::NotADirectory(_))));
-        assert!(matches!(DataDir::open(&file.join("deeper"), "a"), Err(DataDirError::NotADirectory(_))));
+        assert!(matches!(
+            DataDir::open(&file, "a"),
+            Err(DataDirError::NotADirectory(_))
+        ));
+        assert!(matches!(
+            DataDir::open(&file.join("deeper"), "a"),
+            Err(DataDirError::NotADirectory(_))
+        ));
     }
 
     #[test]
@@ -380,14 +401,26 @@ mod tests {
         let file = parent.path().join(IDENTITY);
         let good = fs::read(&file).unwrap();
         sealed::write(&file, "format = 2\nshape = \"round\"\n").unwrap();
-        assert!(matches!(DataDir::open(parent.path(), "a"), Err(DataDirError::Newer { found: 2, .. })));
+        assert!(matches!(
+            DataDir::open(parent.path(), "a"),
+            Err(DataDirError::Newer { found: 2, .. })
+        ));
         sealed::write(&file, "format = 1\n").unwrap();
-        assert!(matches!(DataDir::open(parent.path(), "a"), Err(DataDirError::Damaged { .. })));
+        assert!(matches!(
+            DataDir::open(parent.path(), "a"),
+            Err(DataDirError::Damaged { .. })
+        ));
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 4;
             fs::write(&file, &bad).unwrap();
-            assert!(matches!(DataDir::open(parent.path(), "a"), Err(DataDirError::Damaged { .. })), "byte {at}");
+            assert!(
+                matches!(
+                    DataDir::open(parent.path(), "a"),
+                    Err(DataDirError::Damaged { .. })
+                ),
+                "byte {at}"
+            );
             assert_eq!(fs::read(&file).unwrap(), bad);
         }
     }
@@ -405,7 +438,10 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         for name in ["", "a b", "a\n", &"x".repeat(256)] {
             let path = parent.path().join("new");
-            assert!(matches!(DataDir::open(&path, name), Err(DataDirError::Name(_))));
+            assert!(matches!(
+                DataDir::open(&path, name),
+                Err(DataDirError::Name(_))
+            ));
             assert!(!path.exists());
         }
     }

@@ -134,7 +134,9 @@ pub enum DescriptorError {
         max: usize,
     },
     /// A command's name has other characters, or none.
-    #[error("command name {0:?} must be 1 to 32 of A-Z, 0-9, `.`, `-` or `_`, starting with a letter")]
+    #[error(
+        "command name {0:?} must be 1 to 32 of A-Z, 0-9, `.`, `-` or `_`, starting with a letter"
+    )]
     CommandName(String),
     /// Two commands have one name.
     #[error("command {0} is declared twice")]
@@ -163,7 +165,9 @@ pub const COMMANDS_MAX: usize = 256;
 impl Descriptor {
     /// Checks that the descriptor can be served.
     pub fn check(&self) -> Result<(), DescriptorError> {
-        if !is_name(&self.name, |c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+        if !is_name(&self.name, |c| {
+            c.is_ascii_alphanumeric() || c == '-' || c == '_'
+        }) {
             return Err(DescriptorError::ServiceName(self.name.clone()));
         }
         if self.schema_reads_from > self.schema_writes {

@@ -1,6 +1,15 @@
 //! A host for vnodes whose logic is a WebAssembly component.
 
+pub mod cli;
+pub mod config;
+pub mod conformance;
+pub mod coordinator;
+pub mod data_dir;
 pub mod descriptor;
+pub mod executor;
+pub mod http;
+pub mod metrics;
+pub mod node;
 pub mod resp;
 pub mod store;
 pub mod vnode;

@@ -58,7 +58,11 @@ pub(crate) fn get(key: &[u8]) -> Result<Option<Vec<u8>>> {
 }
 
 pub(crate) fn put(key: &[u8], value: &[u8]) -> Result<()> {
-    ROWS.with_borrow_mut(|memory| memory.write(key, value, |object, actor| object.put(actor, stamp(), value)))
+    ROWS.with_borrow_mut(|memory| {
+        memory.write(key, value, |object, actor| {
+            object.put(actor, stamp(), value)
+        })
+    })
 }
 
 pub(crate) fn delete(key: &[u8]) -> Result<bool> {
@@ -89,7 +93,9 @@ pub(crate) fn get_object(key: &[u8]) -> Result<Object> {
 
 pub(crate) fn put_object(key: &[u8], value: &[u8], context: &[u8]) -> Result<Vec<u8>> {
     ROWS.with_borrow_mut(|memory| {
-        memory.write(key, value, |object, actor| object.put_seen(actor, stamp(), value, context))?
+        memory.write(key, value, |object, actor| {
+            object.put_seen(actor, stamp(), value, context)
+        })?
     })
 }
 
@@ -136,23 +142,34 @@ impl Memory {
     /// The rows by key, with the value that `get` answers.
     pub(crate) fn sorted(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let live = self.live().map(|(_, key)| key);
-        live.filter_map(|key| Some((key.clone(), self.get(key)?))).collect()
+        live.filter_map(|key| Some((key.clone(), self.get(key)?)))
+            .collect()
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         let object = self.rows.get(&place(key))?;
         let mut values = object.values();
         match self.merge {
-            Merge::Custom(join) if values.len() > 1 => Some(join(key, &values.cloned().collect::<Vec<_>>())),
+            Merge::Custom(join) if values.len() > 1 => {
+                Some(join(key, &values.cloned().collect::<Vec<_>>()))
+            }
             _ => values.next().cloned(),
         }
     }
 
     fn live(&self) -> impl Iterator<Item = &Place> {
-        self.rows.iter().filter(|(_, object)| object.is_live()).map(|(place, _)| place)
+        self.rows
+            .iter()
+            .filter(|(_, object)| object.is_live())
+            .map(|(place, _)| place)
     }
 
-    fn write<R>(&mut self, key: &[u8], value: &[u8], f: impl FnOnce(&mut object::Object, u64) -> R) -> Result<R> {
+    fn write<R>(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        f: impl FnOnce(&mut object::Object, u64) -> R,
+    ) -> Result<R> {
         if key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
             return Err(Error::new(
                 "TOOBIG",
@@ -161,7 +178,9 @@ impl Memory {
         }
         let place = place(key);
         match &self.access {
-            Access::Nothing => return Err("this command is declared to read, so it may not write".into()),
+            Access::Nothing => {
+                return Err("this command is declared to read, so it may not write".into());
+            }
             Access::Near(hashes) if !hashes.contains(&place.0) => {
                 return Err(Error::err(format!(
                     "key '{}' is stored elsewhere; a command writes its own keys and those with the same {{tag}}",
@@ -170,7 +189,8 @@ impl Memory {
             }
             _ => {}
         }
-        self.undo.push((place.clone(), self.rows.get(&place).cloned()));
+        self.undo
+            .push((place.clone(), self.rows.get(&place).cloned()));
         let object = self.rows.entry(place).or_default();
         let result = f(object, self.actor);
         if matches!(self.merge, Merge::LastWrite | Merge::Nothing) {
@@ -181,11 +201,16 @@ impl Memory {
 
     fn scan(&self, cursor: Option<&[u8]>, limit: u32, projection: Projection) -> Result<Scan> {
         let after = cursor.map(|cursor| {
-            let (hash, key) = cursor.split_first_chunk().ok_or("the cursor is not one of this host's")?;
+            let (hash, key) = cursor
+                .split_first_chunk()
+                .ok_or("the cursor is not one of this host's")?;
             Ok::<Place, Error>((u64::from_be_bytes(*hash), key.to_vec()))
         });
         let after = after.transpose()?;
-        let mut places = self.live().filter(|place| after.as_ref().is_none_or(|after| *place > after)).peekable();
+        let mut places = self
+            .live()
+            .filter(|place| after.as_ref().is_none_or(|after| *place > after))
+            .peekable();
         let mut page = Scan::default();
         let mut last = None;
         for place in places.by_ref().take(limit.max(1) as usize) {
@@ -193,7 +218,10 @@ impl Memory {
                 Projection::Keys => Vec::new(),
                 Projection::Rows => self.get(&place.1).unwrap_or_default(),
             };
-            page.rows.push(Row { key: place.1.clone(), value });
+            page.rows.push(Row {
+                key: place.1.clone(),
+                value,
+            });
             last = Some(place);
         }
         if places.peek().is_some() {
@@ -211,7 +239,10 @@ pub(crate) fn hash(key: &[u8]) -> u64 {
         rest.get(..close).filter(|tag| !tag.is_empty())
     });
     let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    tagged.unwrap_or(key).iter().fold(0xcbf2_9ce4_8422_2325, fnv)
+    tagged
+        .unwrap_or(key)
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, fnv)
 }
 
 fn place(key: &[u8]) -> Place {

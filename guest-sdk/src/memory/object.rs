@@ -57,7 +57,13 @@ impl Object {
     }
 
     /// Replaces the versions that `context` covers; the context that covers the new one too.
-    pub(super) fn put_seen(&mut self, actor: u64, stamp: u64, value: &[u8], context: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn put_seen(
+        &mut self,
+        actor: u64,
+        stamp: u64,
+        value: &[u8],
+        context: &[u8],
+    ) -> Result<Vec<u8>> {
         let mut seen = Seen::decode(context)?;
         self.versions.retain(|version| !seen.covers(version.dot));
         join(&mut self.clock, &seen.clock);
@@ -75,9 +81,13 @@ impl Object {
         let has = |object: &Self, dot| object.versions.iter().any(|version| version.dot == dot);
         self.versions
             .retain(|version| has(other, version.dot) || !covers(&other.clock, version.dot));
-        let news = other.versions.iter().filter(|version| !covers(&self.clock, version.dot));
+        let news = other
+            .versions
+            .iter()
+            .filter(|version| !covers(&self.clock, version.dot));
         self.versions.extend(news.cloned());
-        self.versions.sort_by_key(|version| std::cmp::Reverse(version.stamp));
+        self.versions
+            .sort_by_key(|version| std::cmp::Reverse(version.stamp));
         join(&mut self.clock, &other.clock);
     }
 

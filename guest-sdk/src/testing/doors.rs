@@ -35,7 +35,9 @@ pub(super) fn frame<T: Vnode>(
         bytes(arg, &mut frame);
     }
     let positions = spec.key_positions(command.args.len() + 1);
-    let keys: Vec<_> = positions.filter_map(|position| command.args.get(position - 1)).collect();
+    let keys: Vec<_> = positions
+        .filter_map(|position| command.args.get(position - 1))
+        .collect();
     frame.extend(short(keys.len()));
     for key in keys {
         match value(key) {
@@ -52,7 +54,9 @@ pub(super) fn frame<T: Vnode>(
 /// Reads the one answer in `answers`.
 pub(super) fn answer(answers: &[u8]) -> Result<Answer> {
     let mut reader = Reader(answers);
-    let answer = reader.answer().ok_or("the answer does not follow the layout of batch.wit")??;
+    let answer = reader
+        .answer()
+        .ok_or("the answer does not follow the layout of batch.wit")??;
     if reader.0.is_empty() {
         Ok(answer)
     } else {
@@ -64,7 +68,10 @@ pub(super) fn answer(answers: &[u8]) -> Result<Answer> {
 pub(super) fn raise(nodes: types::Reply) -> Result<Reply> {
     match <[Reply; 1]>::try_from(raise_all(nodes)?) {
         Ok([reply]) => Ok(reply),
-        Err(replies) => Err(Error::err(format!("{} replies instead of one", replies.len()))),
+        Err(replies) => Err(Error::err(format!(
+            "{} replies instead of one",
+            replies.len()
+        ))),
     }
 }
 
@@ -80,7 +87,11 @@ pub(super) fn raise_all(nodes: types::Reply) -> Result<Vec<Reply>> {
 
 fn raise_one(nodes: &mut std::vec::IntoIter<Node>) -> Option<Reply> {
     let next = nodes.next()?;
-    let mut many = |count: u32| (0..count).map(|_| raise_one(nodes)).collect::<Option<Vec<_>>>();
+    let mut many = |count: u32| {
+        (0..count)
+            .map(|_| raise_one(nodes))
+            .collect::<Option<Vec<_>>>()
+    };
     Some(match next {
         Node::Nil => Reply::Nil,
         Node::Boolean(truth) => Reply::Bool(truth),
@@ -235,7 +246,9 @@ mod tests {
         ];
         replies.push(Reply::Array(replies.clone()));
         replies.push(Reply::Set(replies.clone()));
-        replies.push(Reply::map(replies.iter().cloned().zip(replies.iter().rev().cloned())));
+        replies.push(Reply::map(
+            replies.iter().cloned().zip(replies.iter().rev().cloned()),
+        ));
         replies
     }
 

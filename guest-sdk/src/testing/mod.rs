@@ -113,7 +113,9 @@ impl<T: Vnode> TestVnode<T> {
             return reply;
         }
         let command = self.command(spec, &words);
-        let reply = self.transact(access(spec, &words), |instance| door::handle(instance, &command))?;
+        let reply = self.transact(access(spec, &words), |instance| {
+            door::handle(instance, &command)
+        })?;
         doors::raise(reply)
     }
 
@@ -151,16 +153,23 @@ impl<T: Vnode> TestVnode<T> {
     }
 
     fn spec(words: &[Vec<u8>]) -> Result<&'static CommandSpec> {
-        let name = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
+        let name = words
+            .first()
+            .map(|word| String::from_utf8_lossy(word))
+            .unwrap_or_default();
         let short = match name.split_once('.') {
             Some((service, short)) if service.eq_ignore_ascii_case(T::NAME) => short,
             _ => &*name,
         };
-        let spec = T::COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(short));
+        let spec = T::COMMANDS
+            .iter()
+            .find(|spec| spec.name.eq_ignore_ascii_case(short));
         let spec = spec.ok_or_else(|| Error::err(format!("unknown command '{name}'")))?;
         if !spec.takes(words.len()) {
             let name = spec.name.to_ascii_lowercase();
-            return Err(Error::err(format!("wrong number of arguments for '{name}' command")));
+            return Err(Error::err(format!(
+                "wrong number of arguments for '{name}' command"
+            )));
         }
         Ok(spec)
     }
@@ -196,7 +205,10 @@ impl<T: Vnode> TestVnode<T> {
         let keys: Vec<usize> = spec.key_positions(words.len()).collect();
         let applied = self.transact(access(spec, words), |_| {
             for (key, value) in effects {
-                let key = keys.get(key).and_then(|position| words.get(*position)).ok_or("no such key")?;
+                let key = keys
+                    .get(key)
+                    .and_then(|position| words.get(*position))
+                    .ok_or("no such key")?;
                 match value {
                     Some(value) => crate::memory::put(key, &value)?,
                     None => crate::memory::delete(key).map(drop)?,
@@ -228,13 +240,23 @@ impl<T: Vnode> TestVnode<T> {
             }
             Aggregate::Concat => Ok(Reply::Array(items)),
             Aggregate::Cursor => Ok(Reply::array([Reply::bulk("0"), Reply::Array(items)])),
-            Aggregate::AllOk | Aggregate::Single => items.into_iter().next().ok_or_else(|| "no page has a reply".into()),
+            Aggregate::AllOk | Aggregate::Single => items
+                .into_iter()
+                .next()
+                .ok_or_else(|| "no page has a reply".into()),
         }
     }
 
-    fn one_page(&mut self, spec: &CommandSpec, words: &[Vec<u8>], cursor: Option<&[u8]>) -> Result<Page> {
+    fn one_page(
+        &mut self,
+        spec: &CommandSpec,
+        words: &[Vec<u8>],
+        cursor: Option<&[u8]>,
+    ) -> Result<Page> {
         let command = self.command(spec, words);
-        let page = self.transact(access(spec, words), |instance| door::coverage(instance, &command, cursor))?;
+        let page = self.transact(access(spec, words), |instance| {
+            door::coverage(instance, &command, cursor)
+        })?;
         Ok(Page {
             items: doors::raise_all(page.items)?,
             next: page.next,
@@ -242,7 +264,11 @@ impl<T: Vnode> TestVnode<T> {
     }
 
     /// Runs `f` as one transaction.
-    fn transact<R, E>(&mut self, access: Access, f: impl FnOnce(&mut Option<Instance<T>>) -> Result<R, E>) -> Result<R>
+    fn transact<R, E>(
+        &mut self,
+        access: Access,
+        f: impl FnOnce(&mut Option<Instance<T>>) -> Result<R, E>,
+    ) -> Result<R>
     where
         Error: From<E>,
     {
@@ -274,7 +300,9 @@ fn access(spec: &CommandSpec, words: &[Vec<u8>]) -> Access {
     if spec.covers() {
         return Access::All;
     }
-    let keys = spec.key_positions(words.len()).filter_map(|position| words.get(position));
+    let keys = spec
+        .key_positions(words.len())
+        .filter_map(|position| words.get(position));
     Access::Near(keys.map(|key| hash(key)).collect())
 }
 
@@ -287,7 +315,9 @@ fn seed(call: u64) -> u64 {
 /// The texts in an array, sorted: the order of a coverage command's answer says nothing.
 pub fn sorted(reply: &Reply) -> Vec<String> {
     let texts = reply.items().iter().filter_map(Reply::as_bytes);
-    let mut texts: Vec<_> = texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect();
+    let mut texts: Vec<_> = texts
+        .map(|text| String::from_utf8_lossy(text).into_owned())
+        .collect();
     texts.sort();
     texts
 }

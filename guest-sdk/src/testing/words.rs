@@ -8,7 +8,9 @@ pub trait Words {
 
 impl Words for &str {
     fn words(&self) -> Vec<Vec<u8>> {
-        self.split_whitespace().map(|word| word.as_bytes().to_vec()).collect()
+        self.split_whitespace()
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
     }
 }
 

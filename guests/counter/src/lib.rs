@@ -54,7 +54,8 @@ impl Vnode for Counter {
 
 fn stored(key: &[u8]) -> Result<Tally> {
     match store::get(key)? {
-        Some(value) => Tally::decode(&value).ok_or_else(|| Error::new("WRONGTYPE", "this key does not hold a counter")),
+        Some(value) => Tally::decode(&value)
+            .ok_or_else(|| Error::new("WRONGTYPE", "this key does not hold a counter")),
         None => Ok(Tally::default()),
     }
 }

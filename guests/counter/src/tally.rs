@@ -21,7 +21,10 @@ impl Tally {
         for entry in bytes.chunks(ENTRY_BYTES) {
             let (actor, totals) = entry.split_first_chunk()?;
             let (up, down) = totals.split_first_chunk()?;
-            let totals = (u64::from_le_bytes(*up), u64::from_le_bytes(down.try_into().ok()?));
+            let totals = (
+                u64::from_le_bytes(*up),
+                u64::from_le_bytes(down.try_into().ok()?),
+            );
             actors.insert(u64::from_le_bytes(*actor), totals);
         }
         Some(Self(actors))
@@ -30,7 +33,10 @@ impl Tally {
     /// The bytes to store: equal tallies give equal bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let entries = self.0.iter();
-        entries.flat_map(|(actor, (up, down))| [*actor, *up, *down]).flat_map(u64::to_le_bytes).collect()
+        entries
+            .flat_map(|(actor, (up, down))| [*actor, *up, *down])
+            .flat_map(u64::to_le_bytes)
+            .collect()
     }
 
     /// Counts `amount` for `actor`.
@@ -87,7 +93,12 @@ mod tests {
 
     #[test]
     fn merge_laws_hold() {
-        let join = |values: &[&Vec<u8>]| merge(b"k", &values.iter().map(|v| (*v).clone()).collect::<Vec<_>>());
+        let join = |values: &[&Vec<u8>]| {
+            merge(
+                b"k",
+                &values.iter().map(|v| (*v).clone()).collect::<Vec<_>>(),
+            )
+        };
         for a in &samples() {
             assert_eq!(&join(&[a, a]), a, "idempotent");
             assert_eq!(&join(&[a]), a, "alone");

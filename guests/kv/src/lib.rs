@@ -15,32 +15,27 @@ pub struct Kv;
 
 guest_sdk::export!(Kv);
 
+const SOME_KEYS: &str = "key [key ...]";
+const SCAN_SYNTAX: &str = "cursor [MATCH pattern] [COUNT count]";
+
 impl Vnode for Kv {
     const NAME: &'static str = "kv";
     const MERGE: Merge = Merge::Siblings;
     const COMMANDS: &'static [CommandSpec] = &[
-        read("GET").arity(2).key(1).syntax("key").summary("Get the value of a key"),
-        // More words than three are refused as Redis refuses options, not as a wrong number of arguments.
-        write("SET").arity(-3).key(1).syntax("key value").summary("Set the value of a key"),
-        write("PUT").arity(3).key(1).syntax("key value").summary("Set the value of a key"),
-        write("DEL").arity(-2).keys(1, -1, 1).sum().syntax("key [key ...]").summary("Delete keys and count them"),
-        write("DELETE").arity(2).key(1).syntax("key").summary("Delete a key and return its value"),
-        read("EXISTS").arity(-2).keys(1, -1, 1).sum().syntax("key [key ...]").summary("Count the keys that exist"),
-        read("MGET").arity(-2).keys(1, -1, 1).concat().syntax("key [key ...]").summary("Get the values of keys"),
-        read("VGET").arity(2).key(1).syntax("key").summary("Get all concurrent values of a key with their context"),
-        write("VPUT")
-            .arity(4)
-            .key(1)
-            .syntax("key value context")
-            .summary("Replace exactly the values that a context covers"),
-        coverage("KEYS").arity(-1).concat().syntax("[pattern]").summary("List the keys that match a pattern"),
+        read("GET").arity(2).key(1).syntax("key").summary("Get a value"),
+        // More words than three are refused as Redis refuses options, not as a wrong number.
+        write("SET").arity(-3).key(1).syntax("key value").summary("Set a value"),
+        write("PUT").arity(3).key(1).syntax("key value").summary("Set a value"),
+        write("DEL").arity(-2).keys(1, -1, 1).sum().syntax(SOME_KEYS).summary("Delete keys"),
+        write("DELETE").arity(2).key(1).syntax("key").summary("Delete a key and get its value"),
+        read("EXISTS").arity(-2).keys(1, -1, 1).sum().syntax(SOME_KEYS).summary("Count keys"),
+        read("MGET").arity(-2).keys(1, -1, 1).concat().syntax(SOME_KEYS).summary("Get values"),
+        read("VGET").arity(2).key(1).syntax("key").summary("Get concurrent values and context"),
+        write("VPUT").arity(4).key(1).syntax("key value context").summary("Replace what VGET saw"),
+        coverage("KEYS").arity(-1).concat().syntax("[pattern]").summary("List matching keys"),
         coverage("VALUES").arity(1).concat().summary("List all values"),
-        coverage("DBSIZE").arity(1).sum().summary("Count the keys"),
-        coverage("SCAN")
-            .arity(-2)
-            .cursor()
-            .syntax("cursor [MATCH pattern] [COUNT count]")
-            .summary("List the keys page by page"),
+        coverage("DBSIZE").arity(1).sum().summary("Count all keys"),
+        coverage("SCAN").arity(-2).cursor().syntax(SCAN_SYNTAX).summary("List keys by pages"),
         coverage_write("CLEAR").arity(1).all_ok().summary("Delete all keys"),
     ];
 
@@ -66,7 +61,8 @@ impl Vnode for Kv {
             }
             "VGET" => {
                 let object = store::get_object(key)?;
-                Ok(Reply::array([hex::encode(&object.context).into(), Reply::array(object.values)]))
+                let context = hex::encode(&object.context).into();
+                Ok(Reply::array([context, Reply::array(object.values)]))
             }
             "VPUT" => {
                 let context = hex::decode(command.bytes(3)?)?;

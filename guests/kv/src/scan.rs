@@ -22,7 +22,10 @@ pub(crate) fn keys(command: &Command, cursor: Option<&[u8]>) -> Result<Page> {
 /// `VALUES`
 pub(crate) fn values(cursor: Option<&[u8]>) -> Result<Page> {
     let scan = store::scan(cursor, PAGE_ROWS, Projection::Rows)?;
-    Ok(Page::new(scan.rows.into_iter().map(|row| row.value), scan.next))
+    Ok(Page::new(
+        scan.rows.into_iter().map(|row| row.value),
+        scan.next,
+    ))
 }
 
 /// `DBSIZE`

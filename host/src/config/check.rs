@@ -29,12 +29,18 @@ pub(super) fn check(config: &Config, file: &Contents) -> Result<(), ConfigError>
 fn quorums(config: &Config) -> Result<(), ConfigError> {
     let replication = config.replication;
     if replication.n > config.ring_size {
-        let why = format!("{} replicas need at least as many partitions", replication.n);
+        let why = format!(
+            "{} replicas need at least as many partitions",
+            replication.n
+        );
         return Err(clash(config, &["n", "ring_size"], &why));
     }
     for (key, value) in [("r", replication.r), ("w", replication.w)] {
         if value > replication.n {
-            let why = format!("{key}={value} waits for more replicas than there are (n={})", replication.n);
+            let why = format!(
+                "{key}={value} waits for more replicas than there are (n={})",
+                replication.n
+            );
             return Err(clash(config, &[key, "n"], &why));
         }
     }
@@ -50,12 +56,18 @@ fn services(config: &Config, file: &Contents) -> Result<(), ConfigError> {
             Err(ConfigError::Value { key, why, origin })
         };
         if n > config.ring_size {
-            return refuse("n", format!("{n} replicas need at least as many partitions"));
+            return refuse(
+                "n",
+                format!("{n} replicas need at least as many partitions"),
+            );
         }
         // A number that is inherited gives way to a smaller n; one that is written beside it may not contradict it.
         for (name, value) in [("r", quorum.r), ("w", quorum.w)] {
             if let Some(value) = value.filter(|value| *value > n) {
-                return refuse(name, format!("{name}={value} waits for more replicas than there are (n={n})"));
+                return refuse(
+                    name,
+                    format!("{name}={value} waits for more replicas than there are (n={n})"),
+                );
             }
         }
     }
@@ -63,11 +75,15 @@ fn services(config: &Config, file: &Contents) -> Result<(), ConfigError> {
 }
 
 fn addresses(config: &Config) -> Result<(), ConfigError> {
-    let all = [("resp", config.resp), ("http", config.http), ("peer", config.peer)];
+    let all = [
+        ("resp", config.resp),
+        ("http", config.http),
+        ("peer", config.peer),
+    ];
     for (at, (key, address)) in all.iter().enumerate() {
         for (other, same) in all.iter().take(at) {
             if address == same && address.port() != 0 {
-                let why = format!("{address} is the address of {other} too; each needs its own");
+                let why = format!("{key} and {other} are both {address}; each needs its own");
                 return Err(clash(config, &[key, other], &why));
             }
         }
@@ -78,7 +94,12 @@ fn addresses(config: &Config) -> Result<(), ConfigError> {
 /// The error for several keys, on the first that is not a default.
 fn clash(config: &Config, keys: &[&str], why: &str) -> ConfigError {
     let set = |key: &&&str| config.origin(key) != super::Origin::Default;
-    let key = keys.iter().find(set).or(keys.first()).copied().unwrap_or_default();
+    let key = keys
+        .iter()
+        .find(set)
+        .or(keys.first())
+        .copied()
+        .unwrap_or_default();
     ConfigError::Value {
         key: key.into(),
         why: why.into(),

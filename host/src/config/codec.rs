@@ -79,7 +79,8 @@ pub(super) trait Words: Copy + PartialEq + 'static {
 }
 
 impl Words for StorageKind {
-    const WORDS: &'static [(&'static str, Self)] = &[("disk", Self::Disk), ("memory", Self::Memory)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("disk", Self::Disk), ("memory", Self::Memory)];
 }
 
 impl Words for SyncMode {
@@ -95,8 +96,11 @@ impl Words for HashId {
 }
 
 impl Words for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("text", Self::Text),
+        ("json", Self::Json),
+    ];
 }
 
 impl<T: Words> Codec for Word<T> {
@@ -113,7 +117,9 @@ impl<T: Words> Codec for Word<T> {
 
     fn show(value: &T) -> String {
         let found = T::WORDS.iter().find(|(_, other)| other == value);
-        found.map(|(word, _)| (*word).to_owned()).unwrap_or_default()
+        found
+            .map(|(word, _)| (*word).to_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -158,7 +164,10 @@ fn show_bytes(bytes: u64) -> String {
     [("GiB", 30), ("MiB", 20), ("KiB", 10)]
         .into_iter()
         .find(|(_, shift)| bytes >> shift > 0 && bytes.trailing_zeros() >= *shift)
-        .map_or_else(|| format!("{bytes}B"), |(unit, shift)| format!("{}{unit}", bytes >> shift))
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(unit, shift)| format!("{}{unit}", bytes >> shift),
+        )
 }
 
 impl<const MIN: u64, const MAX: u64> Codec for Time<MIN, MAX> {
@@ -243,7 +252,9 @@ impl Codec for Address {
             .strip_prefix("localhost:")
             .map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
         numeric.parse().map_err(|_| {
-            format!("{text:?} is not an IP address and a port, such as 127.0.0.1:7379 or [::1]:7379")
+            format!(
+                "{text:?} is not an IP address and a port, such as 127.0.0.1:7379 or [::1]:7379"
+            )
         })
     }
 
@@ -266,7 +277,9 @@ impl Codec for Endpoint {
         if legal {
             Ok(Some(text.to_owned()))
         } else {
-            Err(format!("{text:?} is not a host and a port, such as node1.example:7381"))
+            Err(format!(
+                "{text:?} is not a host and a port, such as node1.example:7381"
+            ))
         }
     }
 
@@ -280,7 +293,9 @@ impl Codec for NodeName {
     const KIND: Kind = Kind::Text;
 
     fn parse(text: &str) -> Result<Option<String>, String> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | ':' | '[' | ']');
+        let legal = |c: char| {
+            c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@' | ':' | '[' | ']')
+        };
         // The name is also a directory under ./data, so it may not be or begin with a dot.
         if (1..=128).contains(&text.len()) && !text.starts_with('.') && text.chars().all(legal) {
             Ok(Some(text.to_owned()))
@@ -308,7 +323,10 @@ impl Codec for Directory {
     }
 
     fn show(value: &Option<PathBuf>) -> String {
-        value.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+        value
+            .as_ref()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default()
     }
 }
 
@@ -318,7 +336,9 @@ impl Codec for Label {
 
     fn parse(text: &str) -> Result<Option<String>, String> {
         if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
-            return Err(format!("{text:?} is not a place: 1 to 128 printable characters"));
+            return Err(format!(
+                "{text:?} is not a place: 1 to 128 printable characters"
+            ));
         }
         Ok(Some(text.to_owned()))
     }
@@ -335,7 +355,9 @@ impl Codec for LogFilter {
     fn parse(text: &str) -> Result<String, String> {
         match tracing_subscriber::EnvFilter::try_new(text) {
             Ok(_) if !text.is_empty() => Ok(text.to_owned()),
-            _ => Err(format!("{text:?} is not a filter such as info or warn,vnode_host::node=debug")),
+            _ => Err(format!(
+                "{text:?} is not a filter such as info or warn,vnode_host::node=debug"
+            )),
         }
     }
 
@@ -349,11 +371,16 @@ pub(super) fn guests(values: &[String]) -> Result<Vec<GuestSource>, String> {
     let mut guests = Vec::new();
     for text in values {
         if text.is_empty() {
-            return Err("an empty text names no guest; give a FILE.wasm or a built-in name such as kv".into());
+            return Err(
+                "an empty text names no guest; give a FILE.wasm or a built-in name such as kv"
+                    .into(),
+            );
         }
         let guest = GuestSource::parse(text);
         if guests.contains(&guest) {
-            return Err(format!("{text:?} is given twice; each guest is one service"));
+            return Err(format!(
+                "{text:?} is given twice; each guest is one service"
+            ));
         }
         guests.push(guest);
     }

@@ -92,7 +92,10 @@ impl Contents {
     fn read_services(&mut self) -> Result<(), ConfigError> {
         let mut services: BTreeMap<String, Quorum> = BTreeMap::new();
         for (key, entry) in &self.entries {
-            let Some((service, name)) = key.strip_prefix("service.").and_then(|rest| rest.rsplit_once('.')) else {
+            let Some((service, name)) = key
+                .strip_prefix("service.")
+                .and_then(|rest| rest.rsplit_once('.'))
+            else {
                 continue;
             };
             let quorum = services.entry(service.to_owned()).or_default();
@@ -117,7 +120,10 @@ impl Contents {
 
     fn refuse_unknown(&self) -> Result<(), ConfigError> {
         for (key, entry) in &self.entries {
-            let known = match key.strip_prefix("service.").map(|rest| rest.rsplit_once('.')) {
+            let known = match key
+                .strip_prefix("service.")
+                .map(|rest| rest.rsplit_once('.'))
+            {
                 Some(Some((_, name))) => matches!(name, "n" | "r" | "w"),
                 // `[service.kv]` with nothing in it asks for nothing; `service = 3` is an error.
                 Some(None) => matches!(entry.value, Value::Other(EMPTY_TABLE)),
@@ -141,7 +147,10 @@ impl Contents {
     }
 
     /// What the file says of a setting.
-    pub(super) fn values(&self, setting: &Setting) -> Result<Option<(Vec<String>, Origin)>, ConfigError> {
+    pub(super) fn values(
+        &self,
+        setting: &Setting,
+    ) -> Result<Option<(Vec<String>, Origin)>, ConfigError> {
         let Some(entry) = self.entries.get(setting.key) else {
             return Ok(None);
         };
@@ -158,7 +167,9 @@ impl Contents {
 
     /// Where a key stands in the file.
     pub(super) fn origin(&self, key: &str) -> Origin {
-        self.entries.get(key).map_or(Origin::Default, |entry| self.at(entry))
+        self.entries
+            .get(key)
+            .map_or(Origin::Default, |entry| self.at(entry))
     }
 
     fn at(&self, entry: &Entry) -> Origin {
@@ -175,10 +186,14 @@ impl Value {
     fn of(value: &DeValue<'_>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.to_string()),
-            DeValue::Integer(number) if number.radix() == 10 => Self::Number(number.as_str().to_owned()),
+            DeValue::Integer(number) if number.radix() == 10 => {
+                Self::Number(number.as_str().to_owned())
+            }
             // In other radixes the digits are not the number; go through the number itself.
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .map_or(Self::Other("a number that is too large"), |n| Self::Number(n.to_string())),
+                .map_or(Self::Other("a number that is too large"), |n| {
+                    Self::Number(n.to_string())
+                }),
             DeValue::Float(_) => Self::Other("a number with a fraction"),
             DeValue::Boolean(_) => Self::Other("a boolean"),
             DeValue::Datetime(_) => Self::Other("a date"),
@@ -197,7 +212,11 @@ impl Value {
             (Self::List(texts), Kind::List) => Ok(texts.clone()),
             (Self::Text(text), kind) if kind != Kind::Number => Ok(vec![text.clone()]),
             (Self::Number(number), Kind::Number | Kind::Size) => Ok(vec![number.clone()]),
-            _ => Err(format!("expected {}, found {}", expected(kind), self.name())),
+            _ => Err(format!(
+                "expected {}, found {}",
+                expected(kind),
+                self.name()
+            )),
         }
     }
 
@@ -231,11 +250,13 @@ fn line_of(text: &str, offset: usize) -> usize {
 fn nearest(key: &str) -> Option<String> {
     let word = |key: &str| key.rsplit('.').next().unwrap_or(key).replace('-', "_");
     let wanted = word(key);
-    let mut candidates: Vec<(usize, &str)> =
-        SETTINGS.iter().map(|setting| (distance(&wanted, &word(setting.key)), setting.key)).collect();
+    let mut candidates: Vec<(usize, &str)> = SETTINGS
+        .iter()
+        .map(|setting| (distance(&wanted, &word(setting.key)), setting.key))
+        .collect();
     candidates.sort_unstable();
     let (away, near) = candidates.first()?;
-    (*away <= wanted.len().min(6) / 3).then(|| (*near).to_owned())
+    (*away <= (wanted.len() / 2).min(2)).then(|| (*near).to_owned())
 }
 
 /// Levenshtein's distance, for short words.

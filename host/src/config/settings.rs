@@ -71,7 +71,14 @@ const VNODE: Setting = Setting {
         config.vnodes = guests(values)?;
         Ok(())
     },
-    show: |config| config.vnodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    show: |config| {
+        config
+            .vnodes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    },
 };
 
 const PORT: Setting = Setting {
@@ -85,7 +92,11 @@ const PORT: Setting = Setting {
         let port = Port::parse(last(values))?;
         // Zero stays zero: three ports picked by the system are not neighbours.
         let at = |offset: u16| {
-            let port = if port == 0 { 0 } else { port.saturating_add(offset) };
+            let port = if port == 0 {
+                0
+            } else {
+                port.saturating_add(offset)
+            };
             SocketAddr::from((Ipv4Addr::LOCALHOST, port))
         };
         config.port = port;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use vnode_ring::{CoverageVnode, PartitionId};
 
-use super::{Coordinator, Joined, Target, now_ms};
+use super::{Coordinator, Joined, now_ms};
 use crate::descriptor::{Aggregate, CommandSpec};
 use crate::executor::{Inbox, Message};
 use crate::executor::slow::PageRequest;
+use crate::resp::catalog::GuestCommand;
 use crate::resp::write;
 use crate::store::Acknowledge;
 use crate::vnode::request::{Failure, Words};
@@ -39,7 +40,7 @@ impl Coordinator {
     /// Runs a coverage command and joins what the vnodes answer.
     pub(super) async fn cover(
         &self,
-        target: Target,
+        target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
     ) -> Result<Vec<u8>, Failure> {
@@ -78,7 +79,7 @@ impl Coordinator {
     /// Runs a coverage command and hands each part on as it comes; ends early when nobody takes them.
     pub async fn stream(
         &self,
-        target: Target,
+        target: GuestCommand,
         words: &Words,
         parts: mpsc::Sender<Result<Part, Failure>>,
     ) {
@@ -140,7 +141,7 @@ impl Coordinator {
     /// Asks one vnode for all its pages, one after another; at most one waits to be taken.
     fn pages(
         &self,
-        target: Target,
+        target: GuestCommand,
         vnode: PartitionId,
         command: TypedCommand,
     ) -> mpsc::Receiver<Result<CoveragePage, Failure>> {
@@ -160,7 +161,7 @@ impl Coordinator {
         received
     }
 
-    fn asker(&self, target: Target, vnode: PartitionId, command: TypedCommand) -> Asker {
+    fn asker(&self, target: GuestCommand, vnode: PartitionId, command: TypedCommand) -> Asker {
         let seat = self.seat(target.service, vnode);
         let inbox = self.inboxes.get(self.executor_of(seat)).cloned();
         Asker {
@@ -177,7 +178,7 @@ impl Coordinator {
     /// any change of the ring. Keys with one tag share a hash and therefore a page.
     async fn scan_page(
         &self,
-        target: Target,
+        target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
     ) -> Result<Vec<u8>, Failure> {

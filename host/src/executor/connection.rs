@@ -17,13 +17,17 @@ use slab::Slab;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
+use vnode_ring::PartitionId;
 
-use super::{Executor, Inbox, wake};
-use crate::coordinator::{Coordinator, Route, Target, now_ms};
-use crate::resp::builtin::{self, After, Session};
+use super::about::About;
+use super::{Executor, Inbox, Message, views, wake};
+use crate::coordinator::{Coordinator, Route, now_ms};
+use crate::resp::builtin::{self, After, Next};
+use crate::resp::catalog::GuestCommand;
 use crate::resp::codec::{self, Args, Progress, ProtocolError};
-use crate::resp::{wire, write};
+use crate::resp::session::{ClientInfo, Session};
+use crate::resp::wire;
 use crate::vnode::request::{Failure, ReplyTo, Request, Words};
 
 /// Bytes that a read asks for.
@@ -33,8 +37,8 @@ const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// One place in the order of replies.
 enum Slot {
-    /// The reply is not there yet; the request had so many bytes.
-    Waiting(usize),
+    /// The reply is not there yet; the request had so many bytes, and the client may not want to hear of it.
+    Waiting { bytes: usize, silent: bool },
     /// The reply lies there in `early`.
     Ready(Range<usize>),
 }
@@ -87,9 +91,11 @@ impl State {
             return;
         };
         let proto = self.session.protocol();
-        if let Slot::Waiting(bytes) = slot {
-            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(*bytes);
-        }
+        let Slot::Waiting { bytes, silent } = *slot else {
+            return;
+        };
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+        let reply = if silent { b"" } else { reply };
         if nth > 0 {
             let start = self.early.len();
             wire::transcode(reply, proto, &mut self.early);
@@ -208,7 +214,6 @@ impl Connections {
             dirty: Cell::new(false),
         });
         entry.insert(Rc::clone(&connection));
-        self.inbox.connections.fetch_add(1, Ordering::Relaxed);
         connection
     }
 
@@ -284,21 +289,18 @@ impl Connections {
     }
 
     pub(super) fn close_all(&mut self) {
-        self.end(|_| true);
+        self.end(|_, _| true);
     }
 
-    /// Ends the connections that `which` picks; returns how many.
-    pub fn end(&mut self, mut which: impl FnMut(&Session) -> bool) -> usize {
-        let mut ended = 0;
+    /// Ends the connections that `which` picks.
+    pub fn end(&mut self, mut which: impl FnMut(u64, &Session) -> bool) {
         for (_, connection) in &self.live {
             let mut state = connection.state.borrow_mut();
-            if which(&state.session) {
+            if which(connection.id, &state.session) {
                 state.dead = true;
                 connection.progress.notify_one();
-                ended += 1;
             }
         }
-        ended
     }
 
     /// Looks at every session.
@@ -326,13 +328,17 @@ pub(super) fn accept(
     let (reader, writer) = stream.into_split();
     let mut now = executor.borrow_mut();
     let coordinator = Arc::clone(&now.coordinator);
-    let session = builtin::session(coordinator.next_id(), addresses);
+    let text = |address: std::net::SocketAddr| address.to_string();
+    let (peer, own) = addresses.map_or_else(Default::default, |(peer, own)| (text(peer), text(own)));
+    let about = Arc::clone(&now.about);
+    let session = Session::new(about.next_client(), peer, own, now_ms());
     let connection = now.connections.open(writer, session);
     drop(now);
     let task = Task {
         executor: Rc::clone(executor),
         inbox: Arc::clone(inbox),
         coordinator,
+        about,
         connection,
     };
     tokio::task::spawn_local(async move {
@@ -349,7 +355,15 @@ struct Task {
     executor: Rc<RefCell<Executor>>,
     inbox: Arc<Inbox>,
     coordinator: Arc<Coordinator>,
+    about: Arc<About>,
     connection: Rc<Connection>,
+}
+
+/// Where a command runs.
+struct Place {
+    partition: PartitionId,
+    /// Hash prefix of its first key.
+    hash: u64,
 }
 
 /// One request found in the buffer.
@@ -396,7 +410,7 @@ impl Task {
     /// another look is worth it; none when the client broke the protocol or said goodbye.
     async fn parse(&self, buffer: &mut BytesMut, args: &mut Args) -> Option<usize> {
         let limits = &self.coordinator.limits().requests;
-        let mut ranges: Vec<Range<u32>> = Vec::new();
+        let mut ranges: Vec<Range<usize>> = Vec::new();
         let mut requests = Vec::new();
         let mut consumed = 0;
         let mut broken = None;
@@ -406,12 +420,8 @@ impl Task {
                 Ok(Progress::Complete { consumed: length }) => {
                     if let Some(spans) = args.spans() {
                         let start = ranges.len();
-                        ranges.extend(spans.iter().map(|span| {
-                            let at = |offset: usize| {
-                                u32::try_from(consumed + offset).unwrap_or(u32::MAX)
-                            };
-                            at(span.start)..at(span.end)
-                        }));
+                        let moved = |span: &Range<usize>| consumed + span.start..consumed + span.end;
+                        ranges.extend(spans.iter().map(moved));
                         requests.push(Parsed::Multibulk(start..ranges.len()));
                     } else {
                         requests.push(Parsed::Inline(Words::copy(args.of(rest).iter())));
@@ -447,7 +457,7 @@ impl Task {
     async fn dispatch_all(
         &self,
         chunk: &Bytes,
-        ranges: &[Range<u32>],
+        ranges: &[Range<usize>],
         requests: Vec<Parsed>,
     ) -> bool {
         let arrived = Instant::now();
@@ -479,52 +489,126 @@ impl Task {
 
     /// Sends one command off, or answers it; false when the client said goodbye.
     async fn dispatch(&self, words: Words, arrived: Instant, now_ms: u64) -> bool {
-        if let Some(target) = self.coordinator.target(words.get(0)) {
-            match self.prepare(target, &words) {
-                Ok(Route::One { partition, hash }) => {
-                    self.submit(target, partition, hash, words, arrived, now_ms);
+        let clients = self.clients(&words).await;
+        let mut reply = Vec::new();
+        let (next, silent) = {
+            let mut state = self.connection.state.borrow_mut();
+            let about = &self.about;
+            about.with_facts(self.coordinator.catalog(), now_ms, &clients, |facts| {
+                let next = builtin::dispatch(words.view(), &mut state.session, facts, &mut reply);
+                (next, !state.session.sends_reply())
+            })
+        };
+        match next {
+            Next::Replied(after) => {
+                let mut state = self.connection.state.borrow_mut();
+                if !silent {
+                    state.reply(|out| out.extend_from_slice(&reply));
                 }
-                Ok(Route::EachKey | Route::Coverage) => {
-                    self.settled().await;
-                    let reply = self.coordinator.call(target, words).await;
-                    let mut state = self.connection.state.borrow_mut();
-                    let proto = state.session.protocol();
-                    wire::transcode(&reply, proto, &mut state.out);
-                }
-                Err(failure) => {
-                    let mut state = self.connection.state.borrow_mut();
-                    state.reply(|out| failure.write(out));
-                }
+                drop(state);
+                self.after(after)
             }
-            return true;
+            Next::Node(command) => {
+                let reply = views::run(&self.coordinator, command, &words);
+                self.answer(&reply, silent);
+                true
+            }
+            Next::Guest(target) => {
+                match self.route(target, &words) {
+                    Ok(Route::One { partition, hash }) => {
+                        let place = Place { partition, hash };
+                        self.submit(target, place, words, arrived, now_ms, silent);
+                    }
+                    Ok(Route::EachKey | Route::Coverage) => {
+                        self.settled().await;
+                        let reply = self.coordinator.call(target, words).await;
+                        self.answer(&reply, silent);
+                    }
+                    Err(failure) => {
+                        failure.write(&mut reply);
+                        self.answer(&reply, silent);
+                    }
+                }
+                true
+            }
         }
-        self.built_in(&words).await
     }
 
-    fn prepare(&self, target: Target, words: &Words) -> Result<Route, Failure> {
-        let Some(spec) = self.coordinator.spec(target) else {
-            return Err(Failure::Usage("no such command".into()));
-        };
-        if !spec.takes(words.len()) {
-            return Err(Failure::Usage(format!(
-                "wrong number of arguments for '{}' command",
-                String::from_utf8_lossy(words.get(0)).to_ascii_lowercase()
-            )));
+    /// Puts a reply that is at hand into its turn.
+    fn answer(&self, reply: &[u8], silent: bool) {
+        if silent {
+            return;
         }
+        let mut state = self.connection.state.borrow_mut();
+        let proto = state.session.protocol();
+        state.reply(|out| wire::transcode(reply, proto, out));
+    }
+
+    fn route(&self, target: GuestCommand, words: &Words) -> Result<Route, Failure> {
         if self.coordinator.is_draining() {
             return Err(Failure::Draining);
         }
         self.coordinator.route(target, words)
     }
 
+    /// Does what a built-in left to do; false when this connection ends.
+    fn after(&self, after: After) -> bool {
+        match after {
+            After::Continue => true,
+            After::Close => {
+                self.finish_batch();
+                false
+            }
+            After::Kill(ids) => {
+                let ends_itself = ids.contains(&self.connection.state.borrow().session.client.id);
+                let ids: Arc<[u64]> = ids.into();
+                for inbox in self.coordinator.inboxes() {
+                    let ids = Arc::clone(&ids);
+                    let own = self.connection.id;
+                    inbox.send(Message::Inspect(Box::new(move |executor| {
+                        executor
+                            .connections()
+                            .end(|connection, session| connection != own && ids.contains(&session.client.id));
+                    })));
+                }
+                !ends_itself
+            }
+        }
+    }
+
+    /// All clients of the node, when the command is one that shows them.
+    async fn clients(&self, words: &Words) -> Vec<ClientInfo> {
+        let shows = words.get(0).eq_ignore_ascii_case(b"client")
+            && [b"list".as_slice(), b"kill"]
+                .iter()
+                .any(|sub| words.get(1).eq_ignore_ascii_case(sub));
+        let mut clients = Vec::new();
+        if !shows {
+            return clients;
+        }
+        for inbox in self.coordinator.inboxes() {
+            let (answer, answered) = oneshot::channel();
+            inbox.send(Message::Inspect(Box::new(move |executor| {
+                let mut here = Vec::new();
+                executor
+                    .connections()
+                    .sessions(|session| here.push(session.client.clone()));
+                drop(answer.send(here));
+            })));
+            clients.extend(answered.await.unwrap_or_default());
+        }
+        clients.sort_by_key(|client| client.id);
+        clients
+    }
+
     fn submit(
         &self,
-        target: Target,
-        partition: vnode_ring::PartitionId,
-        hash: u64,
+        target: GuestCommand,
+        place: Place,
         words: Words,
         arrived: Instant,
         now_ms: u64,
+        silent: bool,
     ) {
         let mut executor = self.executor.borrow_mut();
         let index = u16::try_from(executor.connections.index).unwrap_or(u16::MAX);
@@ -533,15 +617,15 @@ impl Task {
             let bytes = words.bytes();
             let nth = u32::try_from(state.slots.len()).unwrap_or(u32::MAX);
             state.in_flight_bytes += bytes;
-            state.slots.push_back(Slot::Waiting(bytes));
+            state.slots.push_back(Slot::Waiting { bytes, silent });
             state.first.wrapping_add(nth)
         };
         executor.submit(Request {
-            service: target.service,
-            command: target.command,
-            partition,
-            range: partition,
-            hash,
+            service: u16::try_from(target.service).unwrap_or(u16::MAX),
+            command: u16::try_from(target.command).unwrap_or(u16::MAX),
+            partition: place.partition,
+            range: place.partition,
+            hash: place.hash,
             words,
             now_ms,
             id: self.coordinator.next_id(),

@@ -9,8 +9,10 @@
 //! sends the parcels, runs the vnodes that have commands, sends the replies for other executors, and writes to each
 //! connection once. Control work (HTTP, metrics, accepting) runs elsewhere and never waits for a guest.
 
+pub mod about;
 pub mod connection;
 pub mod slow;
+mod views;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
+use self::about::About;
 use self::connection::Connections;
 use self::slow::{Loan, PageRequest, Pool, Returned, Work};
 use crate::coordinator::Coordinator;
@@ -59,11 +62,22 @@ pub enum Message {
 pub struct Inbox {
     messages: Mutex<Vec<Message>>,
     wake: Notify,
-    /// Clients connected to this executor.
-    pub connections: AtomicUsize,
+    /// Clients connected to this executor, or on their way to it.
+    connections: AtomicUsize,
 }
 
 impl Inbox {
+    /// Clients of this executor.
+    pub fn connected(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Gives it one more client.
+    pub fn connect(&self, stream: std::net::TcpStream) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.send(Message::Connect(stream));
+    }
+
     /// Leaves a message.
     pub fn send(&self, message: Message) {
         self.messages
@@ -115,6 +129,7 @@ struct Parked {
 pub struct Executor {
     index: usize,
     coordinator: Arc<Coordinator>,
+    about: Arc<About>,
     seats: Vec<Option<Seat>>,
     due: VecDeque<usize>,
     outgoing: Vec<Vec<Request>>,
@@ -133,6 +148,7 @@ impl Executor {
     pub async fn run(
         index: usize,
         coordinator: Arc<Coordinator>,
+        about: Arc<About>,
         vnodes: Vec<(usize, Vnode)>,
         acknowledge: Acknowledge,
         stats: Vec<Arc<Vec<CommandStats>>>,
@@ -159,6 +175,7 @@ impl Executor {
             index,
             connections: Connections::new(Arc::clone(&coordinator), Arc::clone(&inbox), index),
             coordinator,
+            about,
             seats,
             due: VecDeque::new(),
             outgoing: std::iter::repeat_with(Vec::new).take(executors).collect(),
@@ -175,7 +192,7 @@ impl Executor {
 
     /// Takes a command from a connection here. It runs in the next pass, here or on the executor that has its vnode.
     pub fn submit(&mut self, request: Request) {
-        let seat = self.coordinator.seat(request.service, request.partition);
+        let seat = self.coordinator.seat(usize::from(request.service), request.partition);
         let executor = self.coordinator.executor_of(seat);
         if executor == self.index {
             self.enqueue(seat, request);
@@ -227,7 +244,7 @@ impl Executor {
                 Message::Connect(stream) => connect.push(stream),
                 Message::Requests(requests) => {
                     for request in requests {
-                        let seat = self.coordinator.seat(request.service, request.partition);
+                        let seat = self.coordinator.seat(usize::from(request.service), request.partition);
                         self.enqueue(seat, request);
                     }
                 }

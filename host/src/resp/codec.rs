@@ -151,6 +151,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// Where the words are in the parsed bytes; none for an inline request, whose words may differ from what was sent.
+    pub fn spans(&self) -> Option<&[Range<usize>]> {
+        (!self.inline).then_some(&self.spans)
+    }
+
     /// The arguments themselves. `buf` is the buffer that was parsed, with the request still at its front.
     pub fn of<'a>(&'a self, buf: &'a [u8]) -> Words<'a> {
         Words {
@@ -174,6 +179,11 @@ pub struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
+    /// Words that lie at these places of `bytes`.
+    pub fn new(spans: &'a [Range<usize>], bytes: &'a [u8]) -> Self {
+        Words { spans, bytes }
+    }
+
     /// Number of words with the name.
     pub fn len(&self) -> usize {
         self.spans.len()

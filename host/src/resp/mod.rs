@@ -1,14 +1,22 @@
 //! RESP, the protocol of Redis clients, without any I/O: bytes in, bytes out.
 //!
 //! - [`codec`] finds requests in a connection's read buffer.
-//! - [`write`] appends replies to its output buffer, [`value`] holds one as a tree, [`wire`] judges and converts the
+//! - [`catalog`] knows every command by name, [`builtin`] answers those that no guest provides, for a [`session`] and
+//!   with [`facts`] that the caller brings.
+//! - [`write`] appends replies to the output buffer, [`value`] holds one as a tree, [`wire`] judges and converts the
 //!   bytes of replies that guests made.
-//! - [`builtin`] answers the commands that no guest provides.
 //!
 //! Nothing here reads a socket, a clock or the ring: callers bring those as plain data. The listener that does is the
 //! parent's business.
 
+pub mod builtin;
+pub mod catalog;
 pub mod codec;
+mod command_docs;
+pub mod facts;
+mod glob;
+pub mod session;
+mod syntax;
 pub mod value;
 pub mod wire;
 pub mod write;

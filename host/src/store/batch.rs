@@ -70,7 +70,12 @@ impl Batch {
     }
 
     /// Stores an encoded object, tombstones included.
-    pub fn put(&mut self, row: RowKey<'_>, object: &[u8], live: Liveness) -> Result<(), StoreError> {
+    pub fn put(
+        &mut self,
+        row: RowKey<'_>,
+        object: &[u8],
+        live: Liveness,
+    ) -> Result<(), StoreError> {
         self.push(row, Some(object), live)
     }
 
@@ -209,7 +214,16 @@ mod tests {
     #[test]
     fn cut_bytes_are_noticed() {
         let mut batch = Batch::new();
-        batch.put(RowKey { hash: 7, key: b"key" }, b"object", ADDED).unwrap();
+        batch
+            .put(
+                RowKey {
+                    hash: 7,
+                    key: b"key",
+                },
+                b"object",
+                ADDED,
+            )
+            .unwrap();
         for len in 1..batch.as_bytes().len() {
             let mut changes = Changes::new(&batch.as_bytes()[..len]);
             assert_eq!(changes.next(), None);
@@ -221,6 +235,9 @@ mod tests {
     fn a_key_past_the_limit_is_refused() {
         let key = vec![0; KEY_BYTES_MAX + 1];
         let refused = Batch::new().put(RowKey { hash: 0, key: &key }, b"", ADDED);
-        assert!(matches!(refused, Err(StoreError::TooLarge { what: "a key", .. })));
+        assert!(matches!(
+            refused,
+            Err(StoreError::TooLarge { what: "a key", .. })
+        ));
     }
 }

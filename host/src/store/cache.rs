@@ -73,7 +73,9 @@ impl RowCache {
             return None;
         }
         let (_, entry) = self.entries.remove(&spot(row))?;
-        entry.object_of(row).map(|object| row.key.len() + object.len())
+        entry
+            .object_of(row)
+            .map(|object| row.key.len() + object.len())
     }
 
     /// Changes the budget when stores were opened or closed.

@@ -133,7 +133,10 @@ impl Catalog {
     }
 
     /// Places and leases for all of `wanted`, with one write to disk.
-    pub(super) fn lease(&mut self, wanted: &[(&str, u16)]) -> Result<Vec<(Place, Lease)>, StoreError> {
+    pub(super) fn lease(
+        &mut self,
+        wanted: &[(&str, u16)],
+    ) -> Result<Vec<(Place, Lease)>, StoreError> {
         let before = (self.services.clone(), self.partitions.clone());
         let leased = self.lease_in_memory(wanted).and_then(|leased| {
             self.write()?;
@@ -167,7 +170,10 @@ impl Catalog {
         })
     }
 
-    fn lease_in_memory(&mut self, wanted: &[(&str, u16)]) -> Result<Vec<(Place, Lease)>, StoreError> {
+    fn lease_in_memory(
+        &mut self,
+        wanted: &[(&str, u16)],
+    ) -> Result<Vec<(Place, Lease)>, StoreError> {
         let mut leases = Vec::with_capacity(wanted.len());
         for (service, partition) in wanted {
             let place = match self.find(service, *partition) {

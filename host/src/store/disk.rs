@@ -43,7 +43,10 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn slots(&self) -> Vec<(Place, Arc<Slot>)> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.iter().map(|(place, slot)| (*place, Arc::clone(slot))).collect()
+        slots
+            .iter()
+            .map(|(place, slot)| (*place, Arc::clone(slot)))
+            .collect()
     }
 
     pub(super) fn catalog(&self) -> MutexGuard<'_, Catalog> {
@@ -84,7 +87,7 @@ impl Shared {
     }
 
     /// Asks for a flush when memory or journal hold enough.
-    fn consider_flush(&self) {
+    pub(super) fn consider_flush(&self) {
         if self.dirty.load(Ordering::Relaxed) > self.settings.write_buffer_bytes
             || self.journal.file_bytes.load(Ordering::Relaxed) > self.settings.journal_bytes
         {
@@ -207,7 +210,9 @@ impl Store for DiskStore {
         overlay.totals.commit = commit.0;
         let after = overlay.active.footprint() as u64;
         // Under the lock, so that a freeze takes off what was put on. Wraps around when the rows became fewer.
-        self.shared.dirty.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.shared
+            .dirty
+            .fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
         drop(overlay);
         self.shared.consider_flush();
         Ok(commit)
@@ -217,17 +222,28 @@ impl Store for DiskStore {
         let overlay = self.slot.lock();
         let none = super::rows::Rows::default();
         let mut active = overlay.active.range(scan.from).peekable();
-        let mut frozen = overlay.frozen().unwrap_or(&none).range(scan.from).peekable();
-        let mut cursor = overlay
-            .in_tables
-            .then(|| self.shared.tables.range(self.place, scan.from, scan.to_hash));
+        let mut frozen = overlay
+            .frozen()
+            .unwrap_or(&none)
+            .range(scan.from)
+            .peekable();
+        let mut cursor = overlay.in_tables.then(|| {
+            self.shared
+                .tables
+                .range(self.place, scan.from, scan.to_hash)
+        });
         let mut limits = scan.limits();
         let mut table = next_row(&mut cursor)?;
         loop {
-            let stored = table.as_ref().and_then(|(key, object)| Some((tables::decode_key(key)?, Some(&**object))));
+            let stored = table
+                .as_ref()
+                .and_then(|(key, object)| Some((tables::decode_key(key)?, Some(&**object))));
             let heads = [active.peek().copied(), frozen.peek().copied(), stored];
             // The first of equal rows is the newest: `min_by` keeps it.
-            let newest = heads.into_iter().flatten().min_by(|(a, _), (b, _)| a.cmp(b));
+            let newest = heads
+                .into_iter()
+                .flatten()
+                .min_by(|(a, _), (b, _)| a.cmp(b));
             let Some((row, object)) = newest else {
                 return Ok(Page::Last);
             };
@@ -281,7 +297,11 @@ impl Store for DiskStore {
         let page = self.scan(&scan, &mut |row, _| {
             refused = batch.remove(row, false);
             last = Some((row.hash, row.key.to_vec()));
-            if refused.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if refused.is_ok() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
         })?;
         refused?;
         self.apply(&batch)?;

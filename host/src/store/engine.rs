@@ -233,17 +233,15 @@ impl Disk {
         let tables_path = path.join("tables");
         let journal_path = path.join("journal");
         let catalog_path = path.join("catalog.toml");
-        let tables_exist = Tables::exist(&tables_path);
-        let catalog_exists = catalog_path.exists();
-        if tables_exist && !catalog_exists {
-            return Err(StoreError::Corrupt {
-                path: catalog_path,
-                what: "it is missing, though there are tables beside it".into(),
-            });
-        }
-        fs::create_dir_all(&journal_path).map_err(io_error("create", &journal_path))?;
+        let parts = Parts {
+            catalog: catalog_path.exists(),
+            tables: Tables::exist(&tables_path),
+            first_segment: recovery::first_segment(&journal_path)?,
+        };
         let catalog = Catalog::open(catalog_path)?;
-        if !catalog_exists {
+        parts.check(path, catalog.partitions().next().is_some())?;
+        fs::create_dir_all(&journal_path).map_err(io_error("create", &journal_path))?;
+        if !parts.catalog {
             catalog.create()?;
         }
         let tables = Tables::open(&tables_path, settings.block_cache_bytes)?;
@@ -251,18 +249,10 @@ impl Disk {
         let recovered = recovery::recover(&journal_path, &mut |place, commit, changes| {
             replay(&tables, &mut slots, &journal_path, place, commit, changes)
         })?;
-        let lost = match recovered.first_segment {
-            None if catalog.partitions().next().is_some() => Some((&journal_path, "its segments are missing")),
-            Some(2..) if !tables_exist => Some((&tables_path, "the tables are missing, though the journal goes on after them")),
-            _ => None,
-        };
-        if let Some((path, what)) = lost {
-            return Err(StoreError::Corrupt {
-                path: path.clone(),
-                what: what.into(),
-            });
-        }
-        let dirty = slots.values().map(|slot| slot.lock().active.footprint() as u64).sum();
+        let dirty = slots
+            .values()
+            .map(|slot| slot.lock().active.footprint() as u64)
+            .sum();
         let journal = Journal::new(
             journal_path,
             settings.durability,
@@ -302,6 +292,8 @@ impl Disk {
             .name("store-flush".into())
             .spawn(move || flush::run(&for_flush))
             .map_err(io_error("start a thread for", &shared.path))?;
+        // The journal may hold more than a flush takes at once.
+        shared.consider_flush();
         Ok(Self {
             shared,
             threads: Mutex::new(Some(Threads { sync, flush })),
@@ -319,13 +311,22 @@ impl Disk {
                     partition: *partition,
                 });
             }
-            stores.push(Box::new(DiskStore::new(Arc::clone(&self.shared), slot, place, lease)));
+            stores.push(Box::new(DiskStore::new(
+                Arc::clone(&self.shared),
+                slot,
+                place,
+                lease,
+            )));
         }
         Ok(stores)
     }
 
     fn slot(&self, place: Place) -> Result<Arc<Slot>, StoreError> {
-        let mut slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self
+            .shared
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&place) {
             return Ok(Arc::clone(slot));
         }
@@ -340,7 +341,11 @@ impl Disk {
         let Some(place) = catalog.find(service, partition) else {
             return Ok(());
         };
-        let slots = self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self
+            .shared
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if slots.get(&place).is_some_and(|slot| slot.is_taken()) {
             return Err(StoreError::AlreadyOpen {
                 service: service.to_owned(),
@@ -353,7 +358,11 @@ impl Disk {
 
     fn close(&self) -> Result<(), StoreError> {
         self.shared.closing.store(true, Ordering::Relaxed);
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let threads = self
+            .threads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let Some(threads) = threads else {
             return Ok(());
         };
@@ -366,7 +375,10 @@ impl Disk {
         } else if let Some(why) = self.shared.flush.failure() {
             (self.shared.tables_path(), why)
         } else if flushed.is_err() || synced.is_err() {
-            (self.shared.path.clone(), "a thread of the store failed, see the log".into())
+            (
+                self.shared.path.clone(),
+                "a thread of the store failed, see the log".into(),
+            )
         } else {
             return Ok(());
         };
@@ -388,6 +400,35 @@ impl std::fmt::Debug for Disk {
             .field("path", &self.shared.path)
             .field("settings", &self.shared.settings)
             .finish_non_exhaustive()
+    }
+}
+
+/// What is there when an engine starts.
+struct Parts {
+    catalog: bool,
+    tables: bool,
+    first_segment: Option<u64>,
+}
+
+impl Parts {
+    /// Fails when a part is missing that the others say was there.
+    fn check(&self, path: &Path, has_partitions: bool) -> Result<(), StoreError> {
+        let (part, what) = match self.first_segment {
+            _ if !self.catalog && (self.tables || self.first_segment.is_some()) => (
+                "catalog.toml",
+                "it is missing, though there are rows beside it",
+            ),
+            None if has_partitions => ("journal", "its segments are missing"),
+            Some(2..) if !self.tables => (
+                "tables",
+                "they are missing, though the journal goes on after them",
+            ),
+            _ => return Ok(()),
+        };
+        Err(StoreError::Corrupt {
+            path: path.join(part),
+            what: what.into(),
+        })
     }
 }
 

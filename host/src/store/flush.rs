@@ -88,24 +88,33 @@ impl Flush {
 pub(super) fn run(shared: &Shared) {
     let flush = &shared.flush;
     let mut owed = None;
+    let mut failed = false;
     loop {
-        let stop = wait(flush, owed.is_some());
+        let stop = wait(flush, failed);
         let result = cycle(shared, &mut owed);
-        let failure = result.err().map(|error| {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            format!("{error}{}", source.unwrap_or_default())
-        });
+        let failure = result.err().map(describe);
+        failed = failure.is_some();
         let mut state = flush.lock();
         if state.failure != failure {
             if let Some(why) = &failure {
                 tracing::error!(why, "rows cannot be moved from the journal into tables");
             }
             state.failure = failure;
-            shared.set_flush_failed(state.failure.is_some());
+            shared.set_flush_failed(failed);
         }
         flush.done.notify_all();
         if stop {
             return;
+        }
+    }
+}
+
+fn describe(error: StoreError) -> String {
+    match error {
+        StoreError::Failed { why, .. } => why,
+        error => {
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+            format!("{error}{}", source.unwrap_or_default())
         }
     }
 }
@@ -124,7 +133,10 @@ fn wait(flush: &Flush, retry: bool) -> bool {
             }
             state
         } else {
-            flush.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+            flush
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner)
         };
     }
     state.wanted = false;
@@ -133,7 +145,7 @@ fn wait(flush: &Flush, retry: bool) -> bool {
 
 /// One flush. `owed` is the segment up to which a failed one was to delete.
 fn cycle(shared: &Shared, owed: &mut Option<u64>) -> Result<(), StoreError> {
-    shared.tables.check()?;
+    shared.tables.mend()?;
     while shared.tables.is_behind() && !shared.flush.lock().stop {
         shared.tables.check()?;
         std::thread::sleep(MERGE_LOOK);
@@ -151,16 +163,21 @@ fn cycle(shared: &Shared, owed: &mut Option<u64>) -> Result<(), StoreError> {
         })
         .collect();
     if !frozen.is_empty() {
-        shared
-            .tables
-            .ingest(frozen.iter().map(|(place, _, totals, rows)| (*place, *totals, &**rows)))?;
+        shared.tables.ingest(
+            frozen
+                .iter()
+                .map(|(place, _, totals, rows)| (*place, *totals, &**rows)),
+        )?;
     }
     for (_, slot, _, _) in &frozen {
         slot.lock().flushed();
     }
     shared.flush.done.notify_all();
     let freed = recovery::delete(&shared.journal.directory, sealed)?;
-    shared.journal.file_bytes.fetch_sub(freed, Ordering::Relaxed);
+    shared
+        .journal
+        .file_bytes
+        .fetch_sub(freed, Ordering::Relaxed);
     *owed = None;
     Ok(())
 }

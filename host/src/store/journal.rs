@@ -177,8 +177,12 @@ impl Journal {
         let mut state = self.lock();
         if state.failure != failure {
             match &failure {
-                Some(why) => tracing::error!(path = %self.directory.display(), why, "the journal refuses writes"),
-                None => tracing::info!(path = %self.directory.display(), "the journal takes writes again"),
+                Some(why) => {
+                    tracing::error!(path = %self.directory.display(), why, "the journal refuses writes")
+                }
+                None => {
+                    tracing::info!(path = %self.directory.display(), "the journal takes writes again")
+                }
             }
             state.failure = failure;
             self.publish(&state);

@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod flush;
 mod journal;
+mod manifest;
 mod memory;
 mod overlay;
 mod recovery;

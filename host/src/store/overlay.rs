@@ -3,10 +3,10 @@
 //! Writes go to the active rows. A flush freezes them, writes them to the tables, and leaves them readable until the next
 //! freeze, so that what was written lately is read from memory. The layer knows nothing of files.
 
+use super::RowKey;
 use super::batch::Change;
 use super::rows::Rows;
 use super::tables::Totals;
-use super::RowKey;
 use std::sync::Arc;
 
 /// Rows of one partition, newest first.
@@ -45,10 +45,16 @@ impl Overlay {
 
     /// Makes a change. `elsewhere` gives the bytes of key and object if the row is known outside of this layer.
     pub(super) fn apply(&mut self, change: &Change<'_>, elsewhere: impl FnOnce() -> Option<usize>) {
-        let after = change.object.map(|object| change.row.key.len() + object.len());
+        let after = change
+            .object
+            .map(|object| change.row.key.len() + object.len());
         let before = match self.active.put(change.row, change.object) {
             Some(known) => known,
-            None => match self.frozen.as_ref().and_then(|frozen| frozen.rows.get(change.row)) {
+            None => match self
+                .frozen
+                .as_ref()
+                .and_then(|frozen| frozen.rows.get(change.row))
+            {
                 Some(object) => object.map(|object| change.row.key.len() + object.len()),
                 None => elsewhere().or(change.live.before.then_some(after).flatten()),
             },

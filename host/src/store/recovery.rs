@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 /// What the journal was found to be.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
-    /// The oldest segment, if there is any.
-    pub(super) first_segment: Option<u64>,
     /// The newest segment, 0 if there is none.
     pub(super) last_segment: u64,
     /// The last commit.
@@ -29,25 +27,36 @@ pub(super) struct Recovered {
 /// Gets the rows of each commit in order.
 pub(super) type Replay<'r> = dyn FnMut(Place, u64, Changes<'_>) -> Result<(), StoreError> + 'r;
 
+/// The oldest segment in `directory`, if there is any.
+pub(super) fn first_segment(directory: &Path) -> Result<Option<u64>, StoreError> {
+    if !directory.exists() {
+        return Ok(None);
+    }
+    Ok(list(directory)?.first().map(|(number, _)| *number))
+}
+
 /// Reads all segments in `directory`. Cuts off a torn tail, changes nothing else.
 pub(super) fn recover(directory: &Path, replay: &mut Replay<'_>) -> Result<Recovered, StoreError> {
     let segments = list(directory)?;
-    let mut recovered = Recovered {
-        first_segment: segments.first().map(|(number, _)| *number),
-        ..Recovered::default()
-    };
+    let mut recovered = Recovered::default();
     let mut expected = None;
     let count = segments.len();
     for (index, (number, path)) in segments.into_iter().enumerate() {
         let last = index + 1 == count;
         let bytes = fs::read(&path).map_err(io_error("read the journal", &path))?;
         if recovered.last_segment != 0 && number != recovered.last_segment + 1 {
-            return Err(damaged(&path, format!("segment {} before it is missing", number - 1)));
+            return Err(damaged(
+                &path,
+                format!("segment {} before it is missing", number - 1),
+            ));
         }
         recovered.last_segment = number;
         if last && bytes.len() <= SEGMENT_HEAD && first_commit(&bytes, number).is_none() {
             if index == 0 && number > 1 {
-                return Err(damaged(&path, "its first 32 bytes are not those of this segment"));
+                return Err(damaged(
+                    &path,
+                    "its first 32 bytes are not those of this segment",
+                ));
             }
             // The node stopped while it started this segment; the next start overwrites it.
             recovered.last_segment = number - 1;
@@ -92,10 +101,17 @@ struct Segment<'s> {
 impl Segment<'_> {
     /// The last commit and the number of good bytes.
     fn read(&mut self, number: u64, replay: &mut Replay<'_>) -> Result<(u64, usize), StoreError> {
-        let first = first_commit(self.bytes, number)
-            .ok_or_else(|| damaged(self.path, "its first 32 bytes are not those of this segment"))?;
+        let first = first_commit(self.bytes, number).ok_or_else(|| {
+            damaged(
+                self.path,
+                "its first 32 bytes are not those of this segment",
+            )
+        })?;
         if self.expected.is_some_and(|expected| expected != first) {
-            return Err(damaged(self.path, format!("it starts with commit {first}, which does not follow the one before")));
+            return Err(damaged(
+                self.path,
+                format!("it starts with commit {first}, which does not follow the one before"),
+            ));
         }
         let mut next = first;
         let mut rest = self.bytes.get(SEGMENT_HEAD..).unwrap_or_default();
@@ -122,24 +138,39 @@ impl Segment<'_> {
     }
 
     fn out_of_order(&self, at: usize, commit: u64) -> StoreError {
-        damaged(self.path, format!("commit {commit} at byte {at} is out of order"))
+        damaged(
+            self.path,
+            format!("commit {commit} at byte {at} is out of order"),
+        )
     }
 
     /// Decides what unreadable bytes are, and cuts them off if they are what a crash leaves.
     fn end(&self, at: usize, next: u64, rest: &[u8]) -> Result<(), StoreError> {
         if !self.last {
-            return Err(damaged(self.path, format!("commit {next} at byte {at} cannot be read")));
+            return Err(damaged(
+                self.path,
+                format!("commit {next} at byte {at} cannot be read"),
+            ));
         }
         let safe = later_heads(rest, |head| {
-            if head.durable >= next { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if head.durable >= next {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         if safe.is_break() {
             return Err(damaged(
                 self.path,
-                format!("commit {next} at byte {at} cannot be read, though it was safe on disk once"),
+                format!(
+                    "commit {next} at byte {at} cannot be read, though it was safe on disk once"
+                ),
             ));
         }
-        tracing::warn!(path = %self.path.display(), at, bytes = rest.len(), "cutting off the torn end of the journal");
+        // Zeros are room that was made for records and not used.
+        if rest.iter().any(|byte| *byte != 0) {
+            tracing::warn!(path = %self.path.display(), at, "cutting off the torn end of the journal");
+        }
         let file = OpenOptions::new()
             .write(true)
             .open(self.path)
@@ -154,8 +185,15 @@ fn cut(file: &File, at: usize) -> std::io::Result<()> {
 }
 
 /// Visits every readable record after a place that is not one.
-fn later_heads(mut bytes: &[u8], mut visit: impl FnMut(&Head) -> ControlFlow<()>) -> ControlFlow<()> {
-    while let Some(at) = bytes.windows(MARK.len()).skip(1).position(|window| window == MARK) {
+fn later_heads(
+    mut bytes: &[u8],
+    mut visit: impl FnMut(&Head) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    while let Some(at) = bytes
+        .windows(MARK.len())
+        .skip(1)
+        .position(|window| window == MARK)
+    {
         bytes = bytes.get(at + 1..).unwrap_or_default();
         if let Some((head, _, _)) = Head::decode(bytes) {
             visit(&head)?;

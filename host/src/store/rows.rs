@@ -174,9 +174,8 @@ impl Rows {
         // Chunks that start with this very hash are told apart by key.
         if self.firsts.get(after) == Some(&row.hash) {
             let same = self.chunks.get(after..).unwrap_or_default();
-            after += same.partition_point(|rows| {
-                rows.first().is_some_and(|first| first.order(row).is_le())
-            });
+            after += same
+                .partition_point(|rows| rows.first().is_some_and(|first| first.order(row).is_le()));
         }
         let chunk = after.saturating_sub(1);
         let at = match self.chunks.get(chunk) {
@@ -220,7 +219,11 @@ impl Rows {
         }
         if rows.len() > CHUNK_ROWS {
             // Rows that come in order fill their chunks, others halve them.
-            let cut = if at + 1 == rows.len() { at } else { CHUNK_ROWS / 2 };
+            let cut = if at + 1 == rows.len() {
+                at
+            } else {
+                CHUNK_ROWS / 2
+            };
             let tail = rows.split_off(cut);
             let first = tail.first().map_or(row.hash, |first| first.hash);
             self.chunks.insert(chunk + 1, tail);

@@ -46,7 +46,9 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, StoreError> {
         .and_then(|at| sealed.split_at_checked(at))
         .ok_or_else(|| damaged("its last line, the checksum, is missing"))?;
     if sum != format!("{SEAL}{:016x}\n", checksum(0, text.as_bytes())) {
-        return Err(damaged("its checksum does not match; was it edited by hand?"));
+        return Err(damaged(
+            "its checksum does not match; was it edited by hand?",
+        ));
     }
     Ok(Some(text.to_owned()))
 }
@@ -95,7 +97,10 @@ mod tests {
             let mut bad = good.clone();
             bad[at / 8] ^= 1 << (at % 8);
             fs::write(&path, &bad).unwrap();
-            assert!(matches!(read(&path), Err(StoreError::Corrupt { .. })), "bit {at}");
+            assert!(
+                matches!(read(&path), Err(StoreError::Corrupt { .. })),
+                "bit {at}"
+            );
         }
         fs::write(&path, &good[..good.len() - 1]).unwrap();
         assert!(read(&path).is_err());

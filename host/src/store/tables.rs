@@ -5,19 +5,24 @@
 //! A row's key is service u16, partition u16, hash u64 (all big-endian), key; the first four bytes alone are the partition's
 //! own row with its [`Totals`].
 
-use super::StoreError;
 use super::RowKey;
+use super::StoreError;
 use super::catalog::Place;
+use super::manifest;
 use super::rows::Rows;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 const PREFIX: usize = 12;
 /// Tables that wait to be merged; past it flushing waits for the merging.
 const RUNS_MAX: usize = 16;
+/// What a disk has to take before tables that failed on it are opened again.
+const PROBE_BYTES: usize = 1024 * 1024;
 
 /// What a partition's tables amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,13 +38,19 @@ pub(super) struct Totals {
 /// The tables of a node.
 pub(super) struct Tables {
     path: PathBuf,
+    block_cache_bytes: u64,
+    /// Nothing only while they are mended.
+    open: RwLock<Option<Open>>,
+}
+
+struct Open {
     database: Database,
     rows: Keyspace,
 }
 
-impl Tables {
-    /// Opens or creates the tables in `path`.
-    pub(super) fn open(path: &Path, block_cache_bytes: u64) -> Result<Self, StoreError> {
+impl Open {
+    fn new(path: &Path, block_cache_bytes: u64) -> Result<Self, StoreError> {
+        manifest::check(path)?;
         contain("open", path, || {
             let database = Database::builder(path)
                 .cache_size(block_cache_bytes)
@@ -50,12 +61,43 @@ impl Tables {
             let rows = database.keyspace("rows", || {
                 KeyspaceCreateOptions::default().manual_journal_persist(true)
             })?;
-            Ok(Self {
-                path: path.to_path_buf(),
-                database,
-                rows,
-            })
+            Ok(Self { database, rows })
         })
+    }
+}
+
+impl Tables {
+    /// Opens or creates the tables in `path`.
+    pub(super) fn open(path: &Path, block_cache_bytes: u64) -> Result<Self, StoreError> {
+        let open = Open::new(path, block_cache_bytes)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            block_cache_bytes,
+            open: RwLock::new(Some(open)),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<Open>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls fjall.
+    fn call<T>(
+        &self,
+        action: &'static str,
+        call: impl FnOnce(&Open) -> fjall::Result<T>,
+    ) -> Result<T, StoreError> {
+        match &*self.read() {
+            Some(open) => contain(action, &self.path, || call(open)),
+            None => Err(self.not_open()),
+        }
+    }
+
+    fn not_open(&self) -> StoreError {
+        StoreError::Failed {
+            path: self.path.clone(),
+            why: "they could not be opened again after merging had failed; see the log and mend the disk".into(),
+        }
     }
 
     /// Whether there are tables in `path`.
@@ -71,18 +113,22 @@ impl Tables {
         scratch: &mut Vec<u8>,
     ) -> Result<Option<fjall::Slice>, StoreError> {
         encode_key(place, row, scratch);
-        contain("read a row from", &self.path, || self.rows.get(&*scratch))
+        self.call("read a row from", |open| open.rows.get(&*scratch))
     }
 
     /// What was known of a partition when it was last flushed.
     pub(super) fn totals(&self, place: Place) -> Result<Totals, StoreError> {
         let key = prefix(place);
-        let Some(bytes) = contain("read a partition from", &self.path, || self.rows.get(key))? else {
+        let Some(bytes) = self.call("read a partition from", |open| open.rows.get(key))? else {
             return Ok(Totals::default());
         };
         decode_totals(&bytes).ok_or_else(|| StoreError::Corrupt {
             path: self.path.clone(),
-            what: format!("the totals of partition {} have {} bytes", place.partition, bytes.len()),
+            what: format!(
+                "the totals of partition {} have {} bytes",
+                place.partition,
+                bytes.len()
+            ),
         })
     }
 
@@ -103,8 +149,17 @@ impl Tables {
             None => after(place).to_vec(),
         };
         let empty = matches!(&from, Bound::Included(key) | Bound::Excluded(key) if *key >= to);
-        let iter = (!empty).then(|| self.rows.range((from, Bound::Excluded(to))));
-        Cursor { tables: self, iter }
+        let open = self.read();
+        let iter = match &*open {
+            Some(open) if !empty => Some(open.rows.range((from, Bound::Excluded(to)))),
+            _ => None,
+        };
+        Cursor {
+            tables: self,
+            iter,
+            done: empty,
+            _open: open,
+        }
     }
 
     /// Adds one sorted run with the rows of several partitions, which are in ascending order. All of it is durable and
@@ -113,8 +168,8 @@ impl Tables {
         &self,
         runs: impl Iterator<Item = (Place, Totals, &'a Rows)>,
     ) -> Result<(), StoreError> {
-        contain("write rows to", &self.path, || {
-            let mut ingestion = self.rows.start_ingestion()?;
+        self.call("write rows to", |open| {
+            let mut ingestion = open.rows.start_ingestion()?;
             let mut key = Vec::new();
             for (place, totals, rows) in runs {
                 ingestion.write(prefix(place), encode_totals(totals))?;
@@ -132,17 +187,41 @@ impl Tables {
 
     /// Whether merging is so far behind that another run would slow reads down.
     pub(super) fn is_behind(&self) -> bool {
-        self.rows.l0_table_count() >= RUNS_MAX
+        self.read()
+            .as_ref()
+            .is_some_and(|open| open.rows.l0_table_count() >= RUNS_MAX)
     }
 
-    /// Fails when merging has failed and will not go on.
+    /// Fails when merging has failed, which a full disk is enough for, and fjall takes nothing any more.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        contain("merge", &self.path, || self.database.persist(PersistMode::Buffer))
+        self.call("merge", |open| open.database.persist(PersistMode::Buffer))
+    }
+
+    /// Opens the tables again if merging has failed and the disk takes writes again. Reads wait meanwhile.
+    pub(super) fn mend(&self) -> Result<(), StoreError> {
+        let Err(failure) = self.check() else {
+            return Ok(());
+        };
+        let probe = self.path.join("probe");
+        let writable =
+            fs::write(&probe, vec![0; PROBE_BYTES]).and_then(|()| File::open(&probe)?.sync_all());
+        let removed = fs::remove_file(&probe);
+        if writable.is_err() || removed.is_err() {
+            return Err(failure);
+        }
+        tracing::info!(path = %self.path.display(), "opening the tables again");
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // fjall holds a lock on the directory, so the old ones have to go first.
+        *open = None;
+        *open = Some(Open::new(&self.path, self.block_cache_bytes)?);
+        Ok(())
     }
 
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.rows.disk_space()
+        self.read()
+            .as_ref()
+            .map_or(0, |open| open.rows.disk_space())
     }
 }
 
@@ -150,17 +229,22 @@ impl Tables {
 pub(super) struct Cursor<'t> {
     tables: &'t Tables,
     iter: Option<fjall::Iter>,
+    /// The range is empty whatever there is.
+    done: bool,
+    /// Keeps the tables open while they are read.
+    _open: RwLockReadGuard<'t, Option<Open>>,
 }
 
 impl Cursor<'_> {
     /// The next row, key with its prefix and object.
     pub(super) fn next(&mut self) -> Result<Option<(fjall::Slice, fjall::Slice)>, StoreError> {
-        let Some(iter) = &mut self.iter else {
-            return Ok(None);
-        };
-        contain("read rows from", &self.tables.path, || {
-            iter.next().map(fjall::Guard::into_inner).transpose()
-        })
+        match &mut self.iter {
+            Some(iter) => contain("read rows from", &self.tables.path, || {
+                iter.next().map(fjall::Guard::into_inner).transpose()
+            }),
+            None if self.done => Ok(None),
+            None => Err(self.tables.not_open()),
+        }
     }
 }
 
@@ -241,7 +325,8 @@ fn explain(action: &'static str, path: &Path, error: fjall::Error) -> StoreError
         fjall::Error::Poisoned => {
             return StoreError::Failed {
                 path: path.to_path_buf(),
-                why: "merging its tables failed; see the log, mend the disk and restart the node".into(),
+                why: "merging them failed; make room or mend the disk, writes go on by themselves then"
+                    .into(),
             };
         }
         other => {
@@ -253,12 +338,13 @@ fn explain(action: &'static str, path: &Path, error: fjall::Error) -> StoreError
     };
     // These are what reading a file that was cut or overwritten ends in.
     match source.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => {
-            StoreError::Corrupt {
-                path: path.to_path_buf(),
-                what: format!("cannot {action} it ({source})"),
-            }
-        }
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::NotFound => StoreError::Corrupt {
+            path: path.to_path_buf(),
+            what: format!("cannot {action} it ({source})"),
+        },
         _ => StoreError::Io {
             action,
             path: path.to_path_buf(),

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use vnode_ring::PartitionId;
 
 use super::service::Ended;
+use crate::resp::codec;
 use crate::store::{Commit, StoreError};
 use crate::wasm::{GuestError, Refusal};
 
@@ -18,12 +19,12 @@ use crate::wasm::{GuestError, Refusal};
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     buffer: Bytes,
-    ranges: SmallVec<[Range<u32>; 4]>,
+    ranges: SmallVec<[Range<usize>; 4]>,
 }
 
 impl Words {
     /// Words that lie at `ranges` of `buffer`; a range outside it is an empty word.
-    pub fn new(buffer: Bytes, ranges: impl IntoIterator<Item = Range<u32>>) -> Words {
+    pub fn new(buffer: Bytes, ranges: impl IntoIterator<Item = Range<usize>>) -> Words {
         Words {
             buffer,
             ranges: ranges.into_iter().collect(),
@@ -35,9 +36,9 @@ impl Words {
         let mut buffer = Vec::new();
         let mut ranges = SmallVec::new();
         for word in words {
-            let start = offset(buffer.len());
+            let start = buffer.len();
             buffer.extend_from_slice(word);
-            ranges.push(start..offset(buffer.len()));
+            ranges.push(start..buffer.len());
         }
         Words {
             buffer: buffer.into(),
@@ -77,16 +78,14 @@ impl Words {
         self.iter().map(<[u8]>::len).sum()
     }
 
-    fn slice(&self, range: &Range<u32>) -> &[u8] {
-        self.buffer
-            .get(range.start as usize..range.end as usize)
-            .unwrap_or_default()
+    /// The words as the request parser shows them.
+    pub fn view(&self) -> codec::Words<'_> {
+        codec::Words::new(&self.ranges, &self.buffer)
     }
-}
 
-/// Buffers stay far below 4 GiB: the limits on requests see to that.
-fn offset(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
+    fn slice(&self, range: &Range<usize>) -> &[u8] {
+        self.buffer.get(range.clone()).unwrap_or_default()
+    }
 }
 
 /// A command for one vnode.

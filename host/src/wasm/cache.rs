@@ -13,6 +13,7 @@ use sha2::Sha256;
 use wasmtime::component::Component;
 
 use super::engine::Engine;
+use super::guest::Guest;
 
 type HmacSha256 = Hmac<Sha256>;
 const TAG_BYTES: usize = 32;
@@ -44,7 +45,6 @@ impl CompileCache {
     }
 
     /// The compiled component of `bytes`, whose SHA-256 is `digest`, from the folder or compiled now.
-    /// A cache that cannot be written costs time at the next start and nothing else.
     pub(super) fn component(
         &self,
         engine: &Engine,
@@ -56,11 +56,25 @@ impl CompileCache {
             return Ok(component);
         }
         let component = Component::from_binary(engine.wasmtime(), bytes)?;
-        let code = component.serialize()?;
-        if let Err(error) = write_private(&path, &[&self.tag(&path, &code), &code]) {
+        self.write(&path, &component);
+        Ok(component)
+    }
+
+    /// Keeps a guest that was compiled without the cache.
+    pub fn keep(&self, guest: &Guest) {
+        let path = self.path(guest.engine(), guest.digest());
+        self.write(&path, guest.pre().component());
+    }
+
+    /// A cache that cannot be written costs time at the next start and nothing else.
+    fn write(&self, path: &Path, component: &Component) {
+        let written = component
+            .serialize()
+            .map_err(|error| std::io::Error::other(format!("{error:#}")))
+            .and_then(|code| write_private(path, &[&self.tag(path, &code), &code]));
+        if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "compiled guest not kept; the next start compiles it again");
         }
-        Ok(component)
     }
 
     fn path(&self, engine: &Engine, digest: &str) -> PathBuf {

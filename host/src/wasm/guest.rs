@@ -105,10 +105,17 @@ pub struct Guest {
 
 impl Guest {
     /// Checks and compiles `bytes`, and asks the guest what it is.
-    pub fn load(engine: &Engine, cache: &CompileCache, bytes: &[u8]) -> Result<Guest, LoadError> {
+    pub fn load(
+        engine: &Engine,
+        cache: Option<&CompileCache>,
+        bytes: &[u8],
+    ) -> Result<Guest, LoadError> {
         let digest = check_file(bytes, engine.limits())?;
-        let component = cache
-            .component(engine, &digest, bytes)
+        let component = match cache {
+            Some(cache) => cache.component(engine, &digest, bytes),
+            None => Component::from_binary(engine.wasmtime(), bytes),
+        };
+        let component = component
             .map_err(|error| LoadError::Invalid(one_line(&error.root_cause().to_string())))?;
         let wasmtime = engine.wasmtime();
         let component_type = component.component_type();
@@ -331,7 +338,7 @@ fn describe(
     pre: &bindings::GuestPre<Scratch>,
 ) -> Result<Descriptor, LoadError> {
     let mut scratch = Scratch::store(engine);
-    let call = |scratch: &mut wasmtime::Store<Scratch>| {
+    let call = |scratch: &mut Store<Scratch>| {
         let guest = pre.instantiate(&mut *scratch)?;
         guest.vnode_host_vnode().call_describe(&mut *scratch)
     };

@@ -1,0 +1,252 @@
+//! The tree of commands as clap sees it. No behaviour: `cli/mod.rs` dispatches, other modules act.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::run_args::RunArgs;
+use super::templates::Template;
+
+const EXAMPLES: &str = "\
+Examples:
+  host --vnode kv                     start a node with the built-in key-value guest
+  host --vnode kv.wasm --port 7389    another guest, on other ports
+  redis-cli -p 7379 set hello world   talk to it with any Redis client
+  host call get hello                 or without one
+  host status                         is it well, and if not, why
+  host new counter --template counter start a guest of your own
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 unhealthy, 4 --wait ran out, 5 refused";
+
+/// A host for vnodes whose logic is a WebAssembly component. Without a command it starts a node.
+#[derive(Debug, Parser)]
+#[command(name = "host", version, after_help = EXAMPLES, max_term_width = 120)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// Settings of the node, when no command is given.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Common options")]
+pub struct Global {
+    /// HTTP address of the node to ask
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "URL",
+        env = "VNODE_ENDPOINT",
+        default_value = "http://127.0.0.1:7380",
+        hide_env_values = true
+    )]
+    pub endpoint: String,
+    /// Text for people, or the JSON of the HTTP API
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        hide_possible_values = true,
+        value_name = "text|json"
+    )]
+    pub format: Format,
+    /// Colours; auto is on a terminal and without NO_COLOR
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true,
+        value_name = "auto|always|never"
+    )]
+    pub color: Color,
+    /// Longest wait for the node's answer
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// The body of the HTTP API.
+    Json,
+}
+
+/// When the output has colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Whatever the output is.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a node; the same as `host` with these flags and no command
+    Run(RunArgs),
+    /// Run one command of a guest and print its reply as redis-cli does
+    Call(Call),
+    /// Verdict on the node and its problems; exit 3 when not ok
+    Status,
+    /// The cluster and its members
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Who owns which part of the ring
+    #[command(args_conflicts_with_subcommands = true)]
+    Ring {
+        /// What to show; all of it without a command.
+        #[command(subcommand)]
+        command: Option<Ring>,
+    },
+    /// The vnodes of the node
+    #[command(subcommand)]
+    Vnode(Vnode),
+    /// The guests that the node runs
+    #[command(subcommand)]
+    Guest(Guest),
+    /// The node itself
+    #[command(subcommand)]
+    Node(Node),
+    /// What a component is: name, version, interface, imports, commands
+    Inspect {
+        /// A component.
+        file: PathBuf,
+    },
+    /// Conformance run of a component: commands, restart, merge, limits, hostile arguments
+    Check {
+        /// A component.
+        file: PathBuf,
+    },
+    /// A new guest project
+    New(New),
+    /// Build a guest project for wasm32-wasip2 and inspect the result
+    Build {
+        /// Directory of the project.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Settings of a node: all of them, those of a file, those in force
+    #[command(subcommand)]
+    Config(Settings),
+    /// Completion script for a shell
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// A command of a guest.
+#[derive(Args, Debug)]
+pub struct Call {
+    /// COMMAND or SERVICE.COMMAND, in any case, and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD [ARG]…"
+    )]
+    pub words: Vec<OsString>,
+}
+
+/// Commands about the cluster.
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Members, their state and their share of the ring
+    Status,
+}
+
+/// Commands about the ring.
+#[derive(Debug, Subcommand)]
+pub enum Ring {
+    /// Owner of each partition, one letter each
+    Show,
+    /// The replicas of a key, in order
+    Preflist(Preflist),
+    /// One partition: owner, range, vnodes
+    Partition {
+        /// 0 to ring size - 1.
+        id: u32,
+    },
+}
+
+/// Whose replicas to show.
+#[derive(Args, Debug)]
+pub struct Preflist {
+    /// The key
+    pub key: OsString,
+    /// Service that the key belongs to; the node's first one without it
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Number of replicas; the service's without it
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub n: Option<u32>,
+}
+
+/// Commands about vnodes.
+#[derive(Debug, Subcommand)]
+pub enum Vnode {
+    /// All vnodes of the node
+    List,
+    /// One vnode, or those of one partition
+    Show {
+        /// SERVICE/PARTITION, or a partition
+        id: String,
+    },
+}
+
+/// Commands about the guests that run.
+#[derive(Debug, Subcommand)]
+pub enum Guest {
+    /// Name, version, digest, replication and commands of each
+    Show,
+}
+
+/// Commands about the node.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Stop taking commands and finish those in flight; ownership stays
+    Drain,
+}
+
+/// A project to make.
+#[derive(Args, Debug)]
+pub struct New {
+    /// Name of the project, its directory and its service
+    pub name: String,
+    /// What to start from
+    #[arg(long, value_enum, default_value = "kv")]
+    pub template: Template,
+    /// guest-sdk to depend on: its directory, or a version
+    #[arg(long, value_name = "PATH|VERSION")]
+    pub sdk: Option<String>,
+}
+
+/// Commands about settings.
+#[derive(Debug, Subcommand)]
+pub enum Settings {
+    /// A file with every setting and its default
+    Default,
+    /// Check a file
+    Check {
+        /// A file of settings.
+        file: PathBuf,
+    },
+    /// What a node started like this would use, and where each value comes from
+    Show(RunArgs),
+}

@@ -1,0 +1,185 @@
+//! Requests of the command line to one node's HTTP API, and what can go wrong with them.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Most bytes of one answer, above the largest reply of a coverage command in JSON.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+
+/// One node to ask.
+pub(super) struct Client {
+    agent: ureq::Agent,
+    endpoint: String,
+    timeout: Duration,
+}
+
+/// Why a node did not give what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// The address of the node is not one.
+    #[error(
+        "{endpoint:?} is not the HTTP address of a node\n  next: write it like http://127.0.0.1:7380"
+    )]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+    },
+    /// Nobody is there.
+    #[error(
+        "no node answers\n  in: {url}\n  next: is a node running? start one with `host --vnode kv`, or name another with -e URL"
+    )]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// What the system says.
+        source: Box<ureq::Error>,
+    },
+    /// It took too long.
+    #[error("no answer within {}\n  in: {url}\n  next: the command may still run; ask again, or wait longer with --timeout", humantime::format_duration(*timeout))]
+    Timeout {
+        /// What was asked.
+        url: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
+    /// Something answers that is not a node.
+    #[error(
+        "the answer is not that of a node\n  in: {url}\n  next: use the HTTP address; it is the RESP port plus one unless --http says otherwise"
+    )]
+    Foreign {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The node refuses.
+    #[error("{detail}{}", hint.as_ref().map(|hint| format!("\n  next: {hint}")).unwrap_or_default())]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What is wrong.
+        detail: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+/// The body of an error, `application/problem+json`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    title: Option<String>,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Client {
+    /// A client of the node at `endpoint`.
+    pub(super) fn new(endpoint: &str, timeout: Duration) -> Result<Self, ClientError> {
+        let base = if endpoint.contains("://") {
+            endpoint.to_owned()
+        } else {
+            format!("http://{endpoint}")
+        };
+        let authority = base
+            .strip_prefix("http://")
+            .map(|rest| rest.trim_end_matches('/'));
+        if authority.is_none_or(|rest| rest.is_empty() || rest.contains(['/', '?', '#', ' '])) {
+            return Err(ClientError::Endpoint {
+                endpoint: endpoint.into(),
+            });
+        }
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .http_status_as_error(false)
+            // A proxy of the environment does not know this machine's loopback.
+            .proxy(None)
+            .build();
+        Ok(Self {
+            agent: config.into(),
+            endpoint: base.trim_end_matches('/').to_owned(),
+            timeout,
+        })
+    }
+
+    /// The body of a GET.
+    pub(super) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ClientError> {
+        let url = format!("{}{path}", self.endpoint);
+        let mut request = self.agent.get(&url);
+        for (name, value) in query {
+            request = request.query(name, value);
+        }
+        self.answer(&url, request.call())
+    }
+
+    /// The body of a POST.
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let url = format!("{}{path}", self.endpoint);
+        self.answer(&url, self.agent.post(&url).send_json(body))
+    }
+
+    /// A body as the type that a command prints.
+    pub(super) fn view<T: DeserializeOwned>(&self, body: Value) -> Result<T, ClientError> {
+        serde_json::from_value(body).map_err(|source| ClientError::Foreign {
+            url: self.endpoint.clone(),
+            source: source.into(),
+        })
+    }
+
+    fn answer(
+        &self,
+        url: &str,
+        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Value, ClientError> {
+        let mut response = sent.map_err(|error| self.explain(url, error))?;
+        let status = response.status();
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string();
+        let body = body.map_err(|error| self.explain(url, error))?;
+        if !status.is_success() {
+            let problem: Problem = serde_json::from_str(&body).unwrap_or_default();
+            let detail = problem.detail.or(problem.title);
+            return Err(ClientError::Refused {
+                status: status.as_u16(),
+                detail: detail.unwrap_or_else(|| format!("the node answers {status} to {url}")),
+                hint: problem.hint,
+            });
+        }
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&body).map_err(|source| ClientError::Foreign {
+            url: url.into(),
+            source: source.into(),
+        })
+    }
+
+    fn explain(&self, url: &str, error: ureq::Error) -> ClientError {
+        let url = url.to_owned();
+        match error {
+            ureq::Error::Timeout(_) => ClientError::Timeout {
+                url,
+                timeout: self.timeout,
+            },
+            ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
+                ClientError::Unreachable {
+                    url,
+                    source: Box::new(error),
+                }
+            }
+            ureq::Error::BadUri(_) => ClientError::Endpoint {
+                endpoint: self.endpoint.clone(),
+            },
+            other => ClientError::Foreign {
+                url,
+                source: other.into(),
+            },
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What built-in commands tell of the node: plain data, and counters that others keep.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::metrics::{CommandTotals, resident_bytes};
+use crate::resp::catalog::Catalog;
+use crate::resp::facts::{ClusterCounters, CommandCounters, Counters, Facts, GuestCounters};
+use crate::resp::session::ClientInfo;
+
+/// One node, as its clients may see it.
+pub struct About {
+    /// Name of the node.
+    pub node: String,
+    /// Differs with each start.
+    pub run_id: String,
+    /// Port of the RESP door.
+    pub tcp_port: u16,
+    /// When the node started.
+    pub started: Instant,
+    /// Names and values for CONFIG GET.
+    pub settings: Vec<(String, String)>,
+    /// Most clients at once.
+    pub clients_max: usize,
+    /// Partitions of the ring.
+    pub ring_size: u32,
+    /// Counters of commands.
+    pub counters: Arc<crate::metrics::Counters>,
+    /// Clients so far; gives each its id.
+    pub clients: AtomicU64,
+    /// Clients that are connected now.
+    pub connected: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Digests of the guests, in the order of the services.
+    pub digests: Vec<String>,
+}
+
+impl About {
+    /// The id of a new client.
+    pub fn next_client(&self) -> u64 {
+        self.clients.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Shows the node to a built-in command.
+    pub fn with_facts<T>(
+        &self,
+        catalog: &Catalog,
+        now_ms: u64,
+        clients: &[ClientInfo],
+        run: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
+        run(&Facts {
+            node: &self.node,
+            version: env!("CARGO_PKG_VERSION"),
+            run_id: &self.run_id,
+            process_id: std::process::id(),
+            tcp_port: self.tcp_port,
+            now_us: now_ms.saturating_mul(1000),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            catalog,
+            password: None,
+            settings: &|| self.settings.clone(),
+            clients: &|| clients.to_vec(),
+            counters: &|| self.counters(catalog),
+        })
+    }
+
+    fn counters(&self, catalog: &Catalog) -> Counters {
+        let mut all = Counters {
+            clients: (self.connected)(),
+            clients_max: self.clients_max,
+            memory_bytes: resident_bytes(),
+            memory_peak_bytes: resident_bytes(),
+            connections_total: self.clients.load(Ordering::Relaxed),
+            cluster: ClusterCounters {
+                ring_ready: true,
+                ring_size: self.ring_size,
+                epoch: 1,
+                members_valid: 1,
+                members_up: 1,
+                partitions_primary: self.ring_size as usize,
+                ..ClusterCounters::default()
+            },
+            ..Counters::default()
+        };
+        for (position, service) in catalog.services().iter().enumerate() {
+            let mut guest = GuestCounters {
+                name: service.name.clone(),
+                version: service.version.clone(),
+                digest: self.digests.get(position).cloned().unwrap_or_default(),
+                vnodes: self.ring_size as usize,
+                ..GuestCounters::default()
+            };
+            for (command, spec) in service.commands.iter().enumerate() {
+                let totals = CommandTotals::of(&self.counters, position, command);
+                guest.traps_total += totals.trap + totals.timeout;
+                all.commands_total += totals.calls();
+                all.errors_total += totals.calls() - totals.ok;
+                if totals.calls() > 0 {
+                    all.commands.push(CommandCounters {
+                        name: format!("{}.{}", service.name, spec.name).to_ascii_lowercase(),
+                        calls: totals.calls(),
+                        usec: totals.duration_us,
+                        rejected: totals.busy,
+                        failed: totals.error + totals.trap + totals.timeout,
+                    });
+                }
+            }
+            all.guests.push(guest);
+        }
+        all
+    }
+}

@@ -1,0 +1,176 @@
+//! HTTP, the front door for people and programs that manage a node: API, metrics, health.
+//!
+//! It runs on the control threads and reads snapshots, so it answers while every guest loops. What has to be asked of
+//! an executor has a deadline, and says so when an executor did not answer.
+
+mod command;
+mod problem;
+mod views;
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use self::problem::Problem;
+use crate::node::Shared;
+use crate::store::Health;
+
+type Node = State<Arc<Shared>>;
+
+/// Largest body of a request, bytes: a command with its arguments.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Serves HTTP on the listener until the node's control threads end.
+pub async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+    if let Err(error) = axum::serve(listener, router(shared)).await {
+        tracing::error!(%error, "the HTTP door is closed");
+    }
+}
+
+/// Every route.
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(|| async { Html(include_str!("../ui/index.html")) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status))
+        .route("/v1/cluster", get(cluster))
+        .route("/v1/ring", get(ring))
+        .route("/v1/ring/preflist", get(preflist))
+        .route("/v1/transfers", get(transfers))
+        .route("/v1/services", get(services))
+        .route("/v1/vnodes", get(vnodes))
+        .route(
+            "/v1/services/{service}/commands/{command}",
+            post(command::run),
+        )
+        .route("/v1/node/drain", post(drain))
+        .route("/v1/openapi.json", get(openapi))
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "there is no such route")
+                .hint("GET /v1/openapi.json lists the routes")
+        })
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(shared)
+}
+
+async fn metrics(State(node): Node) -> Result<Response, Problem> {
+    let text = node
+        .metrics
+        .text()
+        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written"))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+#[derive(Deserialize)]
+struct Readyz {
+    verbose: Option<String>,
+}
+
+async fn readyz(State(node): Node, Query(query): Query<Readyz>) -> Response {
+    let checks = [
+        ("draining", !node.coordinator.is_draining()),
+        ("storage", matches!(node.engine.health(), Health::Good)),
+    ];
+    let ready = checks.iter().all(|(_, good)| *good);
+    let mut text = String::new();
+    for (name, good) in checks {
+        if query.verbose.is_some() || !good {
+            let mark = if good { "+" } else { "-" };
+            let word = if good { "ok" } else { "failed" };
+            text.push_str(&format!("[{mark}]{name} {word}\n"));
+        }
+    }
+    text.push_str(if ready { "ready\n" } else { "not ready\n" });
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, text).into_response()
+}
+
+async fn status(State(node): Node) -> Json<Value> {
+    Json(views::status(&node).await)
+}
+
+async fn cluster(State(node): Node) -> Json<Value> {
+    Json(views::cluster(&node))
+}
+
+async fn ring(State(node): Node) -> Json<Value> {
+    Json(views::ring(node.coordinator.ring()))
+}
+
+async fn transfers() -> Json<Value> {
+    Json(json!({ "running": 0, "transfers": [], "limits": {} }))
+}
+
+#[derive(Deserialize)]
+struct PreflistQuery {
+    key: String,
+    service: Option<String>,
+    n: Option<u16>,
+}
+
+async fn preflist(
+    State(node): Node,
+    Query(query): Query<PreflistQuery>,
+) -> Result<Json<Value>, Problem> {
+    let service = match &query.service {
+        Some(name) => node.coordinator.service(name),
+        None => node.coordinator.services().first(),
+    };
+    let service = service.ok_or_else(|| views::no_service(&node, query.service.as_deref()))?;
+    let n = query
+        .n
+        .or(service.quorum.n.and_then(|n| u16::try_from(n).ok()))
+        .unwrap_or(1);
+    Ok(Json(views::preflist(&node, service, &query.key, n)))
+}
+
+async fn services(State(node): Node) -> Json<Value> {
+    Json(views::services(&node))
+}
+
+#[derive(Deserialize)]
+struct VnodesQuery {
+    node: Option<String>,
+}
+
+async fn vnodes(
+    State(node): Node,
+    Query(query): Query<VnodesQuery>,
+) -> Result<Json<Value>, Problem> {
+    if let Some(name) = query.node.filter(|name| name != node.name.as_str()) {
+        return Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no node {name:?}"),
+        )
+        .hint("GET /v1/cluster lists the members"));
+    }
+    Ok(Json(views::vnodes(&node).await))
+}
+
+async fn drain(State(node): Node) -> (StatusCode, Json<Value>) {
+    node.drain.notify_one();
+    (
+        StatusCode::ACCEPTED,
+        Json(json!({ "node": node.name, "draining": true })),
+    )
+}
+
+async fn openapi() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        include_str!("http/openapi.json"),
+    )
+}

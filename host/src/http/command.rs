@@ -1,0 +1,174 @@
+//! Commands of guests by HTTP.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde_json::{Value as Json_, json};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::problem::Problem;
+use super::{Node, views};
+use crate::coordinator::coverage::Part;
+use crate::descriptor::CommandKind;
+use crate::node::Shared;
+use crate::resp::catalog::GuestCommand;
+use crate::resp::value::Value;
+use crate::resp::wire::ReplyLimits;
+use crate::vnode::request::{Failure, Words};
+
+/// Parts of a stream that wait for the client.
+const STREAM_PARTS: usize = 4;
+
+/// The body of a command.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Call {
+    #[serde(default)]
+    args: Vec<Argument>,
+    #[serde(default)]
+    stream: bool,
+}
+
+/// Bytes in JSON: text where it is text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Argument {
+    Text(String),
+    Number(serde_json::Number),
+    Binary { base64: String },
+}
+
+impl Argument {
+    fn bytes(&self) -> Result<Vec<u8>, Problem> {
+        match self {
+            Argument::Text(text) => Ok(text.clone().into_bytes()),
+            Argument::Number(number) => Ok(number.to_string().into_bytes()),
+            Argument::Binary { base64 } => BASE64_STANDARD.decode(base64).map_err(|error| {
+                Problem::new(StatusCode::BAD_REQUEST, format!("an argument is not base64: {error}"))
+            }),
+        }
+    }
+}
+
+pub(super) async fn run(
+    State(node): Node,
+    Path((service, command)): Path<(String, String)>,
+    body: Result<Json<Call>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(call) = body.map_err(|rejection| {
+        Problem::new(rejection.status(), rejection.body_text()).hint(r#"send {"args": ["key", "value"]}"#)
+    })?;
+    let target = target(&node, &service, &command)?;
+    let mut words = vec![command.into_bytes()];
+    for arg in &call.args {
+        words.push(arg.bytes()?);
+    }
+    let limits = &node.coordinator.limits().requests;
+    if words.len() > limits.args_max || words.iter().any(|word| word.len() > limits.arg_bytes_max) {
+        let detail = format!(
+            "more than {} arguments, or one of more than {} bytes (args_max, value_bytes_max)",
+            limits.args_max, limits.arg_bytes_max
+        );
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).code("TOOBIG"));
+    }
+    let words = Words::copy(words.iter().map(Vec::as_slice));
+    if call.stream {
+        return stream(node, target, words);
+    }
+    let reply = node.coordinator.call(target, words).await;
+    let value = Value::parse(&reply, &ReplyLimits::default()).map_err(|error| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the reply cannot be read: {error}"))
+    })?;
+    match value {
+        Value::Error { code, message } => Err(refused(code, message)),
+        value => Ok(Json(json!({ "value": value.to_json() })).into_response()),
+    }
+}
+
+fn target(node: &Shared, service: &str, command: &str) -> Result<GuestCommand, Problem> {
+    let Some(found) = node.coordinator.service(service) else {
+        return Err(views::no_service(node, Some(service)));
+    };
+    let Some((position, _)) = found.guest.descriptor().command(command) else {
+        let detail = format!("service {service:?} has no command {command:?}");
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail)
+            .hint("GET /v1/services lists the commands"));
+    };
+    Ok(GuestCommand {
+        service: usize::from(found.index),
+        command: position,
+    })
+}
+
+/// An error reply as a problem; the status tells whose turn it is.
+fn refused(code: String, message: String) -> Problem {
+    let (status, hint) = match code.as_str() {
+        "BUSY" | "TRYAGAIN" | "LOADING" => (StatusCode::SERVICE_UNAVAILABLE, Some("retry with backoff")),
+        "TIMEOUT" => (StatusCode::GATEWAY_TIMEOUT, None),
+        "TOOBIG" => (StatusCode::PAYLOAD_TOO_LARGE, None),
+        "GUESTTRAP" => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Some("the guest's fault; its panic is in the node's log"),
+        ),
+        _ => (StatusCode::BAD_REQUEST, None),
+    };
+    let problem = Problem::new(status, message).code(code);
+    match hint {
+        Some(hint) => problem.hint(hint),
+        None => problem,
+    }
+}
+
+/// A coverage command as JSON lines, each when it is there: bounded memory whatever the size of the answer.
+fn stream(node: Arc<Shared>, target: GuestCommand, words: Words) -> Result<Response, Problem> {
+    let spec = node.coordinator.spec(target);
+    let covers = spec.is_some_and(|spec| {
+        matches!(spec.kind, CommandKind::Coverage | CommandKind::CoverageWrite)
+    });
+    if !covers || !spec.is_some_and(|spec| spec.takes(words.len())) {
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "only a coverage command with the right number of arguments can be streamed",
+        )
+        .hint("leave \"stream\" out"));
+    }
+    let (parts, received) = mpsc::channel(STREAM_PARTS);
+    let name = node.name.clone();
+    tokio::spawn(async move {
+        node.coordinator.stream(target, &words, parts).await;
+    });
+    let lines = ReceiverStream::new(received).map(move |part| {
+        let line = match part {
+            Ok(part) => json!({
+                "node": name,
+                "partition": part.range.0,
+                "items": items(&part),
+            }),
+            Err(failure) => json!({ "error": error(&failure) }),
+        };
+        Ok::<_, std::convert::Infallible>(format!("{line}\n"))
+    });
+    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
+    Ok((kind, Body::from_stream(lines)).into_response())
+}
+
+fn items(part: &Part) -> Json_ {
+    let mut array = Vec::new();
+    crate::resp::write::array(&mut array, part.count);
+    array.extend_from_slice(&part.items);
+    Value::parse(&array, &ReplyLimits::default()).map_or(Json_::Null, |value| value.to_json())
+}
+
+fn error(failure: &Failure) -> Json_ {
+    json!({ "code": failure.code(), "message": failure.to_string() })
+}

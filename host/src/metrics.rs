@@ -1,0 +1,274 @@
+//! The node's metrics in Prometheus' text format, prefix `vnode_`.
+//!
+//! Counters live where they are counted, one set for each executor and service, and are added up here when somebody
+//! asks. Nothing here waits for an executor, so metrics come even while every guest loops.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::coordinator::Coordinator;
+use crate::store::{Engine, Health};
+use crate::vnode::service::{CommandStats, DURATION_BUCKETS_US};
+
+/// Counters of commands: by executor, then service, then command.
+pub type Counters = Vec<Vec<Arc<Vec<CommandStats>>>>;
+
+/// Counters for so many executors and these services, all zero.
+pub fn counters(coordinator: &Coordinator) -> Counters {
+    let of_service = |commands: usize| {
+        Arc::new(
+            std::iter::repeat_with(CommandStats::default)
+                .take(commands)
+                .collect::<Vec<_>>(),
+        )
+    };
+    coordinator
+        .inboxes()
+        .iter()
+        .map(|_| {
+            coordinator
+                .services()
+                .iter()
+                .map(|service| of_service(service.guest.descriptor().commands.len()))
+                .collect()
+        })
+        .collect()
+}
+
+/// What one command did on all executors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandTotals {
+    /// Replies of the guest.
+    pub ok: u64,
+    /// Refusals and other failures.
+    pub error: u64,
+    /// Traps.
+    pub trap: u64,
+    /// Deadlines.
+    pub timeout: u64,
+    /// Full mailboxes.
+    pub busy: u64,
+    /// Counts for `DURATION_BUCKETS_US` and one more.
+    pub durations: [u64; DURATION_BUCKETS_US.len() + 1],
+    /// Sum of the durations, microseconds.
+    pub duration_us: u64,
+}
+
+impl CommandTotals {
+    /// Adds the executors up. `service` and `command` are positions.
+    pub fn of(counters: &Counters, service: usize, command: usize) -> CommandTotals {
+        let mut totals = CommandTotals::default();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let each = counters
+            .iter()
+            .filter_map(|services| services.get(service)?.get(command));
+        for stats in each {
+            totals.ok += read(&stats.ok);
+            totals.error += read(&stats.error);
+            totals.trap += read(&stats.trap);
+            totals.timeout += read(&stats.timeout);
+            totals.busy += read(&stats.busy);
+            totals.duration_us += read(&stats.duration_us);
+            for (total, bucket) in totals.durations.iter_mut().zip(&stats.durations) {
+                *total += read(bucket);
+            }
+        }
+        totals
+    }
+
+    /// Commands that ended, however.
+    pub fn calls(&self) -> u64 {
+        self.ok + self.error + self.trap + self.timeout + self.busy
+    }
+}
+
+/// A registry of one node.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Metrics of the node that these belong to.
+    pub fn new(
+        coordinator: Arc<Coordinator>,
+        counters: Arc<Counters>,
+        engine: Arc<Engine>,
+        started: Instant,
+    ) -> Metrics {
+        let mut registry = Registry::with_prefix("vnode");
+        registry.register_collector(Box::new(NodeCollector {
+            coordinator,
+            counters,
+            engine,
+            started,
+        }));
+        Metrics { registry }
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+struct NodeCollector {
+    coordinator: Arc<Coordinator>,
+    counters: Arc<Counters>,
+    engine: Arc<Engine>,
+    started: Instant,
+}
+
+impl fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeCollector")
+    }
+}
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.commands(&mut encoder)?;
+        self.durations(&mut encoder)?;
+        self.node(&mut encoder)
+    }
+}
+
+impl NodeCollector {
+    fn each_command(
+        &self,
+        mut each: impl FnMut(&str, &str, &CommandTotals) -> fmt::Result,
+    ) -> fmt::Result {
+        for (position, service) in self.coordinator.services().iter().enumerate() {
+            for (command, spec) in service.guest.descriptor().commands.iter().enumerate() {
+                let totals = CommandTotals::of(&self.counters, position, command);
+                each(service.name(), &spec.name, &totals)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn commands(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Commands of guests, by how they ended";
+        let mut family = encoder.encode_descriptor("commands", help, None, MetricType::Counter)?;
+        self.each_command(|service, command, totals| {
+            let outcomes = [
+                ("ok", totals.ok),
+                ("error", totals.error),
+                ("trap", totals.trap),
+                ("timeout", totals.timeout),
+                ("busy", totals.busy),
+            ];
+            for (outcome, count) in outcomes {
+                let labels = [
+                    ("service", service),
+                    ("command", command),
+                    ("outcome", outcome),
+                ];
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Time from a command's arrival to its reply";
+        let mut family = encoder.encode_descriptor(
+            "command_duration",
+            help,
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        self.each_command(|service, command, totals| {
+            let bounds = DURATION_BUCKETS_US
+                .iter()
+                .map(|us| *us as f64 / 1e6)
+                .chain(std::iter::once(f64::MAX));
+            let buckets: Vec<(f64, u64)> = bounds.zip(totals.durations).collect();
+            let count = totals.durations.iter().sum();
+            let labels = [("service", service), ("command", command)];
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                totals.duration_us as f64 / 1e6,
+                count,
+                &buckets,
+                None,
+            )
+        })
+    }
+
+    fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let connections: usize = self
+            .coordinator
+            .inboxes()
+            .iter()
+            .map(|inbox| inbox.connected())
+            .sum();
+        let writable = matches!(self.engine.health(), Health::Good);
+        let ready = !self.coordinator.is_draining();
+        let gauges = [
+            (
+                "resp_connections",
+                "Clients connected by RESP",
+                i64::try_from(connections).unwrap_or(i64::MAX),
+            ),
+            (
+                "partitions",
+                "Vnodes of this node, over all services",
+                i64::try_from(self.coordinator.seats()).unwrap_or(i64::MAX),
+            ),
+            ("ready", "1 while the node takes commands", i64::from(ready)),
+            (
+                "storage_writable",
+                "1 while the store takes writes",
+                i64::from(writable),
+            ),
+            (
+                "resident_memory_bytes",
+                "Resident memory of the process",
+                i64::try_from(resident_bytes()).unwrap_or(i64::MAX),
+            ),
+            (
+                "uptime_seconds",
+                "Time since the node started",
+                i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let help = "What this node runs";
+        let mut family = encoder.encode_descriptor("guest", help, None, MetricType::Info)?;
+        for service in self.coordinator.services() {
+            let labels = [
+                ("service", service.name()),
+                ("version", service.guest.descriptor().version.as_str()),
+                ("digest", service.guest.digest()),
+            ];
+            family.encode_info(&labels)?;
+        }
+        let help = "Version of the host";
+        encoder
+            .encode_descriptor("build", help, None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+/// Resident memory of this process, bytes; 0 where the system does not tell.
+pub fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0);
+    pages * 4096
+}

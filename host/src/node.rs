@@ -1,0 +1,555 @@
+//! A node: builds every part, holds them together, and takes them down in order.
+//!
+//! Nothing is global, so several nodes can live in one process. What may refuse a start (ports, components, data
+//! directory) is asked in an order that leaves nothing written when the answer is no.
+
+mod banner;
+mod guests;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use vnode_ring::{HashId, IndexError, NodeName, PartitionId, Ring, RingError, RingSize};
+
+use crate::config::{Config, Origin, Replication, StorageKind, SyncMode};
+use crate::coordinator::{Coordinator, Limits, now_ms};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::descriptor::Quorum;
+use crate::executor::slow::Pool;
+use crate::executor::about::About;
+use crate::executor::{Executor, Message};
+use crate::metrics::{Counters, Metrics, counters};
+use crate::store::{DiskSettings, Durability, Engine, StoreError};
+use crate::vnode::Vnode;
+use crate::vnode::service::Service;
+use crate::wasm::{Placement, VnodeState};
+
+pub use guests::{BUILT_IN, GuestError, inspect};
+
+/// Why a node did not start. Says what, where and what next.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A guest cannot be served.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}\n  next: stop what listens there, or choose another port with --port or --{purpose}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// `resp` or `http`.
+        purpose: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data directory refuses.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The data directory belongs to another ring.
+    #[error("{setting} is {found} in the data directory {path}, and {wanted} is asked for\n  next: leave the setting out, or start a new cluster in another directory")]
+    OtherRing {
+        /// The setting.
+        setting: &'static str,
+        /// What the directory says.
+        found: String,
+        /// What the settings say.
+        wanted: String,
+        /// The directory.
+        path: String,
+    },
+    /// The ring size is not one.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] RingError),
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operating system refuses something that every node needs.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> NodeError {
+    move |source| NodeError::System { what, source }
+}
+
+/// What every part of a running node may look at.
+pub struct Shared {
+    /// Name of the node.
+    pub name: NodeName,
+    /// Random name of this start of the node, hexadecimal.
+    pub run_id: String,
+    /// Its settings.
+    pub config: Config,
+    /// Services, routing and executors.
+    pub coordinator: Arc<Coordinator>,
+    /// Counters of commands.
+    pub counters: Arc<Counters>,
+    /// The store.
+    pub engine: Arc<Engine>,
+    /// Prometheus.
+    pub metrics: Metrics,
+    /// Addresses that clients use.
+    pub addresses: Addresses,
+    /// When it started.
+    pub started: Instant,
+    /// Where a front door asks for the end of the node.
+    pub drain: tokio::sync::Notify,
+}
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Redis clients.
+    pub resp: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Other nodes; nothing listens there before the node has peers.
+    pub peer: SocketAddr,
+}
+
+/// A running node.
+pub struct Node {
+    shared: Arc<Shared>,
+    control: Runtime,
+    executors: Vec<JoinHandle<()>>,
+    acceptor: tokio::task::JoinHandle<()>,
+    started_in: Duration,
+    new_directory: bool,
+    _data_dir: DataDir,
+}
+
+impl Node {
+    /// Starts a node and returns when all its vnodes are there.
+    pub fn start(config: Config) -> Result<Node, NodeError> {
+        let started = Instant::now();
+        let (resp, http) = (listen(config.resp, "resp")?, listen(config.http, "http")?);
+        let addresses = addresses(&config, &resp, &http)?;
+        let name = config.node_name(addresses.peer);
+        let node = NodeName::new(&name)?;
+        let path = config.data_dir(&name);
+        let new_directory = !path.join("node.toml").exists();
+        let (mut data_dir, guests) = guests::load(&config, &path, &name)?;
+        let (size, hash) = ring_of(&config, &mut data_dir)?;
+        let engine = Arc::new(open_store(&config, &data_dir)?);
+        let services = services(&config, guests, size, hash);
+        let ring = Ring::single(node.clone(), size, hash);
+        let coordinator = Arc::new(Coordinator::new(
+            services,
+            ring,
+            config.executor_count(),
+            limits(&config),
+            engine.acknowledge(),
+            crate::vnode::seed(now_ms() ^ u64::from(std::process::id()) << 40),
+        ));
+        let counters = Arc::new(counters(&coordinator));
+        let run_id = format!("{:016x}{:016x}", coordinator.next_id(), now_ms());
+        let about = Arc::new(About {
+            node: name.clone(),
+            run_id: run_id.clone(),
+            tcp_port: addresses.resp.port(),
+            started,
+            settings: crate::config::SETTINGS
+                .iter()
+                .map(|setting| (setting.key.to_owned(), (setting.show)(&config)))
+                .collect(),
+            clients_max: config.limits.connections_max,
+            ring_size: u32::from(size.get()),
+            counters: Arc::clone(&counters),
+            clients: std::sync::atomic::AtomicU64::new(0),
+            connected: connected(&coordinator),
+            digests: coordinator
+                .services()
+                .iter()
+                .map(|service| service.guest.digest().to_owned())
+                .collect(),
+        });
+        let executors = start_executors(&coordinator, &about, &engine, &node)?;
+
+        let control = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(system("start the control threads"))?;
+        let shared = Arc::new(Shared {
+            name: node,
+            run_id,
+            metrics: Metrics::new(
+                Arc::clone(&coordinator),
+                Arc::clone(&counters),
+                Arc::clone(&engine),
+                started,
+            ),
+            coordinator,
+            counters,
+            engine,
+            addresses,
+            started,
+            drain: tokio::sync::Notify::new(),
+            config,
+        });
+        let acceptor = {
+            let _context = control.enter();
+            let resp = tokio::net::TcpListener::from_std(resp).map_err(system("listen"))?;
+            let http = tokio::net::TcpListener::from_std(http).map_err(system("listen"))?;
+            control.spawn(crate::http::serve(http, Arc::clone(&shared)));
+            control.spawn(accept(resp, Arc::clone(&shared)))
+        };
+        Ok(Node {
+            shared,
+            control,
+            executors,
+            acceptor,
+            started_in: started.elapsed(),
+            new_directory,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// What its parts share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// How long the start took.
+    pub fn started_in(&self) -> Duration {
+        self.started_in
+    }
+
+    /// Whether this start made the data directory.
+    pub fn is_new_directory(&self) -> bool {
+        self.new_directory
+    }
+
+    /// Waits until a signal or a front door asks the node to end.
+    pub fn wait(&self) -> Result<(), NodeError> {
+        self.control.block_on(async {
+            let mut terminate =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+                    .map_err(system("listen for SIGTERM"))?;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+                () = self.shared.drain.notified() => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends the node: refuses new work, finishes what is under way, flushes. Whatever is not done after the drain
+    /// timeout is left to a crash-safe store.
+    pub fn drain(self) -> Result<(), NodeError> {
+        let coordinator = Arc::clone(&self.shared.coordinator);
+        coordinator.drain();
+        self.acceptor.abort();
+        let timeout = self.shared.config.limits.drain_timeout;
+        let drained = self.control.block_on(async {
+            let mut waiting = Vec::new();
+            for inbox in coordinator.inboxes() {
+                let (done, drained) = oneshot::channel();
+                inbox.send(Message::Drain(done));
+                waiting.push(drained);
+            }
+            tokio::time::timeout(timeout, async {
+                for drained in waiting {
+                    drop(drained.await);
+                }
+            })
+            .await
+        });
+        match drained {
+            Ok(()) => {
+                for executor in self.executors {
+                    drop(executor.join());
+                }
+            }
+            Err(_) => tracing::warn!(
+                ?timeout,
+                "commands were still under way when the drain timeout passed"
+            ),
+        }
+        self.shared.engine.close()?;
+        self.control.shutdown_timeout(Duration::from_millis(200));
+        Ok(())
+    }
+}
+
+/// Runs a node until a signal or a front door ends it. Prints the banner to stdout.
+pub fn run(config: Config) -> Result<(), NodeError> {
+    use std::io::Write;
+    let node = Node::start(config)?;
+    // Nobody may be reading; that is no reason not to serve.
+    drop(std::io::stdout().write_all(banner::banner(&node).as_bytes()));
+    drop(std::io::stdout().flush());
+    node.wait()?;
+    tracing::info!("draining");
+    node.drain()
+}
+
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, NodeError> {
+    let listener = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| NodeError::Listen {
+        address,
+        purpose,
+        source,
+    })
+}
+
+fn addresses(
+    config: &Config,
+    resp: &TcpListener,
+    http: &TcpListener,
+) -> Result<Addresses, NodeError> {
+    let of = |listener: &TcpListener| listener.local_addr().map_err(system("read an address"));
+    let http = of(http)?;
+    let mut peer = config.peer;
+    if peer.port() == 0 {
+        peer.set_port(http.port().wrapping_add(1));
+    }
+    Ok(Addresses {
+        resp: of(resp)?,
+        http,
+        peer,
+    })
+}
+
+/// Size and hash of the ring: what the data directory says, else the settings, which it then keeps.
+fn ring_of(config: &Config, data_dir: &mut DataDir) -> Result<(RingSize, HashId), NodeError> {
+    let wanted_hash = match config.hash {
+        crate::config::HashId::V1 => HashId::V1,
+        crate::config::HashId::EtfSha1 => HashId::EtfSha1,
+    };
+    let identity = data_dir.identity();
+    let size = identity.ring_size.map_or(config.ring_size, u32::from);
+    let hash = match &identity.hash {
+        Some(hash) => hash.parse()?,
+        None => wanted_hash,
+    };
+    let other = |setting, found: String, wanted: String| NodeError::OtherRing {
+        setting,
+        found,
+        wanted,
+        path: data_dir.path().display().to_string(),
+    };
+    let asked = |key| config.origin(key) != Origin::Default;
+    if asked("ring_size") && size != config.ring_size {
+        return Err(other(
+            "ring_size",
+            size.to_string(),
+            config.ring_size.to_string(),
+        ));
+    }
+    if asked("hash") && hash != wanted_hash {
+        return Err(other("hash", hash.to_string(), wanted_hash.to_string()));
+    }
+    let ring_size = RingSize::new(size)?;
+    data_dir.update(|identity| {
+        identity.ring_size = Some(ring_size.get());
+        identity.hash = Some(hash.to_string());
+    })?;
+    Ok((ring_size, hash))
+}
+
+fn open_store(config: &Config, data_dir: &DataDir) -> Result<Engine, StoreError> {
+    match config.storage {
+        StorageKind::Memory => Ok(Engine::memory()),
+        StorageKind::Disk => Engine::disk(
+            &data_dir.store_path(),
+            DiskSettings {
+                durability: match config.sync {
+                    SyncMode::Always => Durability::Always,
+                    SyncMode::Interval => Durability::Interval(config.sync_interval),
+                    SyncMode::Never => Durability::Never,
+                },
+                object_cache_bytes: config.cache_bytes as u64,
+                ..DiskSettings::default()
+            },
+        ),
+    }
+}
+
+fn services(
+    config: &Config,
+    guests: Vec<Arc<crate::wasm::Guest>>,
+    ring_size: RingSize,
+    hash: HashId,
+) -> Vec<Arc<Service>> {
+    let service = |(index, guest): (usize, Arc<crate::wasm::Guest>)| {
+        let descriptor = guest.descriptor();
+        let Replication { n, r, w } =
+            config.service_replication(&descriptor.name, descriptor.quorum);
+        let placement = Placement {
+            service: descriptor.name.as_str().into(),
+            hash,
+            ring_size,
+        };
+        let quorum = Quorum {
+            n: Some(n),
+            r: Some(r),
+            w: Some(w),
+        };
+        let index = u16::try_from(index).unwrap_or(u16::MAX);
+        Arc::new(Service::new(index, guest, placement, quorum))
+    };
+    guests.into_iter().enumerate().map(service).collect()
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        mailbox_commands_max: limits.mailbox_commands_max,
+        pipeline_commands_max: limits.pipeline_commands_max,
+        output_buffer_bytes_max: limits.output_buffer_bytes_max,
+        request_read_timeout: limits.request_read_timeout,
+        request_timeout: limits.request_timeout,
+        coverage_timeout: limits.coverage_timeout,
+        coverage_items_max: limits.coverage_items_max,
+        coverage_bytes_max: limits.coverage_bytes_max,
+        requests: crate::resp::codec::Limits {
+            arg_bytes_max: limits.value_bytes_max,
+            args_max: limits.args_max,
+            ..crate::resp::codec::Limits::default()
+        },
+    }
+}
+
+/// Starts the executors' threads. Each makes its own vnodes, so that they start in parallel.
+fn start_executors(
+    coordinator: &Arc<Coordinator>,
+    about: &Arc<About>,
+    engine: &Arc<Engine>,
+    node: &NodeName,
+) -> Result<Vec<JoinHandle<()>>, NodeError> {
+    let threads = coordinator.inboxes().len();
+    let pool = Pool::start(threads).map_err(system("start the slow threads"))?;
+    let node: Arc<str> = node.as_str().into();
+    let mut places = Vec::new();
+    for service in coordinator.services() {
+        for partition in service.placement.ring_size.partitions() {
+            places.push((Arc::clone(service), partition));
+        }
+    }
+    let wanted: Vec<(&str, u16)> = places
+        .iter()
+        .map(|(service, partition)| (service.name(), partition.0))
+        .collect();
+    let stores = engine.open_all(&wanted)?;
+    let mut shares: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(threads).collect();
+    for ((service, partition), store) in places.into_iter().zip(stores) {
+        let seat = coordinator.seat(usize::from(service.index), partition);
+        if let Some(share) = shares.get_mut(coordinator.executor_of(seat)) {
+            share.push((seat, service, partition, store));
+        }
+    }
+    let (started, all_started) = channel();
+    let mut handles = Vec::new();
+    for (index, (share, stats)) in shares.into_iter().zip(about.counters.iter()).enumerate() {
+        let coordinator = Arc::clone(coordinator);
+        let (stats, pool, started) = (stats.clone(), pool.clone(), started.clone());
+        let (node, engine) = (Arc::clone(&node), Arc::clone(engine));
+        let about = Arc::clone(about);
+        let thread = std::thread::Builder::new()
+            .name(format!("data-{index}"))
+            .spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build();
+                let vnodes = share
+                    .into_iter()
+                    .map(|(seat, service, partition, store)| {
+                        Ok((seat, start_vnode(service, partition, &node, store)?))
+                    })
+                    .collect::<Result<Vec<_>, StoreError>>();
+                let (runtime, vnodes) = match (runtime, vnodes) {
+                    (Ok(runtime), Ok(vnodes)) => (runtime, vnodes),
+                    (Err(source), _) => {
+                        drop(started.send(Err(system("start an executor")(source))));
+                        return;
+                    }
+                    (_, Err(error)) => {
+                        drop(started.send(Err(error.into())));
+                        return;
+                    }
+                };
+                drop(started.send(Ok(())));
+                let local = tokio::task::LocalSet::new();
+                let acknowledge = engine.acknowledge();
+                drop(engine);
+                local.block_on(
+                    &runtime,
+                    Executor::run(index, coordinator, about, vnodes, acknowledge, stats, pool),
+                );
+            })
+            .map_err(system("start an executor"))?;
+        handles.push(thread);
+    }
+    drop(started);
+    // Each executor keeps its end of the channel, so they are counted.
+    for outcome in all_started.iter().take(handles.len()) {
+        outcome?;
+    }
+    Ok(handles)
+}
+
+fn start_vnode(
+    service: Arc<Service>,
+    partition: PartitionId,
+    node: &Arc<str>,
+    store: Box<dyn crate::store::Store>,
+) -> Result<Vnode, StoreError> {
+    let state = VnodeState::new(
+        Arc::clone(&service.guest),
+        service.placement.clone(),
+        partition,
+        Arc::clone(node),
+        store,
+    )?;
+    Ok(Vnode::start(service, partition, state))
+}
+
+/// Counts the clients of all executors.
+fn connected(coordinator: &Arc<Coordinator>) -> Box<dyn Fn() -> usize + Send + Sync> {
+    let inboxes = coordinator.inboxes().to_vec();
+    Box::new(move || inboxes.iter().map(|inbox| inbox.connected()).sum())
+}
+
+/// Takes clients in and gives each to the executor that has the fewest.
+async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+    let inboxes = shared.coordinator.inboxes();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: it passes when clients leave.
+                tracing::warn!(%error, "a client could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let total: usize = inboxes.iter().map(|inbox| inbox.connected()).sum();
+        if total >= shared.config.limits.connections_max {
+            // The client gets the reason if it can be said at once.
+            drop(stream.try_write(b"-ERR max number of clients reached\r\n"));
+            continue;
+        }
+        drop(stream.set_nodelay(true));
+        let fewest = inboxes.iter().min_by_key(|inbox| inbox.connected());
+        if let (Some(inbox), Ok(stream)) = (fewest, stream.into_std()) {
+            inbox.connect(stream);
+        }
+    }
+}

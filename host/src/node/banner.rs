@@ -1,0 +1,89 @@
+//! What a node prints when it is ready: who it is, what it serves, where, and what to try.
+
+use std::fmt::Write;
+
+use super::Node;
+use crate::config::{StorageKind, SyncMode};
+
+/// The banner, which ends with the `ready` line.
+pub(super) fn banner(node: &Node) -> String {
+    let shared = node.shared();
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    drop(write(&mut out, node, shared));
+    out
+}
+
+fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Result {
+    let data = shared.config.data_dir(shared.name.as_str());
+    let new = if node.is_new_directory() { "new data directory " } else { "" };
+    writeln!(out, "node      {}   ({new}{})", shared.name, data.display())?;
+    for service in shared.coordinator.services() {
+        let descriptor = service.guest.descriptor();
+        let digest = service.guest.digest().get(..12).unwrap_or_default();
+        let names: Vec<&str> = descriptor.commands.iter().map(|c| c.name.as_str()).collect();
+        writeln!(
+            out,
+            "guest     {} {}  sha256 {digest}  {}  {} commands: {}",
+            descriptor.name,
+            descriptor.version,
+            crate::wasm::interface::NAME,
+            names.len(),
+            names.join(" "),
+        )?;
+    }
+    let ring = shared.coordinator.ring();
+    writeln!(
+        out,
+        "ring      {} partitions, hash {}, 1 member   note: 1 node keeps one copy of each key",
+        ring.size().get(),
+        ring.hash(),
+    )?;
+    writeln!(out, "storage   {}", storage(shared))?;
+    let resp = shared.addresses.resp;
+    writeln!(
+        out,
+        "resp      {resp}     try: redis-cli -p {} {}",
+        resp.port(),
+        try_it(shared)
+    )?;
+    writeln!(
+        out,
+        "http      http://{}   dashboard, /metrics, /v1",
+        shared.addresses.http
+    )?;
+    let seats = shared.coordinator.seats();
+    writeln!(
+        out,
+        "ready     {seats}/{seats} vnodes in {} ms",
+        node.started_in().as_millis()
+    )
+}
+
+fn storage(shared: &super::Shared) -> String {
+    match (shared.config.storage, shared.config.sync) {
+        (StorageKind::Memory, _) => "memory: everything is gone when the node ends".into(),
+        (StorageKind::Disk, SyncMode::Always) => "disk, sync always: acknowledged is on disk".into(),
+        (StorageKind::Disk, SyncMode::Interval) => format!(
+            "disk, sync interval: a crash loses at most the last {}",
+            humantime::format_duration(shared.config.sync_interval)
+        ),
+        (StorageKind::Disk, SyncMode::Never) => {
+            "disk, sync never: the operating system decides when".into()
+        }
+    }
+}
+
+/// A first command that the guests of this node understand.
+fn try_it(shared: &super::Shared) -> &'static str {
+    let names = |name: &str| shared.coordinator.service(name).is_some();
+    if names("kv") {
+        "set hello world"
+    } else if names("counter") {
+        "incr hits"
+    } else if names("ping") {
+        "ping.ping"
+    } else {
+        "vnode.help"
+    }
+}

@@ -1,0 +1,202 @@
+//! The guests of a node: where their bytes come from, and what is kept of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{Config, GuestSource};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::node::NodeError;
+use crate::wasm::{CompileCache, Engine, Guest, Limits, LoadError};
+
+/// Guests that are part of the program: name and component.
+pub const BUILT_IN: &[(&str, &[u8])] = &[
+    ("kv", include_bytes!(concat!(env!("GUESTS"), "/kv.wasm"))),
+    ("ping", include_bytes!(concat!(env!("GUESTS"), "/ping.wasm"))),
+    ("counter", include_bytes!(concat!(env!("GUESTS"), "/counter.wasm"))),
+];
+
+/// Why a guest is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// No guest was named.
+    #[error("a node needs a guest\n  next: --vnode FILE.wasm, or one that is built in: {}", names())]
+    None,
+    /// No built-in guest has that name.
+    #[error("no guest named {name:?} is built in\n  next: one of {}, or a path with a / or .wasm in it", names())]
+    NotBuiltIn {
+        /// The name.
+        name: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the component\n  in: {}\n  next: check the path; `host build` makes a component of a guest project", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The component is refused.
+    #[error("{source}\n  in: {from}\n  next: `host inspect FILE` shows what a component imports and exports; `host new NAME` makes one that loads")]
+    Load {
+        /// The file or name.
+        from: String,
+        /// Why.
+        source: LoadError,
+    },
+    /// Two guests have one name.
+    #[error("two guests are named {name:?}: {first} and {second}\n  next: one service has one guest; give only one of them")]
+    Twice {
+        /// The name.
+        name: String,
+        /// The first.
+        first: String,
+        /// The second.
+        second: String,
+    },
+    /// The machine cannot run compiled guests.
+    #[error("guests cannot run on this machine: {0}")]
+    Engine(String),
+    /// The cache of compiled guests cannot be opened.
+    #[error("cannot open the cache of compiled guests\n  in: {}", path.display())]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn names() -> String {
+    let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+/// Loads every guest of the settings and opens the data directory.
+///
+/// A new directory is made only when all guests are known to be good; an existing one is opened first, because its
+/// cache spares the compiling.
+pub(super) fn load(
+    config: &Config,
+    path: &Path,
+    name: &str,
+) -> Result<(DataDir, Vec<Arc<Guest>>), NodeError> {
+    let sources = read(&config.vnodes)?;
+    let engine = engine(config)?;
+    if path.join("node.toml").exists() {
+        let data_dir = DataDir::open(path, name)?;
+        let cache = open_cache(&data_dir)?;
+        let guests = load_all(&engine, Some(&cache), &sources)?;
+        keep(&data_dir, &sources, &guests);
+        return Ok((data_dir, guests));
+    }
+    let guests = load_all(&engine, None, &sources)?;
+    let data_dir = DataDir::open(path, name)?;
+    let cache = open_cache(&data_dir)?;
+    for guest in &guests {
+        cache.keep(guest);
+    }
+    keep(&data_dir, &sources, &guests);
+    Ok((data_dir, guests))
+}
+
+/// Loads one guest for a look at it. Nothing is written.
+pub fn inspect(config: &Config, source: &GuestSource) -> Result<Arc<Guest>, GuestError> {
+    let sources = read(std::slice::from_ref(source))?;
+    let engine = engine(config)?;
+    load_all(&engine, None, &sources)?
+        .pop()
+        .ok_or(GuestError::None)
+}
+
+fn read(sources: &[GuestSource]) -> Result<Vec<(String, Vec<u8>)>, GuestError> {
+    if sources.is_empty() {
+        return Err(GuestError::None);
+    }
+    sources
+        .iter()
+        .map(|source| match source {
+            GuestSource::File(path) => match std::fs::read(path) {
+                Ok(bytes) => Ok((path.display().to_string(), bytes)),
+                Err(source) => Err(GuestError::Read {
+                    path: path.clone(),
+                    source,
+                }),
+            },
+            GuestSource::BuiltIn(name) => BUILT_IN
+                .iter()
+                .find(|(built_in, _)| built_in == name)
+                .map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()))
+                .ok_or_else(|| GuestError::NotBuiltIn { name: name.clone() }),
+        })
+        .collect()
+}
+
+fn engine(config: &Config) -> Result<Engine, GuestError> {
+    let limits = &config.limits;
+    Engine::new(Limits {
+        memory_bytes_max: config.memory_per_vnode,
+        table_elements_max: limits.table_elements_max,
+        stack_bytes_max: limits.stack_bytes_max,
+        command_budget: config.command_budget,
+        host_calls_max: u32::try_from(limits.host_calls_max).unwrap_or(u32::MAX),
+        reply_bytes_max: limits.reply_bytes_max,
+        component_bytes_max: limits.component_bytes_max,
+        key_bytes_max: limits.key_bytes_max,
+        value_bytes_max: limits.value_bytes_max,
+    })
+    .map_err(|error| GuestError::Engine(format!("{error:#}")))
+}
+
+fn load_all(
+    engine: &Engine,
+    cache: Option<&CompileCache>,
+    sources: &[(String, Vec<u8>)],
+) -> Result<Vec<Arc<Guest>>, GuestError> {
+    let mut guests: Vec<Arc<Guest>> = Vec::new();
+    for (from, bytes) in sources {
+        let guest = Guest::load(engine, cache, bytes).map_err(|source| GuestError::Load {
+            from: from.clone(),
+            source,
+        })?;
+        let name = &guest.descriptor().name;
+        let twin = guests
+            .iter()
+            .position(|other| other.descriptor().name.eq_ignore_ascii_case(name));
+        if let Some((first, _)) = twin.and_then(|twin| sources.get(twin)) {
+            return Err(GuestError::Twice {
+                name: name.clone(),
+                first: first.clone(),
+                second: from.clone(),
+            });
+        }
+        guests.push(Arc::new(guest));
+    }
+    Ok(guests)
+}
+
+fn open_cache(data_dir: &DataDir) -> Result<CompileCache, GuestError> {
+    let path = data_dir.cache_path();
+    CompileCache::open(&path).map_err(|source| GuestError::Cache { path, source })
+}
+
+/// Keeps the components by digest: what a partition ran can be looked at, and given to other nodes.
+fn keep(data_dir: &DataDir, sources: &[(String, Vec<u8>)], guests: &[Arc<Guest>]) {
+    for (guest, (_, bytes)) in guests.iter().zip(sources) {
+        let path = data_dir
+            .guests_path()
+            .join(format!("{}.wasm", guest.digest()));
+        if path.exists() {
+            continue;
+        }
+        let written = std::fs::write(path.with_extension("tmp"), bytes)
+            .and_then(|()| std::fs::rename(path.with_extension("tmp"), &path));
+        if let Err(error) = written {
+            let error = DataDirError::Io {
+                action: "keep the component in",
+                path,
+                source: error,
+            };
+            tracing::warn!(%error, "the component is not kept");
+        }
+    }
+}
