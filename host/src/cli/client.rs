@@ -35,7 +35,7 @@ pub(super) enum ClientError {
         /// What was asked.
         url: String,
         /// What the system says.
-        source: Box<ureq::Error>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It took too long.
     #[error("no answer within {}\n  in: {url}\n  next: the command may still run; ask again, or wait longer with --timeout", humantime::format_duration(*timeout))]
@@ -71,6 +71,7 @@ pub(super) enum ClientError {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Problem {
+    code: Option<String>,
     title: Option<String>,
     detail: Option<String>,
     hint: Option<String>,
@@ -145,9 +146,14 @@ impl Client {
         if !status.is_success() {
             let problem: Problem = serde_json::from_str(&body).unwrap_or_default();
             let detail = problem.detail.or(problem.title);
+            let detail = detail.unwrap_or_else(|| format!("the node answers {status} to {url}"));
             return Err(ClientError::Refused {
                 status: status.as_u16(),
-                detail: detail.unwrap_or_else(|| format!("the node answers {status} to {url}")),
+                detail: match problem.code {
+                    // The word that a Redis client would see first.
+                    Some(code) if !detail.starts_with(&code) => format!("{code} {detail}"),
+                    _ => detail,
+                },
                 hint: problem.hint,
             });
         }
@@ -167,12 +173,14 @@ impl Client {
                 url,
                 timeout: self.timeout,
             },
-            ureq::Error::Io(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
-                ClientError::Unreachable {
-                    url,
-                    source: Box::new(error),
-                }
-            }
+            ureq::Error::Io(source) => ClientError::Unreachable {
+                url,
+                source: source.into(),
+            },
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => ClientError::Unreachable {
+                url,
+                source: error.into(),
+            },
             ureq::Error::BadUri(_) => ClientError::Endpoint {
                 endpoint: self.endpoint.clone(),
             },

@@ -21,6 +21,8 @@ mod status;
 mod table;
 mod templates;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod vnode;
 

@@ -33,18 +33,22 @@ fn item(value: &Value) -> Item<'_> {
         Value::String(text) => Item::Bytes(text.as_bytes().to_vec()),
         Value::Array(items) => Item::Array(items),
         Value::Object(map) => single(map, "base64")
-            .and_then(|text| STANDARD.decode(text).ok())
+            .and_then(|text| STANDARD.decode(text.as_str()?).ok())
             .map(Item::Bytes)
-            .or_else(|| single(map, "error").map(|text| Item::Error(text.to_owned())))
+            .or_else(|| single(map, "error").and_then(error).map(Item::Error))
             .unwrap_or(Item::Map(map)),
     }
 }
 
-/// The text of the only key of an object, if that is `key`.
-fn single<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    map.get(key)
-        .filter(|_| map.len() == 1)
-        .and_then(Value::as_str)
+/// The value of the only key of an object, if that is `key`.
+fn single<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    map.get(key).filter(|_| map.len() == 1)
+}
+
+/// `ERR no`, from `{"code": "ERR", "message": "no"}`.
+fn error(value: &Value) -> Option<String> {
+    let (code, message) = (value["code"].as_str()?, value["message"].as_str()?);
+    Some(format!("{code} {message}"))
 }
 
 /// Whether the whole reply is an error.
@@ -159,7 +163,10 @@ mod tests {
             (json!(1.5), "(double) 1.5\n"),
             (json!(true), "(true)\n"),
             (json!({"base64": "/wA="}), "\"\\xff\\x00\"\n"),
-            (json!({"error": "ERR no"}), "(error) ERR no\n"),
+            (
+                json!({"error": {"code": "ERR", "message": "no"}}),
+                "(error) ERR no\n",
+            ),
             (json!([]), "(empty array)\n"),
             (json!({}), "(empty hash)\n"),
             (
@@ -204,6 +211,9 @@ mod tests {
     fn bytes_survive_json() {
         assert_eq!(encode(b"plain"), json!("plain"));
         assert_eq!(encode(b"\xff\x00"), json!({"base64": "/wA="}));
-        assert!(is_error(&json!({"error": "ERR"})) && !is_error(&json!({"error": "ERR", "x": 1})));
+        assert!(
+            is_error(&json!({"error": {"code": "ERR", "message": ""}}))
+                && !is_error(&json!({"error": "ERR"}))
+        );
     }
 }

@@ -69,24 +69,33 @@ pub(super) fn show(session: &mut Session<'_>) -> anyhow::Result<Exit> {
 /// The legend, then all partitions in groups of four, then what moves.
 pub(super) fn text(ring: &Ring) -> String {
     let letters = letters(ring);
-    let letter = |owner: &String| letters.get(owner).copied().unwrap_or('?');
+    let letter = |owner: &String| letters.get(owner).map_or("?", String::as_str);
     let mut text = format!(
         "{} partitions, ring v{}\n{}",
         ring.size,
         ring.epoch,
         banner("Nodes", WIDTH)
     );
+    let width = letters.values().map(String::len).max().unwrap_or(1);
     for (owner, letter) in &letters {
         let count = ring.owners.iter().filter(|other| *other == owner).count();
         // Partitions are at most 4096, so the share is exact enough as a double.
         #[allow(clippy::cast_precision_loss, reason = "counts of partitions are small")]
         let share = percent(count as f64 / ring.size.max(1) as f64);
-        text.push_str(&format!("Node {letter}: {count} ({share}%) {owner}\n"));
+        text.push_str(&format!(
+            "Node {letter:<width$}: {count} ({share}%) {owner}\n"
+        ));
     }
     text.push_str(&banner("Ring", WIDTH));
+    // One letter needs no room around it; where there are two, words must stay apart.
+    let between = if width > 1 { " " } else { "" };
     for line in ring.owners.chunks(LINE) {
         for group in line.chunks(4) {
-            text.extend(group.iter().map(letter));
+            let group: Vec<String> = group
+                .iter()
+                .map(|owner| format!("{:<width$}", letter(owner)))
+                .collect();
+            text.push_str(&group.join(between));
             text.push('|');
         }
         text.push('\n');
@@ -105,24 +114,27 @@ pub(super) fn text(ring: &Ring) -> String {
     text
 }
 
-/// A letter for each owner, and for who is to be one: the node's choice where it has one, else in order of names.
-fn letters(ring: &Ring) -> BTreeMap<String, char> {
-    let alphabet = || ('a'..='z').chain('A'..='Z').chain('0'..='9');
+/// A letter for each owner, and for who is to be one: the node's choice where it has one, else the next that is free.
+fn letters(ring: &Ring) -> BTreeMap<String, String> {
     let heirs = ring.pending.iter().map(|pending| &pending.to);
     let names: BTreeSet<&String> = ring.owners.iter().chain(heirs).collect();
-    let given = |name: &String| {
-        ring.letters
-            .get(name)
-            .and_then(|letter| letter.chars().next())
-    };
-    let taken: BTreeSet<char> = names.iter().filter_map(|name| given(name)).collect();
-    let mut free = alphabet().filter(|letter| !taken.contains(letter));
-    names
+    let taken: BTreeSet<&String> = names
         .iter()
+        .filter_map(|name| ring.letters.get(*name))
+        .collect();
+    let single = ('a'..='z').map(String::from);
+    let double =
+        ('a'..='z').flat_map(|first| ('a'..='z').map(move |second| format!("{first}{second}")));
+    let mut free = single
+        .chain(double)
+        .filter(|letter| !taken.contains(letter));
+    names
+        .into_iter()
         .map(|name| {
+            let given = ring.letters.get(name).cloned();
             (
-                (*name).clone(),
-                given(name).or_else(|| free.next()).unwrap_or('*'),
+                name.clone(),
+                given.or_else(|| free.next()).unwrap_or_else(|| "*".into()),
             )
         })
         .collect()
@@ -319,10 +331,14 @@ abcc|abcc|abcc|abcc|abcc|abcc|abcc|abcc|abcc|abcc|abbc|abba|abba|abba|abba|abba|
     }
 
     #[test]
-    fn more_nodes_than_letters_still_print() {
+    fn more_nodes_than_letters_stay_apart() {
         let mut many = ring("1");
-        many.owners = (0..100).map(|n| format!("{n:03}")).collect();
-        assert!(text(&many).contains("*|"));
+        many.owners = (0..28).map(|n| format!("{n:03}")).collect();
+        let text = text(&many);
+        assert!(text.contains("\na  b  c  d |e  f  g  h |"), "{text}");
+        assert!(text.contains("|y  z  aa ab|\n"), "{text}");
+        many.owners = (0..1000).map(|n| format!("{n:04}")).collect();
+        assert!(super::text(&many).contains(" * "));
     }
 
     #[test]

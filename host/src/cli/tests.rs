@@ -1,88 +1,17 @@
 //! Whole command lines: what parses, what is refused, and what is printed for the answers of a node.
 
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::thread::JoinHandle;
 
 use clap::CommandFactory;
 use serde_json::{Value, json};
 
+use super::testing::{FakeNode, execute, parse_line};
 use super::*;
 use crate::config::{GuestSource, Origin, SETTINGS};
 
-fn parse_line(line: &str) -> Result<Invocation, clap::Error> {
-    parse(line.split_whitespace().map(OsString::from))
-}
-
 fn node_of(line: &str) -> Config {
     *parse_line(line).unwrap().node().unwrap().unwrap()
-}
-
-/// A node that gives one canned answer to each request, and remembers what was asked.
-struct FakeNode {
-    url: String,
-    thread: JoinHandle<Vec<(String, String)>>,
-}
-
-impl FakeNode {
-    fn answering(answers: Vec<(u16, String)>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let thread = std::thread::spawn(move || {
-            answers
-                .into_iter()
-                .map(|(status, body)| exchange(&listener, status, &body))
-                .collect()
-        });
-        Self { url, thread }
-    }
-
-    fn with(bodies: &[Value]) -> Self {
-        Self::answering(bodies.iter().map(|body| (200, body.to_string())).collect())
-    }
-
-    /// Runs a command against the node: exit code, output, and the requests that it made.
-    fn run(self, line: &str) -> (anyhow::Result<Exit>, String, Vec<(String, String)>) {
-        let (exit, output) = execute(&line.replacen("host", &format!("host -e {}", self.url), 1));
-        (exit, output, self.thread.join().unwrap())
-    }
-}
-
-fn exchange(listener: &TcpListener, status: u16, body: &str) -> (String, String) {
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap());
-    let (mut head, mut length) = (String::new(), 0);
-    lines.read_line(&mut head).unwrap();
-    loop {
-        let mut line = String::new();
-        lines.read_line(&mut line).unwrap();
-        let line = line.trim().to_lowercase();
-        if line.is_empty() {
-            break;
-        }
-        length = line
-            .strip_prefix("content-length: ")
-            .map_or(length, |n| n.parse().unwrap());
-    }
-    let mut sent = vec![0; length];
-    lines.read_exact(&mut sent).unwrap();
-    let size = body.len();
-    write!(
-        stream,
-        "HTTP/1.1 {status} X\r\ncontent-length: {size}\r\nconnection: close\r\n\r\n{body}"
-    )
-    .unwrap();
-    (
-        head.trim().trim_end_matches(" HTTP/1.1").into(),
-        String::from_utf8(sent).unwrap(),
-    )
-}
-
-fn execute(line: &str) -> (anyhow::Result<Exit>, String) {
-    let mut out = Vec::new();
-    let exit = parse_line(line).unwrap().execute(&mut out);
-    (exit, String::from_utf8(out).unwrap())
 }
 
 #[test]
@@ -306,7 +235,10 @@ fn a_call_goes_to_its_service() {
     assert_eq!(asked[1].0, "POST /v1/services/kv/commands/SET");
     assert_eq!(sent, json!({"args": ["k", "-v"]}));
 
-    let node = FakeNode::with(&[services.clone(), json!({"value": {"error": "ERR no"}})]);
+    let node = FakeNode::with(&[
+        services.clone(),
+        json!({"value": {"error": {"code": "ERR", "message": "no"}}}),
+    ]);
     assert_eq!(node.run("host call set k v").0.unwrap(), Exit::Failed);
 
     let error = FakeNode::with(&[services])
@@ -381,6 +313,10 @@ fn a_refusal_is_the_nodes_own_words() {
     );
     assert_eq!(exit_of(&error), Exit::Refused);
     assert_eq!(asked, [("POST /v1/node/drain".into(), "{}".into())]);
+    let busy = json!({"detail": "vnode 3 has 10000 commands queued", "code": "BUSY", "hint": null});
+    let (exit, _, _) = FakeNode::answering(vec![(503, busy.to_string())]).run("host status");
+    let text = render(&exit.unwrap_err());
+    assert_eq!(text, "error: BUSY vnode 3 has 10000 commands queued");
     let (exit, _, _) = FakeNode::answering(vec![(500, "oops".into())]).run("host status");
     let error = exit.unwrap_err();
     assert!(

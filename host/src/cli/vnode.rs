@@ -60,12 +60,13 @@ pub(super) fn show(session: &mut Session<'_>, id: &str) -> anyhow::Result<Exit> 
         session.print_json(&json!({ "vnodes": found }))?;
         return Ok(Exit::Ok);
     }
-    for vnode in &found {
+    for (at, vnode) in found.iter().enumerate() {
         let mut rows = Table::new(&["", ""]);
         for (key, value) in vnode.as_object().into_iter().flatten() {
             rows.row([key.clone(), plain(value)]);
         }
-        session.print(&format!("{rows}\n"))?;
+        let gap = if at > 0 { "\n" } else { "" };
+        session.print(&format!("{gap}{rows}"))?;
     }
     Ok(Exit::Ok)
 }

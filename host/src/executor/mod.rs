@@ -498,7 +498,8 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>) {
             now.terminate();
             now.connections.close_all();
             if let Some(done) = now.draining.take() {
-                drop(done.send(()));
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
             }
             inbox.connections.store(0, Ordering::Relaxed);
             return;

@@ -10,7 +10,7 @@ pub(super) fn banner(node: &Node) -> String {
     let shared = node.shared();
     let mut out = String::new();
     // Writing to a string cannot fail.
-    drop(write(&mut out, node, shared));
+    let _ = write(&mut out, node, shared);
     out
 }
 
