@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::output::Session;
-use super::report::Exit;
+use super::report::{Exit, Failure};
 use super::services::{CommandView, commands};
 use super::table::size;
 use crate::config::{Config, GuestSource};
@@ -102,6 +102,15 @@ pub(super) fn inspect(session: &mut Session<'_>, file: &Path) -> anyhow::Result<
 pub(super) fn check(session: &mut Session<'_>, file: &Path) -> anyhow::Result<Exit> {
     let guest = load(file)?;
     let findings = conformance::check(&guest);
+    if findings.is_empty() {
+        // "0 failed" would read as a pass.
+        return Err(
+            Failure::new("nothing was checked; this build has no conformance checks")
+                .place(file.display())
+                .next("use a build that has them; `host inspect` shows what the component is")
+                .into(),
+        );
+    }
     let count = |outcome| {
         findings
             .iter()

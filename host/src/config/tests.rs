@@ -244,132 +244,134 @@ fn services_have_numbers_of_their_own() {
     );
 }
 
+/// A file, and how the refusal begins.
+const WRONG: &[(&str, &str)] = &[
+    (
+        "prot = 1",
+        "prot: there is no such setting; did you mean port?",
+    ),
+    (
+        "key_bytes_max = 1",
+        "key_bytes_max: there is no such setting; did you mean limits.key_bytes_max?",
+    ),
+    (
+        "ring-size = 64",
+        "ring-size: there is no such setting; did you mean ring_size?",
+    ),
+    ("zebra = 1", "zebra: there is no such setting"),
+    ("[tls]", "tls: there is no such setting"),
+    (
+        "[limits]\nkeys = 1",
+        "limits.keys: there is no such setting",
+    ),
+    (
+        "[service.kv]\nq = 1",
+        "service.kv.q: there is no such setting",
+    ),
+    ("limits = 3", "limits: there is no such setting"),
+    (
+        "port = 70000",
+        "port: \"70000\" is not a port from 0 to 65533",
+    ),
+    ("port = -1", "port: \"-1\" is not a port"),
+    (
+        "port = \"7379\"",
+        "port: expected a whole number without quotes, found a string",
+    ),
+    (
+        "n = 2.5",
+        "n: expected a whole number without quotes, found a number with a fraction",
+    ),
+    ("n = 0", "n: \"0\" is not a number of replicas from 1 to 64"),
+    (
+        "n = true",
+        "n: expected a whole number without quotes, found a boolean",
+    ),
+    (
+        "r = 4",
+        "r: r=4 waits for more replicas than there are (n=3)",
+    ),
+    (
+        "n = 2\nw = 3",
+        "w: w=3 waits for more replicas than there are (n=2)",
+    ),
+    (
+        "n = 16\nring_size = 8",
+        "n: 16 replicas need at least as many partitions",
+    ),
+    (
+        "ring_size = 100",
+        "ring_size: \"100\" is not a power of two from 8 to 4096",
+    ),
+    (
+        "resp = \"7379\"",
+        "resp: \"7379\" is not an IP address and a port",
+    ),
+    (
+        "resp = \"127.0.0.1:7380\"",
+        "resp: http and resp are both 127.0.0.1:7380",
+    ),
+    (
+        "advertise = \"a\"",
+        "advertise: \"a\" is not a host and a port",
+    ),
+    ("name = \"a/b\"", "name: \"a/b\" is not a node name"),
+    ("name = \"..\"", "name: \"..\" is not a node name"),
+    ("name = 3", "name: expected a string, found a number"),
+    ("data = \"\"", "data: \"\" is not a directory"),
+    (
+        "storage = \"tape\"",
+        "storage: \"tape\" is not one of disk, memory",
+    ),
+    (
+        "sync = \"often\"",
+        "sync: \"often\" is not one of always, interval, never",
+    ),
+    (
+        "sync_interval = \"0ms\"",
+        "sync_interval: \"0ms\" is not a time from 1ms to 1h",
+    ),
+    (
+        "sync_interval = 100",
+        "sync_interval: expected a time such as \"200ms\", found a number",
+    ),
+    (
+        "memory_per_vnode = \"lots\"",
+        "memory_per_vnode: \"lots\" is not a size from 2MiB to 4GiB",
+    ),
+    (
+        "memory_per_vnode = \"8GiB\"",
+        "memory_per_vnode: \"8GiB\" is not a size from 2MiB to 4GiB",
+    ),
+    (
+        "vnode = [1]",
+        "vnode: expected a list of strings, found a list of other things",
+    ),
+    ("vnode = [\"kv\", \"kv\"]", "vnode: \"kv\" is given twice"),
+    ("vnode = [\"\"]", "vnode: an empty text names no guest"),
+    ("log = \"a=b=c\"", "log: \"a=b=c\" is not a filter"),
+    (
+        "[limits]\nargs_max = 1",
+        "limits.args_max: \"1\" is not a whole number from 2 to 65535",
+    ),
+    (
+        "[limits]\nvalue_bytes_max = \"8MiB\"",
+        "limits.value_bytes_max: a reply must have room",
+    ),
+    (
+        "[service.kv]\nn = 2\nr = 3",
+        "service.kv.r: r=3 waits for more replicas than there are (n=2)",
+    ),
+    (
+        "[service.kv]\nn = \"2\"",
+        "service.kv.n: expected a whole number",
+    ),
+    ("n = = 3", "the settings are not TOML: "),
+];
+
 #[test]
 fn what_is_wrong_is_one_line_that_names_the_key() {
-    let cases = [
-        (
-            "prot = 1",
-            "prot: there is no such setting; did you mean port?",
-        ),
-        (
-            "key_bytes_max = 1",
-            "key_bytes_max: there is no such setting; did you mean limits.key_bytes_max?",
-        ),
-        (
-            "ring-size = 64",
-            "ring-size: there is no such setting; did you mean ring_size?",
-        ),
-        ("zebra = 1", "zebra: there is no such setting"),
-        ("[tls]", "tls: there is no such setting"),
-        (
-            "[limits]\nkeys = 1",
-            "limits.keys: there is no such setting",
-        ),
-        (
-            "[service.kv]\nq = 1",
-            "service.kv.q: there is no such setting",
-        ),
-        ("limits = 3", "limits: there is no such setting"),
-        (
-            "port = 70000",
-            "port: \"70000\" is not a port from 0 to 65533",
-        ),
-        ("port = -1", "port: \"-1\" is not a port"),
-        (
-            "port = \"7379\"",
-            "port: expected a whole number without quotes, found a string",
-        ),
-        (
-            "n = 2.5",
-            "n: expected a whole number without quotes, found a number with a fraction",
-        ),
-        ("n = 0", "n: \"0\" is not a number of replicas from 1 to 64"),
-        (
-            "n = true",
-            "n: expected a whole number without quotes, found a boolean",
-        ),
-        (
-            "r = 4",
-            "r: r=4 waits for more replicas than there are (n=3)",
-        ),
-        (
-            "n = 2\nw = 3",
-            "w: w=3 waits for more replicas than there are (n=2)",
-        ),
-        (
-            "n = 16\nring_size = 8",
-            "n: 16 replicas need at least as many partitions",
-        ),
-        (
-            "ring_size = 100",
-            "ring_size: \"100\" is not a power of two from 8 to 4096",
-        ),
-        (
-            "resp = \"7379\"",
-            "resp: \"7379\" is not an IP address and a port",
-        ),
-        (
-            "resp = \"127.0.0.1:7380\"",
-            "resp: http and resp are both 127.0.0.1:7380",
-        ),
-        (
-            "advertise = \"a\"",
-            "advertise: \"a\" is not a host and a port",
-        ),
-        ("name = \"a/b\"", "name: \"a/b\" is not a node name"),
-        ("name = \"..\"", "name: \"..\" is not a node name"),
-        ("name = 3", "name: expected a string, found a number"),
-        ("data = \"\"", "data: \"\" is not a directory"),
-        (
-            "storage = \"tape\"",
-            "storage: \"tape\" is not one of disk, memory",
-        ),
-        (
-            "sync = \"often\"",
-            "sync: \"often\" is not one of always, interval, never",
-        ),
-        (
-            "sync_interval = \"0ms\"",
-            "sync_interval: \"0ms\" is not a time from 1ms to 1h",
-        ),
-        (
-            "sync_interval = 100",
-            "sync_interval: expected a time such as \"200ms\", found a number",
-        ),
-        (
-            "memory_per_vnode = \"lots\"",
-            "memory_per_vnode: \"lots\" is not a size from 2MiB to 4GiB",
-        ),
-        (
-            "memory_per_vnode = \"8GiB\"",
-            "memory_per_vnode: \"8GiB\" is not a size from 2MiB to 4GiB",
-        ),
-        (
-            "vnode = [1]",
-            "vnode: expected a list of strings, found a list of other things",
-        ),
-        ("vnode = [\"kv\", \"kv\"]", "vnode: \"kv\" is given twice"),
-        ("vnode = [\"\"]", "vnode: an empty text names no guest"),
-        ("log = \"a=b=c\"", "log: \"a=b=c\" is not a filter"),
-        (
-            "[limits]\nargs_max = 1",
-            "limits.args_max: \"1\" is not a whole number from 2 to 65535",
-        ),
-        (
-            "[limits]\nvalue_bytes_max = \"8MiB\"",
-            "limits.value_bytes_max: a reply must have room",
-        ),
-        (
-            "[service.kv]\nn = 2\nr = 3",
-            "service.kv.r: r=3 waits for more replicas than there are (n=2)",
-        ),
-        (
-            "[service.kv]\nn = \"2\"",
-            "service.kv.n: expected a whole number",
-        ),
-        ("n = = 3", "the settings are not TOML: "),
-    ];
-    for (file, expected) in cases {
+    for (file, expected) in WRONG {
         let error = refusal(file);
         let (what, place) = error.split_once("\n  in: ").expect(&error);
         assert!(what.starts_with(expected), "{file}: {error}");
