@@ -57,8 +57,9 @@ fn answer<T: Vnode>(instance: &mut Option<Instance<T>>, frames: Vec<u8>) -> Opti
             for _ in 0..keys {
                 let key = ranges.get(positions.next()?)?;
                 let value = match reader.u8()? {
-                    0 => None,
-                    1 => Some(reader.range()?),
+                    0 => frame::Value::Absent,
+                    1 => frame::Value::Present(reader.range()?),
+                    2 => frame::Value::Unsent,
                     _ => return None,
                 };
                 frame.add(key.clone(), value);

@@ -113,6 +113,7 @@ pub(crate) fn spec(spec: &CommandSpec) -> wit::CommandSpec {
             step: keys.step,
             prefix: keys.prefix.to_owned(),
         }),
+        blind: spec.blind,
         aggregate: match spec.aggregate {
             Aggregate::Single => wit::Aggregate::Single,
             Aggregate::Sum => wit::Aggregate::Sum,

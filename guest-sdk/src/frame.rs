@@ -29,8 +29,16 @@ pub(crate) struct Frame {
 
 struct Slot {
     key: Range<usize>,
-    value: Option<Range<usize>>,
+    value: Value,
     effect: Effect,
+}
+
+/// What the host sent for a key.
+pub(crate) enum Value {
+    Absent,
+    Present(Range<usize>),
+    /// Nothing, because the command is blind.
+    Unsent,
 }
 
 enum Effect {
@@ -95,7 +103,7 @@ impl Frame {
     }
 
     /// Adds a declared key and what the store has under it.
-    pub(crate) fn add(&mut self, key: Range<usize>, value: Option<Range<usize>>) {
+    pub(crate) fn add(&mut self, key: Range<usize>, value: Value) {
         self.slots.push(Slot {
             key,
             value,
@@ -114,10 +122,11 @@ impl Frame {
         let (Some(slot), Some(buffer)) = (self.slots.get(at), &self.buffer) else {
             return Ok(None);
         };
-        Ok(match &slot.effect {
-            Effect::None => slot.value.clone().map(|range| Bytes::part(buffer, range)),
-            Effect::Put(range) => self.written.get(range.clone()).map(Bytes::from),
-            Effect::Delete => None,
+        Ok(match (&slot.effect, &slot.value) {
+            (Effect::None, Value::Present(range)) => Some(Bytes::part(buffer, range.clone())),
+            (Effect::None, Value::Absent) | (Effect::Delete, _) => None,
+            (Effect::None, Value::Unsent) => return Err(self.defer()),
+            (Effect::Put(range), _) => self.written.get(range.clone()).map(Bytes::from),
         })
     }
 
@@ -137,10 +146,10 @@ impl Frame {
         let Some(slot) = self.slots.get_mut(at) else {
             return Ok(false);
         };
-        let had = match slot.effect {
-            Effect::None => slot.value.is_some(),
-            Effect::Put(_) => true,
-            Effect::Delete => false,
+        let had = match (&slot.effect, &slot.value) {
+            (Effect::None, Value::Present(_)) | (Effect::Put(_), _) => true,
+            (Effect::None, Value::Absent) | (Effect::Delete, _) => false,
+            (Effect::None, Value::Unsent) => return Err(self.defer()),
         };
         if had {
             slot.effect = Effect::Delete;

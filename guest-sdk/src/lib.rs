@@ -81,7 +81,6 @@ pub mod lifecycle_bindings {
         path: "../wit",
         inline: "package vnode:sdk; world hooks { export vnode:host/lifecycle@0.1.0; }",
         world: "vnode:sdk/hooks",
-        with: { "vnode:host/types@0.1.0": crate::bindings::vnode::host::types },
         pub_export_macro: true,
         export_macro_name: "export_lifecycle",
         default_bindings_module: "guest_sdk::lifecycle_bindings",

@@ -22,6 +22,8 @@ pub struct CommandSpec {
     pub kind: Kind,
     /// Which words are keys.
     pub keys: Option<Keys>,
+    /// Whether it never looks at the values under its keys.
+    pub blind: bool,
     /// What becomes of several replies.
     pub aggregate: Aggregate,
     /// Replication, if not the service's.
@@ -133,6 +135,7 @@ impl CommandSpec {
             arity: 0,
             kind,
             keys: None,
+            blind: false,
             aggregate: Aggregate::Single,
             quorum: Quorum::DEFAULT,
         }
@@ -169,6 +172,13 @@ impl CommandSpec {
         if let Some(keys) = &mut self.keys {
             keys.prefix = prefix;
         }
+        self
+    }
+
+    /// Never looks at the values under its keys, as a plain SET: the host spares fetching them. A blind command that
+    /// does look gets the right answer, only slower.
+    pub const fn blind(mut self) -> Self {
+        self.blind = true;
         self
     }
 
@@ -278,6 +288,7 @@ impl CommandSpec {
             None if keyed => {
                 return Some("a read, write or each command has no key: add .key(position)");
             }
+            None if self.blind => return Some("only a command with keys can be .blind()"),
             Some(_) if self.covers() => return Some("a coverage command has no keys"),
             Some(keys) if keys.first == 0 || keys.first > 0xffff || keys.step == 0 => {
                 return Some("key positions start at 1 and steps are at least 1");

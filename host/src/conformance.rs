@@ -1,4 +1,19 @@
 //! The conformance kit: whether a guest keeps the contract.
+//!
+//! It runs a guest in this process, on vnodes in memory, as a node would: a ring of eight partitions with a vnode each.
+//! - [`rig`] is such a node, with rows that outlive the instances on them.
+//! - [`script`] makes calls of everything that a descriptor declares.
+//! - [`checks`] and [`merge`] play them and compare.
+//!
+//! Nothing is known here about what a command means. So every check compares a guest with itself: another door, another
+//! instance, another node, another order.
+
+mod checks;
+mod merge;
+mod rig;
+mod script;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -29,7 +44,50 @@ pub enum Outcome {
     Skipped,
 }
 
+/// How a check went, before it has its name.
+enum Verdict {
+    Passed(String),
+    Failed(String),
+    Skipped(String),
+}
+
+impl Verdict {
+    fn named(self, name: &str) -> Finding {
+        let (outcome, detail) = match self {
+            Verdict::Passed(detail) => (Outcome::Passed, detail),
+            Verdict::Failed(detail) => (Outcome::Failed, detail),
+            Verdict::Skipped(detail) => (Outcome::Skipped, detail),
+        };
+        Finding {
+            name: name.to_owned(),
+            outcome,
+            detail,
+        }
+    }
+}
+
 /// Runs every check.
-pub fn check(_guest: &Arc<Guest>) -> Vec<Finding> {
-    Vec::new()
+pub fn check(guest: &Arc<Guest>) -> Vec<Finding> {
+    let run = match checks::Run::new(guest) {
+        Ok(run) => run,
+        Err(verdict) => return vec![verdict.named("start")],
+    };
+    let mut findings = vec![
+        run.descriptor().named("descriptor"),
+        run.arguments().named("arguments"),
+        run.aggregates().named("aggregates"),
+    ];
+    if run.is_useless() {
+        return findings;
+    }
+    findings.extend([
+        run.doors().named("both doors"),
+        run.determinism().named("determinism"),
+        run.restart().named("restart"),
+        run.handoff().named("handoff"),
+        run.reads().named("reads do not write"),
+        run.many_rows().named("many and large rows"),
+        merge::laws(guest, run.commands()).named("merge laws"),
+    ]);
+    findings
 }

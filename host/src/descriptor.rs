@@ -51,6 +51,8 @@ pub struct CommandSpec {
     pub kind: CommandKind,
     /// Which arguments are keys.
     pub keys: Option<KeyRange>,
+    /// Whether it never looks at the values under its keys.
+    pub blind: bool,
     /// What becomes of several replies.
     pub aggregate: Aggregate,
     /// Replication, if not the service's.
@@ -264,6 +266,7 @@ impl CommandSpec {
             Some(keys) if keys.first == 0 || keys.step == 0 => {
                 return Some("key positions start at 1 and steps are at least 1".into());
             }
+            None if self.blind => return Some("only a command with keys can be blind".into()),
             Some(keys) if keyed && self.arity.unsigned_abs() <= keys.first => {
                 return Some(format!(
                     "arity {} has no room for the key at position {}",

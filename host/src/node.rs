@@ -159,6 +159,7 @@ impl Node {
         let about = Arc::new(About {
             node: name.clone(),
             run_id: run_id.clone(),
+            process_id: std::process::id(),
             tcp_port: addresses.resp.port(),
             started,
             settings: crate::config::SETTINGS

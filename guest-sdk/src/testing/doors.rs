@@ -40,6 +40,10 @@ pub(super) fn frame<T: Vnode>(
         .collect();
     frame.extend(short(keys.len()));
     for key in keys {
+        if spec.blind {
+            frame.push(2);
+            continue;
+        }
         match value(key) {
             None => frame.push(0),
             Some(value) => {

@@ -266,6 +266,7 @@ mod tests {
                 step: 1,
                 prefix: String::new(),
             }),
+            blind: false,
             aggregate: Aggregate::Single,
             quorum: Quorum {
                 n: Some(3),

@@ -15,6 +15,8 @@ pub struct About {
     pub node: String,
     /// Differs with each start.
     pub run_id: String,
+    /// The process.
+    pub process_id: u32,
     /// Port of the RESP door.
     pub tcp_port: u16,
     /// When the node started.
@@ -53,7 +55,7 @@ impl About {
             node: &self.node,
             version: env!("CARGO_PKG_VERSION"),
             run_id: &self.run_id,
-            process_id: std::process::id(),
+            process_id: self.process_id,
             tcp_port: self.tcp_port,
             now_us: now_ms.saturating_mul(1000),
             uptime_seconds: self.started.elapsed().as_secs(),

@@ -359,6 +359,24 @@ struct Task {
     connection: Rc<Connection>,
 }
 
+/// When the commands of one read arrived.
+#[derive(Clone, Copy)]
+struct Time {
+    arrived: Instant,
+    /// Wall clock, milliseconds.
+    now_ms: u64,
+}
+
+/// Whether the command is one that shows all clients.
+fn shows_clients(words: codec::Words<'_>) -> bool {
+    let is = |position: usize, text: &[u8]| {
+        words
+            .get(position)
+            .is_some_and(|word| word.eq_ignore_ascii_case(text))
+    };
+    is(0, b"client") && (is(1, b"list") || is(1, b"kill"))
+}
+
 /// Where a command runs.
 struct Place {
     partition: PartitionId,
@@ -370,8 +388,8 @@ struct Place {
 enum Parsed {
     /// Its words are these of the collected ranges.
     Multibulk(Range<usize>),
-    /// It came inline, where quoting may make words differ from what was sent.
-    Inline(Words),
+    /// It came inline, where quoting may make words differ from what was sent: a buffer of its own.
+    Inline(Bytes, Vec<Range<usize>>),
 }
 
 impl Task {
@@ -424,7 +442,13 @@ impl Task {
                         ranges.extend(spans.iter().map(moved));
                         requests.push(Parsed::Multibulk(start..ranges.len()));
                     } else {
-                        requests.push(Parsed::Inline(Words::copy(args.of(rest).iter())));
+                        let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
+                        for word in args.of(rest).iter() {
+                            let start = buffer.len();
+                            buffer.extend_from_slice(word);
+                            ranges.push(start..buffer.len());
+                        }
+                        requests.push(Parsed::Inline(buffer.into(), ranges));
                     }
                     consumed += length;
                 }
@@ -463,14 +487,11 @@ impl Task {
         let arrived = Instant::now();
         let now_ms = now_ms();
         for request in requests {
-            let words = match request {
-                Parsed::Multibulk(of) => Words::new(
-                    chunk.clone(),
-                    ranges.get(of).unwrap_or_default().iter().cloned(),
-                ),
-                Parsed::Inline(words) => words,
+            let (buffer, ranges) = match &request {
+                Parsed::Multibulk(of) => (chunk, ranges.get(of.clone()).unwrap_or_default()),
+                Parsed::Inline(buffer, ranges) => (buffer, ranges.as_slice()),
             };
-            if words.is_empty() {
+            if ranges.is_empty() {
                 continue;
             }
             while self.connection.is_full(&self.coordinator) {
@@ -480,7 +501,8 @@ impl Task {
             if self.connection.state.borrow().dead {
                 return false;
             }
-            if !self.dispatch(words, arrived, now_ms).await {
+            let time = Time { arrived, now_ms };
+            if !self.dispatch(buffer, ranges, time).await {
                 return false;
             }
         }
@@ -488,14 +510,18 @@ impl Task {
     }
 
     /// Sends one command off, or answers it; false when the client said goodbye.
-    async fn dispatch(&self, words: Words, arrived: Instant, now_ms: u64) -> bool {
-        let clients = self.clients(&words).await;
+    async fn dispatch(&self, buffer: &Bytes, ranges: &[Range<usize>], time: Time) -> bool {
+        let view = codec::Words::new(ranges, buffer);
+        let clients = match shows_clients(view) {
+            true => self.clients().await,
+            false => Vec::new(),
+        };
         let mut reply = Vec::new();
         let (next, silent) = {
             let mut state = self.connection.state.borrow_mut();
             let about = &self.about;
-            about.with_facts(self.coordinator.catalog(), now_ms, &clients, |facts| {
-                let next = builtin::dispatch(words.view(), &mut state.session, facts, &mut reply);
+            about.with_facts(self.coordinator.catalog(), time.now_ms, &clients, |facts| {
+                let next = builtin::dispatch(view, &mut state.session, facts, &mut reply);
                 (next, !state.session.sends_reply())
             })
         };
@@ -509,15 +535,17 @@ impl Task {
                 self.after(after)
             }
             Next::Node(command) => {
+                let words = Words::new(buffer.clone(), ranges);
                 let reply = views::run(&self.coordinator, command, &words);
                 self.answer(&reply, silent);
                 true
             }
             Next::Guest(target) => {
+                let words = Words::new(buffer.clone(), ranges);
                 match self.route(target, &words) {
                     Ok(Route::One { partition, hash }) => {
                         let place = Place { partition, hash };
-                        self.submit(target, place, words, arrived, now_ms, silent);
+                        self.submit(target, place, words, time, silent);
                     }
                     Ok(Route::EachKey | Route::Coverage) => {
                         self.settled().await;
@@ -576,16 +604,9 @@ impl Task {
         }
     }
 
-    /// All clients of the node, when the command is one that shows them.
-    async fn clients(&self, words: &Words) -> Vec<ClientInfo> {
-        let shows = words.get(0).eq_ignore_ascii_case(b"client")
-            && [b"list".as_slice(), b"kill"]
-                .iter()
-                .any(|sub| words.get(1).eq_ignore_ascii_case(sub));
+    /// All clients of the node.
+    async fn clients(&self) -> Vec<ClientInfo> {
         let mut clients = Vec::new();
-        if !shows {
-            return clients;
-        }
         for inbox in self.coordinator.inboxes() {
             let (answer, answered) = oneshot::channel();
             inbox.send(Message::Inspect(Box::new(move |executor| {
@@ -606,8 +627,7 @@ impl Task {
         target: GuestCommand,
         place: Place,
         words: Words,
-        arrived: Instant,
-        now_ms: u64,
+        time: Time,
         silent: bool,
     ) {
         let mut executor = self.executor.borrow_mut();
@@ -627,9 +647,9 @@ impl Task {
             range: place.partition,
             hash: place.hash,
             words,
-            now_ms,
+            now_ms: time.now_ms,
             id: self.coordinator.next_id(),
-            arrived,
+            arrived: time.arrived,
             reply_to: ReplyTo::Connection {
                 executor: index,
                 connection: self.connection.id,

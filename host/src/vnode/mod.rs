@@ -11,6 +11,7 @@
 
 pub mod request;
 pub mod service;
+mod touched;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use vnode_ring::PartitionId;
 
 use self::request::{Failure, Replies, Request};
 use self::service::{CommandStats, Ended, Service};
+use self::touched::Touched;
 use crate::resp::wire;
 use crate::store::Commit;
 use crate::wasm::{
@@ -53,6 +55,8 @@ pub struct Vnode {
     guest: Guest,
     frames: FrameWriter,
     batch: Vec<Request>,
+    /// Keys that the batch reads and writes, by hash.
+    touched: Touched,
     verdicts: Vec<Option<Failure>>,
     /// Times that the guest trapped, ran out of time or broke the contract.
     pub traps: u64,
@@ -81,6 +85,7 @@ impl Vnode {
             },
             frames: FrameWriter::default(),
             batch: Vec::new(),
+            touched: Touched::default(),
             verdicts: Vec::new(),
             traps: 0,
             restarts: 0,
@@ -237,15 +242,13 @@ impl Vnode {
     fn fill(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies, stats: &[CommandStats]) {
         self.frames.clear();
         self.batch.clear();
+        self.touched.clear();
         let mut bytes = 0;
         while let Some(request) = mailbox.front() {
             bytes += request.words.bytes();
             let full = self.batch.len() >= BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX;
-            if !self.batch.is_empty()
-                && (full
-                    || self.service.is_typed(request.command)
-                    || meets(&self.service, &self.batch, request))
-            {
+            let typed = self.service.is_typed(request.command);
+            if !self.batch.is_empty() && (full || typed) || !self.touched.add(&self.service, request) {
                 return;
             }
             let Some(request) = mailbox.pop_front() else {
@@ -282,6 +285,10 @@ impl Vnode {
         let words = request.words.len();
         self.frames.values(spec.key_positions(words).count());
         for (nth, position) in spec.key_positions(words).enumerate() {
+            if spec.blind {
+                self.frames.unsent();
+                continue;
+            }
             let key = request.words.get(position);
             let hash = match nth {
                 0 => request.hash,
@@ -531,30 +538,6 @@ fn effects_of(
         }
     }
     None
-}
-
-/// Whether `request` has a key in common with the batch and either side writes it.
-fn meets(service: &Service, batch: &[Request], request: &Request) -> bool {
-    let Some(spec) = service.command(request.command) else {
-        return true;
-    };
-    let keys = |spec: &crate::descriptor::CommandSpec, words: usize| spec.key_positions(words);
-    batch.iter().any(|earlier| {
-        let Some(before) = service.command(earlier.command) else {
-            return true;
-        };
-        let words = earlier.words.len();
-        // Hashes decide for the usual command with one key; only equal ones are looked at closely.
-        let single = keys(before, words).nth(1).is_none()
-            && keys(spec, request.words.len()).nth(1).is_none();
-        if (single && earlier.hash != request.hash) || !(before.writes() || spec.writes()) {
-            return false;
-        }
-        keys(before, words).any(|a| {
-            keys(spec, request.words.len())
-                .any(|b| earlier.words.get(a) == request.words.get(b))
-        })
-    })
 }
 
 /// The command as the typed door takes it.

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use vnode_ring::PartitionId;
 
 use super::service::Ended;
-use crate::resp::codec;
 use crate::store::{Commit, StoreError};
 use crate::wasm::{GuestError, Refusal};
 
@@ -19,15 +18,15 @@ use crate::wasm::{GuestError, Refusal};
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     buffer: Bytes,
-    ranges: SmallVec<[Range<usize>; 4]>,
+    ranges: SmallVec<[Range<u32>; 3]>,
 }
 
 impl Words {
     /// Words that lie at `ranges` of `buffer`; a range outside it is an empty word.
-    pub fn new(buffer: Bytes, ranges: impl IntoIterator<Item = Range<usize>>) -> Words {
+    pub fn new(buffer: Bytes, ranges: &[Range<usize>]) -> Words {
         Words {
             buffer,
-            ranges: ranges.into_iter().collect(),
+            ranges: ranges.iter().map(short).collect(),
         }
     }
 
@@ -38,7 +37,7 @@ impl Words {
         for word in words {
             let start = buffer.len();
             buffer.extend_from_slice(word);
-            ranges.push(start..buffer.len());
+            ranges.push(short(&(start..buffer.len())));
         }
         Words {
             buffer: buffer.into(),
@@ -78,14 +77,17 @@ impl Words {
         self.iter().map(<[u8]>::len).sum()
     }
 
-    /// The words as the request parser shows them.
-    pub fn view(&self) -> codec::Words<'_> {
-        codec::Words::new(&self.ranges, &self.buffer)
+    fn slice(&self, range: &Range<u32>) -> &[u8] {
+        self.buffer
+            .get(range.start as usize..range.end as usize)
+            .unwrap_or_default()
     }
+}
 
-    fn slice(&self, range: &Range<usize>) -> &[u8] {
-        self.buffer.get(range.clone()).unwrap_or_default()
-    }
+/// Half the size: requests are moved often, and their buffers stay far below 4 GiB.
+fn short(range: &Range<usize>) -> Range<u32> {
+    let bound = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    bound(range.start)..bound(range.end)
 }
 
 /// A command for one vnode.

@@ -125,6 +125,7 @@ impl From<exported::CommandSpec> for CommandSpec {
                 step: k.step,
                 prefix: k.prefix,
             }),
+            blind: c.blind,
             aggregate: match c.aggregate {
                 exported::Aggregate::Single => Aggregate::Single,
                 exported::Aggregate::Sum => Aggregate::Sum,

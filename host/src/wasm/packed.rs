@@ -79,6 +79,11 @@ impl FrameWriter {
         Ok(())
     }
 
+    /// Says that a value is not sent.
+    pub fn unsent(&mut self) {
+        self.bytes.push(2);
+    }
+
     // The limits on arguments and batches keep every count and length far below these types.
     fn count(&mut self, count: usize) {
         let count = u16::try_from(count).unwrap_or(u16::MAX);

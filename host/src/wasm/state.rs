@@ -275,18 +275,21 @@ impl VnodeState {
     /// Stores or, without a value, deletes `key`, replacing what this vnode sees. Says whether it had a value.
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, Refusal> {
         let hash = self.check_write(key, value)?;
-        let (dot, hlc) = self.next_version()?;
+        let dot = next_dot(self.store.as_mut())?;
         let old = match self.writes.get(&position(hash, key)) {
             Some(write) => Some(write.object.as_slice()),
             None => self.store.get(RowKey { hash, key })?,
         };
-        let was_live = is_live(old)?;
         if value.is_none() && old.is_none() {
             // Nothing was ever here, so there is nothing to bury.
             return Ok(false);
         }
+        let old = old.map(ObjectRef::parse).transpose()?;
+        let was_live = old.as_ref().is_some_and(ObjectRef::is_live);
+        let seen = old.as_ref().map(ObjectRef::hlc);
+        let hlc = tick(&mut self.clock, seen, self.scope.now_ms);
         let mut object = Vec::new();
-        encode_successor(old, dot, hlc, value, &mut object)?;
+        encode_successor(old.as_ref(), dot, hlc, value, &mut object);
         self.write(hash, key, object, was_live, value.is_some());
         Ok(was_live)
     }
@@ -309,9 +312,11 @@ impl VnodeState {
         seen: &Context,
     ) -> Result<Context, Refusal> {
         let hash = self.check_write(key, Some(value))?;
-        let (dot, hlc) = self.next_version()?;
+        let dot = next_dot(self.store.as_mut())?;
         let mut object = self.get_object(key)?;
         let was_live = !object.is_deleted();
+        let latest = object.versions().iter().map(|version| version.hlc).max();
+        let hlc = tick(&mut self.clock, latest, self.scope.now_ms);
         object.put(seen, dot, hlc, Some(value.to_vec()))?;
         if self.guest.descriptor().merge == MergePolicy::LastWrite {
             object.keep_latest();
@@ -375,16 +380,18 @@ impl VnodeState {
 
     /// Adds one effect of the packed door to the batch: the same as `put`, without a transaction of its own.
     pub fn stage(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
-        let (dot, hlc) = self.next_version()?;
+        let dot = next_dot(self.store.as_mut())?;
         let old = self.store.get(RowKey { hash, key })?;
         if value.is_none() && old.is_none() {
             return Ok(());
         }
-        let was_live = is_live(old)?;
+        let old = old.map(ObjectRef::parse).transpose()?;
+        let seen = old.as_ref().map(ObjectRef::hlc);
+        let hlc = tick(&mut self.clock, seen, self.scope.now_ms);
         self.scratch.clear();
-        encode_successor(old, dot, hlc, value, &mut self.scratch)?;
+        encode_successor(old.as_ref(), dot, hlc, value, &mut self.scratch);
         let live = Liveness {
-            before: was_live,
+            before: old.as_ref().is_some_and(ObjectRef::is_live),
             after: value.is_some(),
         };
         self.batch.put(RowKey { hash, key }, &self.scratch, live)?;
@@ -441,16 +448,6 @@ impl VnodeState {
         Ok(hash)
     }
 
-    fn next_version(&mut self) -> Result<(Dot, Hlc), StoreError> {
-        self.clock = Hlc::next(self.clock, self.scope.now_ms);
-        let dot = self.store.next_dot()?;
-        let dot = Dot {
-            actor: Actor(dot.actor),
-            seq: dot.seq,
-        };
-        Ok((dot, self.clock))
-    }
-
     fn write(&mut self, hash: u64, key: &[u8], object: Vec<u8>, was_live: bool, is_live: bool) {
         match self.writes.entry(position(hash, key)) {
             Entry::Occupied(mut earlier) => {
@@ -467,6 +464,22 @@ impl VnodeState {
             }
         }
     }
+}
+
+/// A new name for a write.
+fn next_dot(store: &mut dyn Store) -> Result<Dot, StoreError> {
+    let dot = store.next_dot()?;
+    Ok(Dot {
+        actor: Actor(dot.actor),
+        seq: dot.seq,
+    })
+}
+
+/// The stamp of a write that has seen `seen`: later than it and than every write of this vnode.
+fn tick(clock: &mut Hlc, seen: Option<Hlc>, now_ms: u64) -> Hlc {
+    let last = seen.map_or(*clock, |seen| seen.max(*clock));
+    *clock = Hlc::next(last, now_ms);
+    *clock
 }
 
 pub(super) fn is_live(object: Option<&[u8]>) -> Result<bool, Refusal> {

@@ -75,6 +75,12 @@ impl<'a> ObjectRef<'a> {
             .and_then(|version| version.value)
     }
 
+    /// The stamp of the latest version, tombstones included; zero without versions. The next write's stamp must exceed it.
+    #[must_use]
+    pub fn hlc(&self) -> Hlc {
+        self.versions.map(|version| version.hlc).max().unwrap_or_default()
+    }
+
     /// Whether no live value is left, as [`Object::is_deleted`].
     #[must_use]
     pub fn is_deleted(&self) -> bool {
@@ -151,22 +157,16 @@ impl<'a> ObjectRef<'a> {
 
 /// Appends the object after a write that has seen all of `old` and superseded it: its context plus `dot`, one version.
 ///
-/// Equal to decoding `old`, putting with its full context and encoding, without building an [`Object`]. `old` is `None` for a
-/// key without an object; `value` is `None` for a deletion. `dot` must be fresh, as for [`Object::put`].
-///
-/// # Errors
-/// As [`Object::decode`] of `old`; `out` is unchanged then.
+/// Equal to putting on `old` with its full context and encoding, without building an [`Object`]. `old` is `None` for a key
+/// without an object; `value` is `None` for a deletion. `dot` must be fresh, as for [`Object::put`].
 pub fn encode_successor(
-    old: Option<&[u8]>,
+    old: Option<&ObjectRef<'_>>,
     dot: Dot,
     hlc: Hlc,
     value: Option<&[u8]>,
     out: &mut Vec<u8>,
-) -> Result<(), ObjectError> {
-    let context = match old {
-        Some(bytes) => ObjectRef::parse(bytes)?.context,
-        None => Entries::EMPTY,
-    };
+) {
+    let context = old.map_or(Entries::EMPTY, |object| object.context);
     let mut entries = context;
     let known = entries.any(|entry| entry.actor == dot.actor);
     out.reserve(context.bytes.len() + value.map_or(0, <[u8]>::len) + FRAME_BYTES);
@@ -189,7 +189,6 @@ pub fn encode_successor(
     }
     codec::put_count(out, 1);
     codec::put_version(out, dot, hlc, value);
-    Ok(())
 }
 
 /// Room for all a one-version object needs besides its old context and its value: nine integers and tags of at most 9 bytes.

@@ -27,7 +27,8 @@ fn spec(
             step,
             prefix: String::new(),
         }),
-        aggregate: Aggregate::Single,
+        blind: false,
+            aggregate: Aggregate::Single,
         quorum: Quorum::default(),
     }
 }

@@ -12,13 +12,13 @@ const INVALID = 'value is not an integer or out of range';
 const ONE_KEY = { first: 1, last: 1, step: 1, prefix: '' };
 const ALL_KEYS = { first: 1, last: -1, step: 1, prefix: '' };
 
-const spec = (name, arity, kind, syntax, summary, keys, aggregate = 'single') => ({
-  name, summary, syntax, arity, kind, keys, aggregate, n: undefined, r: undefined, w: undefined,
+const spec = (name, arity, kind, syntax, summary, keys, aggregate = 'single', blind = false) => ({
+  name, summary, syntax, arity, kind, keys, blind, aggregate, n: undefined, r: undefined, w: undefined,
 });
 
 const COMMANDS = [
   spec('GET', 2, 'read', 'key', 'Get a value', ONE_KEY),
-  spec('SET', -3, 'write', 'key value', 'Set a value', ONE_KEY),
+  spec('SET', -3, 'write', 'key value', 'Set a value', ONE_KEY, 'single', true),
   spec('DEL', -2, 'write', 'key [key ...]', 'Delete keys', ALL_KEYS, 'sum'),
   spec('BOOM', 2, 'write', 'key', 'Write a key, then fail', ONE_KEY),
   spec('KEYS', 1, 'coverage', '', 'List all keys', undefined, 'concat'),

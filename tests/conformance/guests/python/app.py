@@ -34,8 +34,8 @@ SCAN_COUNT = 10
 SCAN_COUNT_MAX = 1000
 
 
-def spec(name, arity, kind, syntax, summary, keys=None, aggregate=Aggregate.SINGLE):
-    return CommandSpec(name, summary, syntax, arity, kind, keys, aggregate, None, None, None)
+def spec(name, arity, kind, syntax, summary, keys=None, aggregate=Aggregate.SINGLE, blind=False):
+    return CommandSpec(name, summary, syntax, arity, kind, keys, blind, aggregate, None, None, None)
 
 
 ONE_KEY = KeyRange(1, 1, 1, "")
@@ -43,7 +43,7 @@ ALL_KEYS = KeyRange(1, -1, 1, "")
 
 COMMANDS = [
     spec("GET", 2, CommandKind.READ, "key", "Get a value", ONE_KEY),
-    spec("SET", -3, CommandKind.WRITE, "key value", "Set a value", ONE_KEY),
+    spec("SET", -3, CommandKind.WRITE, "key value", "Set a value", ONE_KEY, blind=True),
     spec("DEL", -2, CommandKind.WRITE, "key [key ...]", "Delete keys", ALL_KEYS, Aggregate.SUM),
     spec("BOOM", 2, CommandKind.WRITE, "key", "Write a key, then fail", ONE_KEY),
     spec("KEYS", 1, CommandKind.COVERAGE, "", "List all keys", None, Aggregate.CONCAT),

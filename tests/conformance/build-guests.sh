@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Builds the guests that only tests use: build-guests.sh [rust|python|javascript]...   (all of them without a word)
+#
+# They go to target/guests/{hostile,liar,python-kv,js-kv}.wasm. A guest is built again only when its sources, the contract
+# or the version of its compiler change. What a language needs is installed under target/. Exit code 75: a registry
+# cannot be reached.
+set -euo pipefail
+
+COMPONENTIZE_PY=0.25.1
+COMPONENTIZE_JS=0.23.0
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=$root/target/guests
+mkdir -p "$out"
+cd "$root"
+
+# Runs an installer; its words are only shown when it fails.
+install() {
+  local log
+  log=$(mktemp)
+  if "$@" >"$log" 2>&1; then rm "$log"; return; fi
+  cat "$log" >&2
+  local unreachable='Failed to establish|NewConnectionError|NameResolution|ConnectTimeout|ProxyError|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ECONNRESET|network is unreachable'
+  if grep -qiE "$unreachable" "$log"; then exit 75; fi
+  exit 1
+}
+
+# fresh NAME VERSION FILE...: whether NAME.wasm was made of just these.
+fresh() {
+  local name=$1 version=$2
+  shift 2
+  sum=$( (echo "$version"; find "$@" -type f -not -path '*/target/*' -print0 | sort -z | xargs -0 sha256sum) | sha256sum)
+  [ -f "$out/$name.wasm" ] && [ "$(cat "$out/.$name.sum" 2>/dev/null)" = "$sum" ]
+}
+
+# keep NAME FILE: puts a component in its place, whole or not at all.
+keep() {
+  cp "$2" "$out/.$1.tmp" && mv "$out/.$1.tmp" "$out/$1.wasm" && echo "$sum" >"$out/.$1.sum"
+  echo "== built target/guests/$1.wasm"
+}
+
+rust() {
+  # Cargo knows best what is fresh.
+  CARGO_TARGET_DIR=$root/target/test-guests cargo build --quiet --locked --release --target wasm32-wasip2 \
+    --manifest-path tests/guests/Cargo.toml
+  for name in hostile liar; do
+    local made=target/test-guests/wasm32-wasip2/release/$name.wasm
+    cmp -s "$made" "$out/$name.wasm" || { sum=cargo; keep "$name" "$made"; }
+  done
+}
+
+python() {
+  local venv=target/python-venv sources=tests/conformance/guests/python
+  if fresh python-kv "$COMPONENTIZE_PY" wit "$sources"; then return; fi
+  echo "== python-kv with componentize-py $COMPONENTIZE_PY"
+  [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+  install "$venv/bin/pip" install --disable-pip-version-check "componentize-py==$COMPONENTIZE_PY"
+  "$venv/bin/componentize-py" --quiet -d wit -w guest componentize --stub-wasi -p "$sources" app \
+    -o "$out/.python-kv.made"
+  keep python-kv "$out/.python-kv.made" && rm "$out/.python-kv.made"
+}
+
+javascript() {
+  local packages=target/js sources=tests/conformance/guests/javascript
+  if fresh js-kv "$COMPONENTIZE_JS" wit "$sources"; then return; fi
+  echo "== js-kv with componentize-js $COMPONENTIZE_JS"
+  mkdir -p "$packages"
+  [ -f "$packages/package.json" ] || echo '{"private": true}' >"$packages/package.json"
+  install npm install --prefix "$packages" --no-audit --no-fund --save-exact \
+    "@bytecodealliance/componentize-js@$COMPONENTIZE_JS"
+  cp "$sources/build.mjs" "$packages/build.mjs"
+  node "$packages/build.mjs" "$root/$sources/app.js" "$root/wit" "$out/.js-kv.made"
+  keep js-kv "$out/.js-kv.made" && rm "$out/.js-kv.made"
+}
+
+[ $# -gt 0 ] || set -- rust python javascript
+for language in "$@"; do
+  (
+    # One at a time: several tests may ask for the same guest.
+    flock 9
+    "$language"
+  ) 9>"$out/.$language.lock"
+done

@@ -1,0 +1,320 @@
+//! A node as a process: started, asked, ended.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Output, Stdio};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+
+use crate::resp::{Client, Protocol};
+use crate::{PATIENCE, command, eventually, run, signal, template};
+
+/// How to start a node.
+pub struct Starter {
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    data: Option<PathBuf>,
+    fresh: bool,
+    ports: bool,
+}
+
+impl Starter {
+    /// With these flags, on free ports.
+    pub fn new(args: &[&str]) -> Starter {
+        Starter {
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: BTreeMap::new(),
+            data: None,
+            fresh: false,
+            ports: true,
+        }
+    }
+
+    /// With the three guests on disk, and these flags.
+    pub fn three(args: &[&str]) -> Starter {
+        let guests = ["--vnode", "kv", "--vnode", "ping", "--vnode", "counter"];
+        Starter::new(&[&guests[..], args].concat())
+    }
+
+    /// In this data directory; without it, in one that goes away with the node.
+    pub fn data(mut self, path: &Path) -> Starter {
+        self.data = Some(path.to_owned());
+        self
+    }
+
+    /// In a data directory that is not there yet, as at the very first start.
+    pub fn fresh(mut self) -> Starter {
+        self.fresh = true;
+        self
+    }
+
+    /// With this variable in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Starter {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Without `--port 0`, because the test chooses the ports.
+    pub fn own_ports(mut self) -> Starter {
+        self.ports = false;
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Node {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = self.data.unwrap_or_else(|| {
+            let data = folder.path().join("data");
+            // What a ring is made of stands in the directory and would contradict the flags.
+            let own = |arg: &String| arg == "--ring-size" || arg == "--hash";
+            if !self.fresh && !self.args.iter().any(own) {
+                template::seed(&data);
+            }
+            data
+        });
+        let mut command = command();
+        if self.ports {
+            command.args(["--port", "0"]);
+        }
+        let mut child = command
+            .args(["--name", "a@test", "--data"])
+            .arg(&data)
+            .args(&self.args)
+            .envs(&self.env)
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the program starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut banner = String::new();
+        while !banner.lines().any(|line| line.starts_with("ready")) {
+            let read = stdout.read_line(&mut banner).expect("the banner is text");
+            if read == 0 {
+                let status = child.wait().expect("the program ends");
+                panic!("the node ended before it was ready: {status}\n{banner}");
+            }
+        }
+        // A pipe that nobody reads would stop the node once it is full.
+        let rest = std::thread::spawn(move || {
+            let mut rest = String::new();
+            drop(stdout.read_to_string(&mut rest));
+            rest
+        });
+        let address = |label: &str| -> SocketAddr {
+            let line = banner.lines().find_map(|line| line.strip_prefix(label));
+            let word = line.and_then(|line| line.split_whitespace().next());
+            let word = word.unwrap_or_else(|| panic!("no {label} in the banner\n{banner}"));
+            word.trim_start_matches("http://").parse().expect("an address")
+        };
+        Node {
+            resp: address("resp"),
+            http: address("http"),
+            data,
+            child,
+            banner,
+            rest: Some(rest),
+            _folder: folder,
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    /// Where Redis clients connect.
+    pub resp: SocketAddr,
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// What it printed until it was ready.
+    pub banner: String,
+    child: Child,
+    rest: Option<JoinHandle<String>>,
+    _folder: tempfile::TempDir,
+}
+
+/// How a node ended.
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it printed after the banner.
+    pub printed: String,
+}
+
+impl Node {
+    /// A node in memory with the three guests.
+    pub fn in_memory() -> Node {
+        Starter::three(&["--storage", "memory"]).start()
+    }
+
+    /// A Redis client of the `redis` crate.
+    pub fn redis(&self) -> redis::Connection {
+        let client = redis::Client::open(format!("redis://{}", self.resp)).expect("an address");
+        let connection = client.get_connection().expect("the node takes clients");
+        connection
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        connection
+    }
+
+    /// A client that shows replies as they are.
+    pub fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    /// The same in the wanted protocol.
+    pub fn client_in(&self, protocol: Protocol) -> Client {
+        let mut client = self.client();
+        client.switch(protocol);
+        client
+    }
+
+    /// A bare connection.
+    pub fn socket(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.resp).expect("the node takes clients");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_nodelay(true).expect("delay can be switched off");
+        stream
+    }
+
+    /// Sends these bytes on a connection of their own and reads until the node closes it or `enough` says so.
+    pub fn talk(&self, bytes: &[u8], enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let mut socket = self.socket();
+        // The node may close before it has read everything; what it said still counts.
+        drop(socket.write_all(bytes));
+        let mut heard = Vec::new();
+        let mut chunk = [0; 4096];
+        while !enough(&heard) {
+            match socket.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => heard.extend_from_slice(chunk.get(..count).expect("read inside")),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("no answer: {error}"),
+            }
+        }
+        heard
+    }
+
+    /// GET by HTTP: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.request("GET", path, None);
+        (answer.status, answer.body)
+    }
+
+    /// GET of JSON.
+    pub fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// POST of JSON: status and body.
+    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let answer = self.request("POST", path, Some(body));
+        (answer.status, answer.body)
+    }
+
+    /// Any request; a body is said to be JSON.
+    pub fn request(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .proxy(None)
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .into();
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.http));
+        let sent = match body {
+            None => agent.run(request.body(()).expect("a request")),
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                agent.run(request.body(body.to_owned()).expect("a request"))
+            }
+        };
+        let mut response = sent.expect("the node answers HTTP");
+        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        Answer {
+            kind: kind.unwrap_or_default().to_owned(),
+            status: response.status().as_u16(),
+            body: response.body_mut().read_to_string().expect("text"),
+        }
+    }
+
+    /// The value of a metric with exactly these labels, written as in the text.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        line.parse().ok()
+    }
+
+    /// The command line against this node.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        let endpoint = format!("http://{}", self.http);
+        let mut all = vec!["--endpoint", &endpoint];
+        all.extend_from_slice(args);
+        run(&all)
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the node was running");
+        self.child.wait().expect("the node ends");
+    }
+
+    /// Asks it to end, and goes on.
+    pub fn ask_to_end(&self) {
+        signal("TERM", &self.pid().to_string());
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Waits until it ended.
+    pub fn ended(mut self) -> Ended {
+        let status = eventually("the node to end", || self.child.try_wait().expect("a child"));
+        let printed = self.rest.take().map(|rest| rest.join().expect("a reader"));
+        Ended {
+            status,
+            printed: printed.unwrap_or_default(),
+        }
+    }
+
+    /// Asks it to end, and waits until it did.
+    pub fn terminate(self) -> Ended {
+        self.ask_to_end();
+        self.ended()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// An answer by HTTP.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its media type.
+    pub kind: String,
+    /// Its body.
+    pub body: String,
+}
