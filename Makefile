@@ -1,34 +1,74 @@
-# `make run` and `make test` are all that a fresh machine needs: rustup, make and a C compiler.
+# `make run` and `make test` are all that a fresh machine needs: rustup (or cargo with clippy and rustfmt), make and a
+# C compiler. Each target says what it does, and is quick when there is nothing to do.
 
-CARGO   ?= cargo
-GUESTS  := kv ping counter
-WASM    := wasm32-wasip2
-OUT     := target/guests
-RUN     ?= --vnode kv --vnode ping --vnode counter
+CARGO  ?= cargo
+GUESTS := kv ping counter
+WASM   := wasm32-wasip2
+PURE   := wasm32-unknown-unknown
+OUT    := target/guests
+RUN    ?= --vnode kv --vnode ping --vnode counter
 
-.PHONY: run build guests host test check fmt clean bench
+.PHONY: run build guests host test lint check-pure unit conformance-guests integration docs bench clean
 
 run: build
 	@echo "== starting a node with kv, ping and counter (Ctrl-C ends it)"
-	target/release/host $(RUN)
+	@target/release/host $(RUN)
 
 build: guests host
-	@echo "== built target/release/host and $(OUT)/{$(shell echo $(GUESTS) | tr ' ' ',')}.wasm"
+	@echo "== built target/release/host and $(OUT)/*.wasm"
 
-guests: target/.wasm-target
-	@echo "== guests"
-	$(CARGO) build --locked --profile guest --target $(WASM) $(addprefix -p ,$(GUESTS))
+guests: target/.wasm-targets
+	@echo "== guests: $(GUESTS)"
+	@$(CARGO) build --locked --profile guest --target $(WASM) $(addprefix -p ,$(GUESTS))
 	@mkdir -p $(OUT)
 	@for guest in $(GUESTS); do \
 	  cmp -s target/$(WASM)/guest/$$guest.wasm $(OUT)/$$guest.wasm || cp target/$(WASM)/guest/$$guest.wasm $(OUT)/$$guest.wasm; \
 	done
 
 host: guests
-	@echo "== host (a first build takes some minutes: it compiles a WebAssembly compiler)"
-	$(CARGO) build --locked --release -p host
+	@echo "== host (the first build takes some minutes: it compiles a WebAssembly compiler)"
+	@$(CARGO) build --locked --release -p host
 
-# The target is installed once; the stamp spares asking rustup each time.
-target/.wasm-target:
-	@echo "== Rust target $(WASM)"
-	rustup target add $(WASM)
+# Everything that has to hold before a change lands.
+test: lint check-pure unit build integration docs
+	@echo "== all good"
+
+lint: guests
+	@echo "== format and lints"
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --locked --profile guest --target $(WASM) $(addprefix -p ,$(GUESTS)) -- -D warnings
+
+# The pure core compiles for a target that has no operating system: it cannot do I/O.
+check-pure: target/.wasm-targets
+	@echo "== the pure core, without an operating system"
+	@$(CARGO) check --locked -p vnode-ring --target $(PURE)
+
+unit:
+	@echo "== tests of the pure core, the SDK and the guests"
+	@$(CARGO) test --locked -p vnode-ring -p guest-sdk $(addprefix -p ,$(GUESTS))
+
+conformance-guests: guests
+	@echo "== guests in Python and JavaScript"
+	@tests/conformance/build-guests.sh
+
+integration: build conformance-guests
+	@echo "== tests of the host, alone and as a whole"
+	@$(CARGO) test --locked --release -p host -p tests
+
+docs:
+	@echo "== documentation"
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --release --no-deps --workspace --document-private-items
+
+bench: build
+	@$(CARGO) bench --locked -p host
+	@host/benches/redis.sh
+
+# The targets are installed once; the stamp spares asking rustup each time.
+target/.wasm-targets:
+	@echo "== Rust targets $(WASM) and $(PURE)"
+	@rustup target add $(WASM) $(PURE)
 	@mkdir -p target && touch $@
+
+clean:
+	$(CARGO) clean
