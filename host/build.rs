@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 fn main() {
-    let root = std::env::var("CARGO_MANIFEST_DIR").map_or_else(|_| PathBuf::from("."), PathBuf::from);
+    let root =
+        std::env::var("CARGO_MANIFEST_DIR").map_or_else(|_| PathBuf::from("."), PathBuf::from);
     let guests = root.join("../target/guests");
     for name in ["kv", "ping", "counter"] {
         let path = guests.join(name).with_extension("wasm");

@@ -1,4 +1,5 @@
-# Shared by the scripts beside it: starting and ending nodes, medians. Sourced, not run.
+# shellcheck shell=bash disable=SC2034,SC2154
+# Shared by the scripts beside it: starting and ending nodes, medians. Sourced, not run; $host is the node's binary.
 
 # Ends only what was started here: process ids in $started, files in $work.
 started=
@@ -31,7 +32,7 @@ need_host() {
 }
 
 # start_node NAME FLAGS...: starts a node on free ports and waits until it is ready.
-# Sets node_pid, node_port, node_http and node_ms (from the start of the process to the first byte of readiness).
+# Sets node_pid, node_port, node_http and node_ms (from the start of the process to its banner).
 # The data directory is $work/NAME, so that a second start finds what the first one left.
 start_node() {
     local name=$1 log=$work/$1.log begun

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One node against redis-server, in turn, under redis-benchmark: SET and GET at pipelines of 1, 16 and 64.
 # Prints medians and the median of each round's ratio beside the targets. See README.md.
+# shellcheck disable=SC1091,SC2034,SC2154
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
@@ -27,7 +28,7 @@ while getopts n:s:b:m:h option; do
 done
 shift $((OPTIND - 1))
 . host/benches/lib.sh
-need redis-benchmark redis-cli awk
+need redis-benchmark redis-cli awk curl
 need_host
 results=$work/results
 
@@ -116,7 +117,7 @@ table() {
             ratio=$(awk -v m="$mode" -v t="$test" -v p="$pipeline" '
                 $1 == m && $4 == t && $5 == p { if ($3 == "host") a[$2] = $6; else b[$2] = $6 }
                 END { for (r in a) if (b[r] > 0) print a[r] / b[r] }' "$results" | median)
-            awk -v label="$(echo "$test" | tr a-z A-Z) P$pipeline" -v a="$ours" -v b="$theirs" -v r="$ratio" \
+            awk -v label="$(echo "$test" | tr '[:lower:]' '[:upper:]') P$pipeline" -v a="$ours" -v b="$theirs" -v r="$ratio" \
                 -v goal="$(targets "$mode" "$pipeline")" \
                 -v pa="$(pick "$mode" host "$test" "$pipeline" 7 | median)" \
                 -v pb="$(pick "$mode" redis "$test" "$pipeline" 7 | median)" '

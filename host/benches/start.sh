@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a node costs before and beside its commands: start from the cache, idle memory, memory per key, KEYS over all
 # vnodes. Prints each beside its target. See README.md.
+# shellcheck disable=SC1091,SC2034,SC2154
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 
@@ -24,7 +25,7 @@ while getopts n:k:b:h option; do
     esac
 done
 . host/benches/lib.sh
-need redis-benchmark redis-cli awk
+need redis-benchmark redis-cli awk curl
 need_host
 
 # memory FIELD: kilobytes of the node, such as VmRSS or RssAnon.
@@ -82,5 +83,5 @@ before=$(memory VmRSS)
 load "$keys"
 sleep 1
 row "memory per key of 16 B + 100 B, $keys keys" "$(awk -v a="$before" -v b="$(memory VmRSS)" -v n="$keys" 'BEGIN { print (b - a) * 1024 / n }')" B 300 180
-row "  of it bytes of keys and objects" "$(curl -s "$node_http/v1/vnodes" | tr ',{' '\n\n' | awk -F: -v n="$keys" '$1 == "\"bytes\"" { sum += $2 } END { print sum / n }')" B "" ""
+row "  of it bytes of keys and objects" "$(curl -s "$node_http/v1/vnodes" | tr ',{' '\n' | awk -F: -v n="$keys" '$1 == "\"bytes\"" { sum += $2 } END { print sum / n }')" B "" ""
 stop "$node_pid"

@@ -94,7 +94,9 @@ impl Coordinator {
             services,
             catalog,
             ring,
-            inboxes: std::iter::repeat_with(Arc::default).take(executors).collect(),
+            inboxes: std::iter::repeat_with(Arc::default)
+                .take(executors)
+                .collect(),
             limits,
             acknowledge,
             next_id: AtomicU64::new(first_id),
@@ -172,13 +174,14 @@ impl Coordinator {
 
     /// Where the command goes. The words already agree with the arity.
     pub fn route(&self, target: GuestCommand, words: &Words) -> Result<Route, Failure> {
-        let (Some(service), Some(spec)) = (
-            self.services.get(target.service),
-            self.spec(target),
-        ) else {
+        let (Some(service), Some(spec)) = (self.services.get(target.service), self.spec(target))
+        else {
             return Err(Failure::Usage("no such command".into()));
         };
-        if matches!(spec.kind, CommandKind::Coverage | CommandKind::CoverageWrite) {
+        if matches!(
+            spec.kind,
+            CommandKind::Coverage | CommandKind::CoverageWrite
+        ) {
             return Ok(Route::Coverage);
         }
         let mut positions = spec.key_positions(words.len());
@@ -225,7 +228,9 @@ impl Coordinator {
             Some(_) if self.is_draining() => Err(Failure::Draining),
             Some(spec) => match self.route(target, &words) {
                 Err(failure) => Err(failure),
-                Ok(Route::One { partition, hash }) => self.ask(target, partition, hash, words).await,
+                Ok(Route::One { partition, hash }) => {
+                    self.ask(target, partition, hash, words).await
+                }
                 Ok(Route::EachKey) => self.each_key(target, spec, &words).await,
                 Ok(Route::Coverage) => self.cover(target, spec, &words).await,
             },
@@ -318,7 +323,10 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
         }
     })
     .await;
-    running.into_iter().filter_map(|(_, output)| output).collect()
+    running
+        .into_iter()
+        .filter_map(|(_, output)| output)
+        .collect()
 }
 
 /// Several replies on their way to being one.
@@ -351,7 +359,9 @@ impl<'a> Joined<'a> {
     /// Adds each member of an array.
     fn add_each(&mut self, array: &[u8]) -> Result<(), Failure> {
         match parse(array)? {
-            Value::Array(values) => values.into_iter().try_for_each(|value| self.add_value(value)),
+            Value::Array(values) => values
+                .into_iter()
+                .try_for_each(|value| self.add_value(value)),
             other => self.add_value(other),
         }
     }
@@ -435,7 +445,9 @@ fn parse(reply: &[u8]) -> Result<Value, Failure> {
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }
 
 fn locate(service: &Service, spec: &CommandSpec, key: &[u8]) -> Route {

@@ -9,8 +9,9 @@ mod views;
 
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -36,7 +37,10 @@ pub async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
 /// Every route.
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/", get(|| async { Html(include_str!("../ui/index.html")) }))
+        .route(
+            "/",
+            get(|| async { Html(include_str!("../ui/index.html")) }),
+        )
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -57,15 +61,22 @@ pub fn router(shared: Arc<Shared>) -> Router {
             Problem::new(StatusCode::NOT_FOUND, "there is no such route")
                 .hint("GET /v1/openapi.json lists the routes")
         })
+        .method_not_allowed_fallback(|method: Method| async move {
+            let detail = format!("this route does not take {method}");
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+                .hint("GET /v1/openapi.json lists the routes and their methods")
+        })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }
 
 async fn metrics(State(node): Node) -> Result<Response, Problem> {
-    let text = node
-        .metrics
-        .text()
-        .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written"))?;
+    let text = node.metrics.text().map_err(|_| {
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "metrics cannot be written",
+        )
+    })?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -123,8 +134,12 @@ struct PreflistQuery {
 
 async fn preflist(
     State(node): Node,
-    Query(query): Query<PreflistQuery>,
+    query: Result<Query<PreflistQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
+    let Query(query) = query.map_err(|rejection| {
+        Problem::new(rejection.status(), rejection.body_text())
+            .hint("ask with ?key=KEY, and if need be &service=NAME and &n=REPLICAS")
+    })?;
     let service = match &query.service {
         Some(name) => node.coordinator.service(name),
         None => node.coordinator.services().first(),
@@ -151,11 +166,10 @@ async fn vnodes(
     Query(query): Query<VnodesQuery>,
 ) -> Result<Json<Value>, Problem> {
     if let Some(name) = query.node.filter(|name| name != node.name.as_str()) {
-        return Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            format!("there is no node {name:?}"),
-        )
-        .hint("GET /v1/cluster lists the members"));
+        return Err(
+            Problem::new(StatusCode::NOT_FOUND, format!("there is no node {name:?}"))
+                .hint("GET /v1/cluster lists the members"),
+        );
     }
     Ok(Json(views::vnodes(&node).await))
 }

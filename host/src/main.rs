@@ -46,11 +46,14 @@ fn run(invocation: &Invocation) -> anyhow::Result<Exit> {
 /// Only here, and only for a node: tests run many nodes in one process and choose their own subscriber.
 fn start_logging(config: &Config, invocation: &Invocation) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log).context("log: not a filter of log lines")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter);
+    // Standard output carries the banner; lines of the log go beside it.
+    let lines = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter);
     let json = match config.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stdout().is_terminal(),
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     let started = if json {
         lines.json().flatten_event(true).try_init()

@@ -197,12 +197,14 @@ impl NodeCollector {
             let buckets: Vec<(f64, u64)> = bounds.zip(totals.durations).collect();
             let count = totals.durations.iter().sum();
             let labels = [("service", service), ("command", command)];
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                totals.duration_us as f64 / 1e6,
-                count,
-                &buckets,
-                None,
-            )
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(
+                    totals.duration_us as f64 / 1e6,
+                    count,
+                    &buckets,
+                    None,
+                )
         })
     }
 

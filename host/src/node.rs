@@ -20,8 +20,8 @@ use crate::config::{Config, Origin, Replication, StorageKind, SyncMode};
 use crate::coordinator::{Coordinator, Limits, now_ms};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::descriptor::Quorum;
-use crate::executor::slow::Pool;
 use crate::executor::about::About;
+use crate::executor::slow::Pool;
 use crate::executor::{Executor, Message};
 use crate::metrics::{Counters, Metrics, counters};
 use crate::store::{DiskSettings, Durability, Engine, StoreError};
@@ -38,7 +38,9 @@ pub enum NodeError {
     #[error(transparent)]
     Guest(#[from] GuestError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} for {purpose}\n  next: stop what listens there, or choose another port with --port or --{purpose}")]
+    #[error(
+        "cannot listen on {address} for {purpose}\n  next: stop what listens there, or choose another port with --port or --{purpose}"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -51,7 +53,9 @@ pub enum NodeError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The data directory belongs to another ring.
-    #[error("{setting} is {found} in the data directory {path}, and {wanted} is asked for\n  next: leave the setting out, or start a new cluster in another directory")]
+    #[error(
+        "{setting} is {found} in the data directory {path}, and {wanted} is asked for\n  next: leave the setting out, or start a new cluster in another directory"
+    )]
     OtherRing {
         /// The setting.
         setting: &'static str,

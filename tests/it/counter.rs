@@ -48,10 +48,16 @@ fn clients_that_count_at_the_same_time_lose_nothing() {
             replies.iter().map(Reply::int).collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(count)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
     });
     // Each increment saw a sum of its own: none overwrote another.
-    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), (1..=1000).collect());
+    assert_eq!(
+        seen.into_iter().collect::<BTreeSet<_>>(),
+        (1..=1000).collect()
+    );
     assert_eq!(node.client().run("COUNT shared"), 1000.into());
 }
 
@@ -60,13 +66,19 @@ fn a_sum_out_of_range_is_refused_and_changes_nothing() {
     let node = Node::in_memory();
     let mut client = node.client();
     let overflow = Reply::Error("ERR increment or decrement would overflow".into());
-    assert_eq!(client.run(&format!("INCRBY up {}", i64::MAX)), i64::MAX.into());
+    assert_eq!(
+        client.run(&format!("INCRBY up {}", i64::MAX)),
+        i64::MAX.into()
+    );
     for words in ["INCR up", "INCRBY up 5", "DECRBY up -1"] {
         assert_eq!(client.run(words), overflow, "{words}");
         assert_eq!(client.run("COUNT up"), i64::MAX.into());
     }
     assert_eq!(client.run("DECR up"), (i64::MAX - 1).into());
-    assert_eq!(client.run(&format!("INCRBY down {}", i64::MIN)), i64::MIN.into());
+    assert_eq!(
+        client.run(&format!("INCRBY down {}", i64::MIN)),
+        i64::MIN.into()
+    );
     assert_eq!(client.run("DECR down"), overflow);
     assert_eq!(client.run("INCR down"), (i64::MIN + 1).into());
 }
@@ -76,12 +88,24 @@ fn what_is_no_number_is_refused() {
     let node = Node::in_memory();
     let mut client = node.client();
     let integer = Reply::Error("ERR value is not an integer or out of range".into());
-    for amount in ["x", "1.5", "+1", "01", "", "9223372036854775808", "1e3", "0x10"] {
+    for amount in [
+        "x",
+        "1.5",
+        "+1",
+        "01",
+        "",
+        "9223372036854775808",
+        "1e3",
+        "0x10",
+    ] {
         assert_eq!(client.call(&["INCRBY", "k", amount]), integer, "{amount}");
     }
     for words in ["INCR", "INCR k k", "INCRBY k", "COUNT"] {
         let text = client.run(words).text();
-        assert!(text.starts_with("ERR wrong number of arguments for '"), "{words}: {text}");
+        assert!(
+            text.starts_with("ERR wrong number of arguments for '"),
+            "{words}: {text}"
+        );
     }
     assert_eq!(client.run("COUNT k"), 0.into());
 }

@@ -8,7 +8,10 @@ use tests::{Node, Starter};
 /// Puts so many keys, the name of each made from its number.
 fn fill(client: &mut Client, count: usize, name: impl Fn(usize) -> String) -> BTreeSet<String> {
     let names: BTreeSet<_> = (0..count).map(name).collect();
-    let commands: Vec<_> = names.iter().map(|name| encode(&["SET", name, name])).collect();
+    let commands: Vec<_> = names
+        .iter()
+        .map(|name| encode(&["SET", name, name]))
+        .collect();
     for reply in client.pipeline(&commands) {
         assert_eq!(reply, Reply::ok());
     }
@@ -47,7 +50,12 @@ fn scans(client: &mut Client, options: &str, expected: &BTreeSet<String>) -> usi
     let (keys, pages) = scan(client, options);
     let found: BTreeSet<_> = keys.iter().cloned().collect();
     assert_eq!(found.len(), keys.len(), "{options}: some key came twice");
-    assert!(found == *expected, "{options}: {} of {} keys", found.len(), expected.len());
+    assert!(
+        found == *expected,
+        "{options}: {} of {} keys",
+        found.len(),
+        expected.len()
+    );
     pages
 }
 
@@ -88,7 +96,11 @@ fn patterns_pick_keys_as_in_redis() {
     ];
     for (pattern, expected) in table {
         let expected: BTreeSet<_> = expected.iter().map(|key| (*key).to_owned()).collect();
-        assert_eq!(distinct(client.run(&format!("KEYS {pattern}"))), expected, "{pattern}");
+        assert_eq!(
+            distinct(client.run(&format!("KEYS {pattern}"))),
+            expected,
+            "{pattern}"
+        );
         scans(&mut client, &format!(" MATCH {pattern}"), &expected);
     }
 }
@@ -100,12 +112,28 @@ fn scan_gives_every_key_exactly_once_whatever_count_says() {
     assert_eq!(scan(&mut client, ""), (vec![], 1));
     let names = fill(&mut client, 1000, |n| format!("key:{n}"));
     let mut pages = Vec::new();
-    for options in [" COUNT 1", "", " COUNT 37", " COUNT 1000", " count 99999999"] {
+    for options in [
+        " COUNT 1",
+        "",
+        " COUNT 37",
+        " COUNT 1000",
+        " count 99999999",
+    ] {
         pages.push(scans(&mut client, options, &names));
     }
-    assert!(pages.is_sorted_by(|a, b| a >= b), "a larger COUNT takes no more pages: {pages:?}");
-    assert!(pages[0] > 60, "COUNT 1 does not give everything at once: {pages:?}");
-    let some: BTreeSet<_> = names.iter().filter(|key| key.contains('7')).cloned().collect();
+    assert!(
+        pages.is_sorted_by(|a, b| a >= b),
+        "a larger COUNT takes no more pages: {pages:?}"
+    );
+    assert!(
+        pages[0] > 60,
+        "COUNT 1 does not give everything at once: {pages:?}"
+    );
+    let some: BTreeSet<_> = names
+        .iter()
+        .filter(|key| key.contains('7'))
+        .cloned()
+        .collect();
     for options in [" MATCH *7*", " COUNT 5 MATCH *7*", " MATCH *7* COUNT 500"] {
         scans(&mut client, options, &some);
     }
@@ -165,7 +193,11 @@ fn a_cursor_goes_on_on_any_connection_and_any_number_is_a_cursor() {
     assert_eq!(found, names);
     let mut client = node.client();
     for cursor in ["1", "18446744073709551615", "9223372036854775808"] {
-        assert_eq!(client.run(&format!("SCAN {cursor}")).items().len(), 2, "{cursor}");
+        assert_eq!(
+            client.run(&format!("SCAN {cursor}")).items().len(),
+            2,
+            "{cursor}"
+        );
     }
     assert!(client.run("SCAN 18446744073709551616").is_error("ERR"));
 }
@@ -179,7 +211,10 @@ fn an_answer_beyond_the_limit_is_refused_and_says_what_helps() {
         let reply = client.run(command);
         assert!(reply.is_error("TOOBIG"), "{reply:?}");
         let text = reply.text();
-        assert!(text.contains("100") && text.contains("coverage_items_max"), "{text}");
+        assert!(
+            text.contains("100") && text.contains("coverage_items_max"),
+            "{text}"
+        );
         assert!(text.contains("SCAN"), "{text}");
     }
     scans(&mut client, "", &names);
@@ -201,7 +236,10 @@ fn coverage_sees_every_write_before_it_in_a_pipeline_and_none_after_it() {
     commands.push(line("SET last v"));
     let replies = client.pipeline(&commands);
     for turn in 0..50 {
-        assert_eq!(replies[2 * turn + 1], Reply::Int(i64::try_from(turn).unwrap() + 1));
+        assert_eq!(
+            replies[2 * turn + 1],
+            Reply::Int(i64::try_from(turn).unwrap() + 1)
+        );
     }
     assert_eq!(replies[100..], [Reply::ok(), 0.into(), Reply::ok()]);
     assert_eq!(client.run("KEYS"), ["last"].into());

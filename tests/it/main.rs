@@ -1,14 +1,22 @@
 //! One node as its users meet it: Redis clients, HTTP, the command line, and whoever pulls the plug.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod cli;
 mod config;
 mod counter;
 mod coverage;
 mod drain;
 mod durability;
+mod hostile;
 mod http;
 mod http_commands;
-mod hostile;
 mod introspection;
 mod kv;
 mod ping;

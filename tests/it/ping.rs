@@ -32,16 +32,26 @@ fn a_number_is_counted_on_by_the_vnode_that_its_hash_names() {
             assert_eq!(items[2], "a@test".into());
             let path = format!("/v1/ring/preflist?service=ping&key=ping{number}");
             let partition = node.json(&path)["partition"].as_u64().unwrap();
-            let index = ring["indexes"][usize::try_from(partition).unwrap()].as_str().unwrap();
+            let index = ring["indexes"][usize::try_from(partition).unwrap()]
+                .as_str()
+                .unwrap();
             match (protocol, &items[3]) {
                 (Protocol::Resp2, Reply::Bulk(text)) => assert_eq!(text, index.as_bytes()),
                 (Protocol::Resp3, Reply::Big(text)) => assert_eq!(text, index),
                 other => panic!("{other:?}"),
             }
-            assert_eq!(client.run(&format!("PING.PING {number}")).items(), items, "always there");
+            assert_eq!(
+                client.run(&format!("PING.PING {number}")).items(),
+                items,
+                "always there"
+            );
             indexes.insert(index.to_owned());
         }
-        assert!(indexes.len() > 20, "numbers spread over the ring: {}", indexes.len());
+        assert!(
+            indexes.len() > 20,
+            "numbers spread over the ring: {}",
+            indexes.len()
+        );
     }
 }
 
@@ -49,9 +59,14 @@ fn a_number_is_counted_on_by_the_vnode_that_its_hash_names() {
 fn pings_without_a_number_go_anywhere() {
     let node = Node::in_memory();
     let mut client = node.client();
-    let partitions: BTreeSet<_> =
-        (0..300).map(|_| client.run("PING.PING").items()[1].int()).collect();
-    assert!(partitions.len() > 32, "{} of 64 partitions", partitions.len());
+    let partitions: BTreeSet<_> = (0..300)
+        .map(|_| client.run("PING.PING").items()[1].int())
+        .collect();
+    assert!(
+        partitions.len() > 32,
+        "{} of 64 partitions",
+        partitions.len()
+    );
 }
 
 #[test]
@@ -69,10 +84,22 @@ fn what_is_no_number_is_refused() {
     let mut client = node.client();
     let table = [
         ("PING.PING x", "ERR value is not an integer or out of range"),
-        ("PING.PING 1.5", "ERR value is not an integer or out of range"),
-        ("PING.PING 9223372036854775808", "ERR value is not an integer or out of range"),
-        ("PING.PING 9223372036854775807", "ERR increment or decrement would overflow"),
-        ("PING.PING 1 2", "ERR wrong number of arguments for 'ping' command"),
+        (
+            "PING.PING 1.5",
+            "ERR value is not an integer or out of range",
+        ),
+        (
+            "PING.PING 9223372036854775808",
+            "ERR value is not an integer or out of range",
+        ),
+        (
+            "PING.PING 9223372036854775807",
+            "ERR increment or decrement would overflow",
+        ),
+        (
+            "PING.PING 1 2",
+            "ERR wrong number of arguments for 'ping' command",
+        ),
     ];
     for (words, expected) in table {
         assert_eq!(client.run(words), Reply::Error(expected.into()), "{words}");

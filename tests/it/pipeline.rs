@@ -52,7 +52,11 @@ fn commands_of_every_kind_answer_in_the_order_in_which_they_came() {
         assert_eq!(replies[4], Reply::Int(number + 1));
         assert!(replies[5].text().starts_with("ERR unknown command 'NOPE'"));
         assert_eq!(replies[6], Reply::Int(number + 1));
-        assert!(replies[7].text().starts_with("ERR wrong number of arguments"));
+        assert!(
+            replies[7]
+                .text()
+                .starts_with("ERR wrong number of arguments")
+        );
         assert_eq!(replies[8].clone().items()[1], Reply::Int(number + 1));
         assert_eq!(replies[9], 2.into());
     }
@@ -107,17 +111,19 @@ fn commands_come_byte_by_byte_and_mean_the_same() {
 #[test]
 fn a_client_that_has_said_all_and_half_closes_still_gets_its_answers() {
     let node = Node::in_memory();
-    // As `printf … | nc` does it. Several times, because answers that are under way could win a race.
-    for turn in 0..20 {
+    // As `printf … | nc` does it. Many times, because the end could lose the race with the answers.
+    for turn in 0..300 {
         let mut client = node.client();
         let commands: Vec<_> = (0..50).map(|n| line(&format!("SET k{n} {turn}"))).collect();
         client.send(&commands.concat());
-        client.send(&line("DBSIZE"));
         client.stream().shutdown(std::net::Shutdown::Write).unwrap();
         for n in 0..50 {
-            assert_eq!(client.try_reply(), Some(Reply::ok()), "turn {turn}, command {n}");
+            assert_eq!(
+                client.try_reply(),
+                Some(Reply::ok()),
+                "turn {turn}, command {n}"
+            );
         }
-        assert_eq!(client.try_reply(), Some(50.into()), "turn {turn}");
         assert_eq!(client.try_reply(), None);
     }
 }
@@ -133,17 +139,21 @@ fn more_commands_than_may_be_under_way_wait_and_none_is_lost() {
 
 /// One command with a reply that depends on nothing but the commands before it.
 fn command() -> impl Strategy<Value = Vec<u8>> {
-    let key = || prop_oneof![
-        Just(b"a".to_vec()),
-        Just(b"{t}1".to_vec()),
-        Just(b"{t}2".to_vec()),
-        Just(b"\r\n$3\r\n".to_vec()),
-        proptest::collection::vec(any::<u8>(), 0..12),
-    ];
-    let value = || prop_oneof![
-        proptest::collection::vec(any::<u8>(), 0..40),
-        (0..30_000_usize).prop_map(|length| vec![b'v'; length]),
-    ];
+    let key = || {
+        prop_oneof![
+            Just(b"a".to_vec()),
+            Just(b"{t}1".to_vec()),
+            Just(b"{t}2".to_vec()),
+            Just(b"\r\n$3\r\n".to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..12),
+        ]
+    };
+    let value = || {
+        prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..40),
+            (0..30_000_usize).prop_map(|length| vec![b'v'; length]),
+        ]
+    };
     let word = |name: &'static str| Just(name.as_bytes().to_vec());
     prop_oneof![
         3 => (key(), value()).prop_map(|(k, v)| encode(&[b"SET".to_vec(), k, v])),

@@ -10,8 +10,13 @@ fn refused(node: &Node, bytes: &[u8]) -> String {
     let heard = String::from_utf8(heard).unwrap();
     let error = heard.strip_prefix("$6\r\nbefore\r\n");
     let error = error.unwrap_or_else(|| panic!("{shown:?}: {heard:?}"));
-    let error = error.strip_suffix("\r\n").unwrap_or_else(|| panic!("{shown:?}: {heard:?}"));
-    assert!(!error.contains('\n'), "{shown:?}: one error and nothing more: {heard:?}");
+    let error = error
+        .strip_suffix("\r\n")
+        .unwrap_or_else(|| panic!("{shown:?}: {heard:?}"));
+    assert!(
+        !error.contains('\n'),
+        "{shown:?}: one error and nothing more: {heard:?}"
+    );
     error.to_owned()
 }
 
@@ -34,16 +39,42 @@ fn malformed_requests_are_refused_and_only_their_connection_ends() {
         (b"*1\r\n$99999999999999999999\r\n", bulk),
         (b"*1\r\n$4x\r\n", bulk),
         (b"*1\r\n$4\nPING\r\n", bulk),
-        (b"*1\r\n:1\r\n", "-ERR Protocol error: expected '$', got ':'"),
-        (b"*1\r\n*1\r\n$4\r\nPING\r\n", "-ERR Protocol error: expected '$', got '*'"),
-        (b"*1\r\n\0\r\n", "-ERR Protocol error: expected '$', got '?'"),
-        (b"*1\r\n$4\r\nPINGxx", "-ERR Protocol error: expected CRLF after an argument"),
-        (b"*1\r\n$2\r\nPING\r\n", "-ERR Protocol error: expected CRLF after an argument"),
-        (b"SET k \"v\r\n", "-ERR Protocol error: unbalanced quotes in request"),
-        (b"SET k 'v'x\r\n", "-ERR Protocol error: unbalanced quotes in request"),
+        (
+            b"*1\r\n:1\r\n",
+            "-ERR Protocol error: expected '$', got ':'",
+        ),
+        (
+            b"*1\r\n*1\r\n$4\r\nPING\r\n",
+            "-ERR Protocol error: expected '$', got '*'",
+        ),
+        (
+            b"*1\r\n\0\r\n",
+            "-ERR Protocol error: expected '$', got '?'",
+        ),
+        (
+            b"*1\r\n$4\r\nPINGxx",
+            "-ERR Protocol error: expected CRLF after an argument",
+        ),
+        (
+            b"*1\r\n$2\r\nPING\r\n",
+            "-ERR Protocol error: expected CRLF after an argument",
+        ),
+        (
+            b"SET k \"v\r\n",
+            "-ERR Protocol error: unbalanced quotes in request",
+        ),
+        (
+            b"SET k 'v'x\r\n",
+            "-ERR Protocol error: unbalanced quotes in request",
+        ),
     ];
     for (bytes, expected) in table {
-        assert_eq!(refused(&node, bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        assert_eq!(
+            refused(&node, bytes),
+            expected,
+            "{:?}",
+            String::from_utf8_lossy(bytes)
+        );
         assert_eq!(neighbour.run("SET k v"), Reply::ok());
         assert_eq!(neighbour.run("GET k"), "v".into());
     }
@@ -62,7 +93,9 @@ fn deep_nesting_is_refused_at_its_first_level() {
 #[test]
 fn counts_below_one_are_requests_of_nothing_as_in_redis() {
     let node = Node::in_memory();
-    let heard = node.talk(b"*-2\r\n*0\r\n*-1\r\n\r\n\n   \r\nPING\r\nQUIT\r\n", |_| false);
+    let heard = node.talk(b"*-2\r\n*0\r\n*-1\r\n\r\n\n   \r\nPING\r\nQUIT\r\n", |_| {
+        false
+    });
     assert_eq!(String::from_utf8_lossy(&heard), "+PONG\r\n+OK\r\n");
 }
 
@@ -80,7 +113,12 @@ fn zero_bytes_are_bytes_like_any_other() {
     let mut client = node.client();
     client.send(b"\0\r\n*1\r\n$1\r\n\0\r\nPING\r\n");
     for _ in 0..2 {
-        assert!(client.reply().text().starts_with("ERR unknown command '\0'"));
+        assert!(
+            client
+                .reply()
+                .text()
+                .starts_with("ERR unknown command '\0'")
+        );
     }
     assert_eq!(client.reply(), Reply::Simple("PONG".into()));
     assert_eq!(client.call(&[&b"SET"[..], b"\0", b"\0\0"]), Reply::ok());
@@ -92,7 +130,10 @@ fn a_line_break_in_a_name_does_not_break_the_error_about_it() {
     let node = Node::in_memory();
     let mut client = node.client();
     let reply = client.call(&["NO\r\n+OK", "\r\n-ERR"]);
-    assert!(reply.text().starts_with("ERR unknown command 'NO  +OK'"), "{reply:?}");
+    assert!(
+        reply.text().starts_with("ERR unknown command 'NO  +OK'"),
+        "{reply:?}"
+    );
     assert_eq!(client.run("PING"), Reply::Simple("PONG".into()));
 }
 
@@ -110,7 +151,10 @@ fn a_value_over_the_limit_is_refused_with_both_numbers_after_it_was_sent_whole()
             panic!("{size}: {reply:?}")
         };
         assert!(text.starts_with("TOOBIG "), "{text}");
-        assert!(text.contains(&size.to_string()) && text.contains("1048576"), "{text}");
+        assert!(
+            text.contains(&size.to_string()) && text.contains("1048576"),
+            "{text}"
+        );
     }
     assert_eq!(neighbour.run("EXISTS k"), 0.into());
 }
@@ -122,10 +166,21 @@ fn what_is_too_big_fails_alone_and_the_commands_around_it_are_answered() {
     let too_many = encode(&vec!["DEL"; 1025]);
     for big in [too_long, too_many] {
         let mut client = node.client();
-        client.send(&[line("SET before 1"), big, line("SET after 2"), line("GET after")].concat());
+        client.send(
+            &[
+                line("SET before 1"),
+                big,
+                line("SET after 2"),
+                line("GET after"),
+            ]
+            .concat(),
+        );
         assert_eq!(client.try_reply(), Some(Reply::ok()));
         let reply = client.try_reply();
-        assert!(reply.as_ref().is_some_and(|reply| reply.is_error("TOOBIG")), "{reply:?}");
+        assert!(
+            reply.as_ref().is_some_and(|reply| reply.is_error("TOOBIG")),
+            "{reply:?}"
+        );
         assert_eq!(client.try_reply(), Some(Reply::ok()));
         assert_eq!(client.try_reply(), Some("2".into()));
     }
@@ -134,10 +189,14 @@ fn what_is_too_big_fails_alone_and_the_commands_around_it_are_answered() {
 #[test]
 fn more_arguments_than_the_limit_are_refused_with_both_numbers() {
     let node = Node::in_memory();
-    let most: Vec<_> = std::iter::once("DEL").chain((1..1024).map(|_| "k")).collect();
+    let most: Vec<_> = std::iter::once("DEL")
+        .chain((1..1024).map(|_| "k"))
+        .collect();
     assert_eq!(node.client().call(&most), 0.into());
     let mut client = node.client();
-    let more: Vec<_> = std::iter::once("DEL").chain((1..1025).map(|_| "k")).collect();
+    let more: Vec<_> = std::iter::once("DEL")
+        .chain((1..1025).map(|_| "k"))
+        .collect();
     client.send(&encode(&more));
     let Some(Reply::Error(text)) = client.try_reply() else {
         panic!("no answer")
@@ -194,11 +253,22 @@ fn clients_beyond_the_limit_are_told_so_and_can_come_when_others_left() {
 
 #[test]
 fn the_limits_are_settings() {
-    let flags = ["--key-bytes-max", "8", "--value-bytes-max", "16", "--args-max", "4"];
+    let flags = [
+        "--key-bytes-max",
+        "8",
+        "--value-bytes-max",
+        "16",
+        "--args-max",
+        "4",
+    ];
     let node = Starter::three(&[&["--storage", "memory"], &flags[..]].concat()).start();
     let mut client = node.client();
     assert_eq!(client.run("SET 12345678 1234567890123456"), Reply::ok());
     assert!(client.run("SET 123456789 v").is_error("TOOBIG"));
-    assert!(node.client().run("SET k 12345678901234567").is_error("TOOBIG"));
+    assert!(
+        node.client()
+            .run("SET k 12345678901234567")
+            .is_error("TOOBIG")
+    );
     assert!(node.client().run("DEL 1 2 3 4").is_error("TOOBIG"));
 }

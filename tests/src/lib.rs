@@ -48,8 +48,15 @@ pub fn host() -> PathBuf {
 
 /// A guest of the repository; `make build` makes it.
 pub fn guest(name: &str) -> PathBuf {
-    let path = root().join("target/guests").join(name).with_extension("wasm");
-    assert!(path.exists(), "{} is missing: run `make build`", path.display());
+    let path = root()
+        .join("target/guests")
+        .join(name)
+        .with_extension("wasm");
+    assert!(
+        path.exists(),
+        "{} is missing: run `make build`",
+        path.display()
+    );
     path
 }
 
@@ -92,9 +99,11 @@ pub fn finish(command: &mut Command) -> Output {
     let id = child.id().to_string();
     let (done, ended) = std::sync::mpsc::channel();
     let waiter = std::thread::spawn(move || {
-        let output = child.wait_with_output().expect("the program's output is read");
+        let output = child
+            .wait_with_output()
+            .expect("the program's output is read");
         // Nobody waits any more when it took too long.
-        drop(done.send(()));
+        let _ = done.send(());
         output
     });
     let in_time = ended.recv_timeout(PATIENCE).is_ok();
@@ -109,20 +118,25 @@ pub fn finish(command: &mut Command) -> Output {
 /// All that a program printed.
 pub fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    )
 }
 
 /// Sends a signal to a process that the harness started.
 pub(crate) fn signal(name: &str, pid: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), pid]).status();
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), pid])
+        .status();
     assert!(sent.expect("kill runs").success(), "no process {pid}");
 }
 
 /// A program of another project, if it is installed; says so loudly if not.
 pub fn tool(name: &str) -> Option<Command> {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
-    });
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()));
     if !found {
         eprintln!("\n*** SKIPPED: {name} is not installed, so this test checked nothing ***\n");
     }

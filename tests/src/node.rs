@@ -108,7 +108,9 @@ impl Starter {
             let line = banner.lines().find_map(|line| line.strip_prefix(label));
             let word = line.and_then(|line| line.split_whitespace().next());
             let word = word.unwrap_or_else(|| panic!("no {label} in the banner\n{banner}"));
-            word.trim_start_matches("http://").parse().expect("an address")
+            word.trim_start_matches("http://")
+                .parse()
+                .expect("an address")
         };
         Node {
             resp: address("resp"),
@@ -176,8 +178,12 @@ impl Node {
     /// A bare connection.
     pub fn socket(&self) -> TcpStream {
         let stream = TcpStream::connect(self.resp).expect("the node takes clients");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
         stream.set_nodelay(true).expect("delay can be switched off");
         stream
     }
@@ -239,7 +245,10 @@ impl Node {
             }
         };
         let mut response = sent.expect("the node answers HTTP");
-        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        let kind = response
+            .headers()
+            .get("content-type")
+            .and_then(|kind| kind.to_str().ok());
         Answer {
             kind: kind.unwrap_or_default().to_owned(),
             status: response.status().as_u16(),
@@ -250,7 +259,9 @@ impl Node {
     /// The value of a metric with exactly these labels, written as in the text.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics");
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         line.parse().ok()
     }
 
@@ -285,7 +296,9 @@ impl Node {
 
     /// Waits until it ended.
     pub fn ended(mut self) -> Ended {
-        let status = eventually("the node to end", || self.child.try_wait().expect("a child"));
+        let status = eventually("the node to end", || {
+            self.child.try_wait().expect("a child")
+        });
         let printed = self.rest.take().map(|rest| rest.join().expect("a reader"));
         Ended {
             status,

@@ -57,7 +57,10 @@ impl Reply {
     pub fn at(&self, key: &str) -> Option<&Reply> {
         let is = |found: &Reply| *found == Reply::from(key) || *found == Reply::Simple(key.into());
         match self {
-            Reply::Map(pairs) => pairs.iter().find(|(found, _)| is(found)).map(|(_, value)| value),
+            Reply::Map(pairs) => pairs
+                .iter()
+                .find(|(found, _)| is(found))
+                .map(|(_, value)| value),
             Reply::Array(items) => items
                 .chunks_exact(2)
                 .find(|pair| pair.first().is_some_and(is))
@@ -70,7 +73,9 @@ impl Reply {
     pub fn text(&self) -> String {
         match self {
             Reply::Bulk(bytes) => String::from_utf8(bytes.clone()).expect("UTF-8"),
-            Reply::Simple(text) | Reply::Error(text) | Reply::Text(text) | Reply::Big(text) => text.clone(),
+            Reply::Simple(text) | Reply::Error(text) | Reply::Text(text) | Reply::Big(text) => {
+                text.clone()
+            }
             other => panic!("no text: {other:?}"),
         }
     }
@@ -167,7 +172,10 @@ impl Client {
 
     /// Sends bytes.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.reader.get_mut().write_all(bytes).expect("the node reads");
+        self.reader
+            .get_mut()
+            .write_all(bytes)
+            .expect("the node reads");
     }
 
     /// The connection itself.
@@ -191,7 +199,10 @@ impl Client {
         }
         let text = String::from_utf8_lossy(line.strip_suffix(b"\r\n")?).into_owned();
         let (kind, rest) = text.split_at_checked(1)?;
-        let number = || rest.parse::<i64>().unwrap_or_else(|_| panic!("no number: {text:?}"));
+        let number = || {
+            rest.parse::<i64>()
+                .unwrap_or_else(|_| panic!("no number: {text:?}"))
+        };
         Some(match kind {
             "+" => Reply::Simple(rest.into()),
             "-" => Reply::Error(rest.into()),
@@ -217,7 +228,11 @@ impl Client {
                 Err(_) => Reply::Nil,
                 Ok(length) => {
                     let items: Option<_> = (0..length).map(|_| self.try_reply()).collect();
-                    if kind == "*" { Reply::Array(items?) } else { Reply::Set(items?) }
+                    if kind == "*" {
+                        Reply::Array(items?)
+                    } else {
+                        Reply::Set(items?)
+                    }
                 }
             },
             "%" => {

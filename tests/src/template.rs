@@ -22,10 +22,16 @@ pub fn seed(path: &Path) {
 
 fn template() -> PathBuf {
     let built = fs::metadata(crate::host()).expect("the program");
-    let since = built.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let since = built
+        .modified()
+        .ok()
+        .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let stamp = since.map_or(0, |since| since.as_nanos());
     let test = std::env::current_exe().expect("a test is a program");
-    let folder = test.parent().expect("a program is in a folder").join("node-templates");
+    let folder = test
+        .parent()
+        .expect("a program is in a folder")
+        .join("node-templates");
     fs::create_dir_all(&folder).expect("a folder");
     // Tests run in several processes.
     let lock = File::create(folder.join("lock")).expect("a lock");

@@ -57,14 +57,26 @@ fn guest(bencher: Bencher, backend: Backend, command: &str, batch: usize) {
     let (service, storage) = (kv(), Storage::new(backend));
     let load = Load::new(&service);
     let state = state(&service, &storage);
-    measure(bencher, Vnode::start(service, PartitionId(0), state), load, command, batch);
+    measure(
+        bencher,
+        Vnode::start(service, PartitionId(0), state),
+        load,
+        command,
+        batch,
+    );
 }
 
 fn native(bencher: Bencher, backend: Backend, command: &str, batch: usize) {
     let (service, storage) = (kv(), Storage::new(backend));
     let load = Load::new(&service);
     let state = state(&service, &storage);
-    measure(bencher, Native::new(Arc::clone(&service), state), load, command, batch);
+    measure(
+        bencher,
+        Native::new(Arc::clone(&service), state),
+        load,
+        command,
+        batch,
+    );
 }
 
 fn measure(bencher: Bencher, mut runner: impl Runner, mut load: Load, command: &str, batch: usize) {

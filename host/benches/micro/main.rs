@@ -12,7 +12,10 @@
     clippy::indexing_slicing,
     reason = "a benchmark that cannot go on should stop where it is"
 )]
-#![allow(missing_docs, reason = "divan's attributes make items that nobody calls")]
+#![allow(
+    missing_docs,
+    reason = "divan's attributes make items that nobody calls"
+)]
 
 mod codec;
 mod guest;
@@ -35,6 +38,9 @@ fn main() {
     if std::env::args().any(|arg| arg == "tax") {
         tax::print();
     } else {
-        divan::Divan::default().max_time(TIME_MAX).config_with_args().main();
+        divan::Divan::default()
+            .max_time(TIME_MAX)
+            .config_with_args()
+            .main();
     }
 }

@@ -12,9 +12,17 @@ use vnode_host::wasm::{Scope, VnodeState};
 use crate::rig::{BUDGET, Runner};
 
 impl Runner for Vnode {
-    fn run(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies, stats: &[CommandStats]) {
+    fn run(
+        &mut self,
+        mailbox: &mut VecDeque<Request>,
+        replies: &mut Replies,
+        stats: &[CommandStats],
+    ) {
         while !mailbox.is_empty() {
-            assert!(matches!(self.run(mailbox, replies, stats, BUDGET), Ran::All));
+            assert!(matches!(
+                self.run(mailbox, replies, stats, BUDGET),
+                Ran::All
+            ));
         }
     }
 }
@@ -40,7 +48,12 @@ impl Native {
 
 impl Runner for Native {
     /// One commit for all, as the guest's vnode has it; that is right only while no key comes twice.
-    fn run(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies, stats: &[CommandStats]) {
+    fn run(
+        &mut self,
+        mailbox: &mut VecDeque<Request>,
+        replies: &mut Replies,
+        stats: &[CommandStats],
+    ) {
         let count = |request: &Request| {
             stats[usize::from(request.command)].count(Ended::Ok, request.arrived.elapsed());
         };
@@ -62,7 +75,10 @@ impl Runner for Native {
                 continue;
             }
             self.value.clear();
-            let found = self.state.read_committed(request.hash, key, &mut self.value).unwrap();
+            let found = self
+                .state
+                .read_committed(request.hash, key, &mut self.value)
+                .unwrap();
             assert!(found);
             count(&request);
             replies.push(request.reply_to, None, |out| write::bulk(out, &self.value));

@@ -83,7 +83,12 @@ pub(crate) fn kv() -> Arc<Service> {
         hash: HashId::V1,
         ring_size: RingSize::new(RingSize::MIN).unwrap(),
     };
-    Arc::new(Service::new(0, Arc::new(guest), placement, Quorum::default()))
+    Arc::new(Service::new(
+        0,
+        Arc::new(guest),
+        placement,
+        Quorum::default(),
+    ))
 }
 
 /// A vnode's state with empty rows in `storage`.
@@ -95,7 +100,12 @@ pub(crate) fn state(service: &Service, storage: &Storage) -> VnodeState {
 /// Something that runs commands of kv from a mailbox, as a vnode does.
 pub(crate) trait Runner {
     /// Runs all of it.
-    fn run(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies, stats: &[CommandStats]);
+    fn run(
+        &mut self,
+        mailbox: &mut VecDeque<Request>,
+        replies: &mut Replies,
+        stats: &[CommandStats],
+    );
 }
 
 /// Makes batches of one command over keys of one vnode.
@@ -118,7 +128,11 @@ impl Load {
         let position = |name| u16::try_from(descriptor.command(name).unwrap().0).unwrap();
         Load {
             keys: (0..).filter_map(here).take(KEYS).collect(),
-            stats: descriptor.commands.iter().map(|_| CommandStats::default()).collect(),
+            stats: descriptor
+                .commands
+                .iter()
+                .map(|_| CommandStats::default())
+                .collect(),
             next: 0,
             get: position("GET"),
             set: position("SET"),
@@ -154,17 +168,21 @@ impl Load {
         }
         let buffer = Bytes::from(buffer);
         let position = if command == "SET" { self.set } else { self.get };
-        let request = |(seq, (hash, ranges))| Request {
+        let request = |(seq, (hash, ranges)): (u32, (u64, Vec<_>))| Request {
             service: 0,
             command: position,
             partition: PARTITION,
             range: PARTITION,
             hash,
-            words: Words::new(buffer.clone(), ranges),
+            words: Words::new(buffer.clone(), &ranges),
             now_ms: 1_700_000_000_000,
             id: u64::from(seq),
             arrived: Instant::now(),
-            reply_to: ReplyTo::Connection { executor: 0, connection: 0, seq },
+            reply_to: ReplyTo::Connection {
+                executor: 0,
+                connection: 0,
+                seq,
+            },
         };
         (0..).zip(places).map(request).collect()
     }

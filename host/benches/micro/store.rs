@@ -24,7 +24,13 @@ impl Rows {
             let key = key(number);
             (HashId::V1.hash(b"kv", &key).prefix(), key)
         };
-        let (mut object, dot) = (Vec::new(), Dot { actor: Actor(7), seq: 7 });
+        let (mut object, dot) = (
+            Vec::new(),
+            Dot {
+                actor: Actor(7),
+                seq: 7,
+            },
+        );
         let clock = Hlc::next(Hlc::default(), 1_700_000_000_000);
         encode_successor(None, dot, clock, Some(&VALUE), &mut object);
         Rows {
@@ -41,7 +47,10 @@ impl Rows {
     }
 
     fn put(&mut self, store: &mut dyn Store, batch: &mut Batch, rows: usize, before: bool) {
-        let live = Liveness { before, after: true };
+        let live = Liveness {
+            before,
+            after: true,
+        };
         batch.clear();
         for _ in 0..rows {
             let object = std::mem::take(&mut self.object);

@@ -20,7 +20,10 @@ const COMMANDS: usize = 12_800;
 /// Prints the table.
 pub(crate) fn print() {
     println!("ns per command, {ROUNDS} rounds in turn        must 2.0x, goal 1.3x");
-    println!("{:<8}{:<8}{:>7}{:>10}{:>10}{:>9}", "store", "", "batch", "native", "guest", "ratio");
+    println!(
+        "{:<8}{:<8}{:>7}{:>10}{:>10}{:>9}",
+        "store", "", "batch", "native", "guest", "ratio"
+    );
     for backend in [Backend::Memory, Backend::Disk] {
         // Each has an engine of its own, as a partition is open only once.
         let (service, ours, theirs) = (kv(), Storage::new(backend), Storage::new(backend));
@@ -52,7 +55,9 @@ pub(crate) fn print() {
 
 /// Nanoseconds per command. Making the requests is not counted.
 fn round(runner: &mut impl Runner, load: &mut Load, command: &str, batch: usize) -> f64 {
-    let mut batches: Vec<_> = (0..COMMANDS / batch).map(|_| load.batch(command, batch)).collect();
+    let mut batches: Vec<_> = (0..COMMANDS / batch)
+        .map(|_| load.batch(command, batch))
+        .collect();
     let mut replies = Replies::default();
     let start = Instant::now();
     for mailbox in &mut batches {

@@ -75,7 +75,12 @@ fn check(guest: &Guest, samples: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>) -> Result<Ver
                 .map_err(|error| format!("merge of {}: {error}", shown(&values)))
         };
         for a in known {
-            equal(&join([a, a])?, a, &[a, a], "merging a value with itself gives another value")?;
+            equal(
+                &join([a, a])?,
+                a,
+                &[a, a],
+                "merging a value with itself gives another value",
+            )?;
             laws += 1;
             for b in known {
                 let ab = join([a, b])?;
@@ -85,8 +90,15 @@ fn check(guest: &Guest, samples: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>) -> Result<Ver
                     let left = join([&ab, c])?;
                     let right = join([a, &join([b, c])?])?;
                     equal(&left, &right, &[a, b, c], "the grouping of values matters")?;
-                    let three = guest.join(key, &[a, b, c]).map_err(|error| error.to_string())?;
-                    equal(&left, &three, &[a, b, c], "merging three at once differs from one by one")?;
+                    let three = guest
+                        .join(key, &[a, b, c])
+                        .map_err(|error| error.to_string())?;
+                    equal(
+                        &left,
+                        &three,
+                        &[a, b, c],
+                        "merging three at once differs from one by one",
+                    )?;
                     laws += 2;
                 }
             }
@@ -94,7 +106,10 @@ fn check(guest: &Guest, samples: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>) -> Result<Ver
     }
     Ok(match values {
         0 => Verdict::Skipped("no command left a value".into()),
-        _ => Verdict::Passed(format!("{values} values of {} keys, {laws} equations", samples.len())),
+        _ => Verdict::Passed(format!(
+            "{values} values of {} keys, {laws} equations",
+            samples.len()
+        )),
     })
 }
 
@@ -111,5 +126,9 @@ fn equal(one: &[u8], other: &[u8], values: &[&[u8]], otherwise: &str) -> Result<
 }
 
 fn shown(values: &[&[u8]]) -> String {
-    values.iter().map(|value| preview(value)).collect::<Vec<_>>().join(", ")
+    values
+        .iter()
+        .map(|value| preview(value))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

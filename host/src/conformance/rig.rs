@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) typed: bool,
     /// Whether every step finds a fresh instance.
     pub(super) restarts: bool,
+    /// Where the numbers of writes start. Guests see them in causal contexts and nowhere else.
+    pub(super) writes_from: u64,
 }
 
 impl Plan {
@@ -49,6 +51,7 @@ impl Plan {
         node: "a@conformance",
         typed: false,
         restarts: false,
+        writes_from: 0,
     };
 }
 
@@ -96,11 +99,16 @@ impl Rig {
             plan,
             engine: Engine::memory(),
             seats: BTreeMap::new(),
-            stats: std::iter::repeat_with(CommandStats::default).take(commands).collect(),
+            stats: std::iter::repeat_with(CommandStats::default)
+                .take(commands)
+                .collect(),
             budget: guest.limits().command_budget * PATIENCE,
         };
         for partition in rig.service.placement.ring_size.partitions() {
-            let store = rig.engine.open(rig.service.name(), partition.0).map_err(text)?;
+            let store = rig
+                .engine
+                .open(rig.service.name(), partition.0)
+                .map_err(text)?;
             let rows = Rows::new(store, plan.actor + u64::from(partition.0));
             let vnode = rig.start(partition, rows.clone())?;
             rig.seats.insert(partition, Seat { rows, vnode });
@@ -112,14 +120,18 @@ impl Rig {
     pub(super) fn handed_over(&self, plan: Plan) -> Result<Rig, String> {
         let mut rig = Rig::new(&self.service.guest, plan)?;
         for (partition, seat) in &mut rig.seats {
-            let Some(from) = self.seats.get(partition) else { continue };
+            let Some(from) = self.seats.get(partition) else {
+                continue;
+            };
             let mut batch = Batch::default();
             for ((hash, key), object) in from.rows.all() {
                 let live = Liveness {
                     before: false,
                     after: ObjectRef::parse(&object).map_err(text)?.is_live(),
                 };
-                batch.put(RowKey { hash, key: &key }, &object, live).map_err(text)?;
+                batch
+                    .put(RowKey { hash, key: &key }, &object, live)
+                    .map_err(text)?;
             }
             seat.rows.apply(&batch).map_err(text)?;
         }
@@ -140,14 +152,22 @@ impl Rig {
         let mut heard: Vec<Option<Heard>> = steps.iter().map(|_| None).collect();
         let mut waiting: BTreeMap<PartitionId, VecDeque<Request>> = BTreeMap::new();
         for (nth, step) in steps.iter().enumerate() {
-            let Some(spec) = self.service.command(step.command).cloned() else { continue };
-            if matches!(spec.kind, CommandKind::Coverage | CommandKind::CoverageWrite) {
+            let Some(spec) = self.service.command(step.command).cloned() else {
+                continue;
+            };
+            if matches!(
+                spec.kind,
+                CommandKind::Coverage | CommandKind::CoverageWrite
+            ) {
                 self.drain(&mut waiting, &mut heard);
                 let covered = self.cover(&spec, step);
                 put(&mut heard, nth, covered);
             } else {
                 let request = self.request(&spec, step, nth);
-                waiting.entry(request.partition).or_default().push_back(request);
+                waiting
+                    .entry(request.partition)
+                    .or_default()
+                    .push_back(request);
             }
         }
         self.drain(&mut waiting, &mut heard);
@@ -155,7 +175,10 @@ impl Rig {
             reply: Vec::new(),
             trouble: Some("it was not answered".into()),
         };
-        heard.into_iter().map(|heard| heard.unwrap_or_else(missing)).collect()
+        heard
+            .into_iter()
+            .map(|heard| heard.unwrap_or_else(missing))
+            .collect()
     }
 
     /// Every value of every key.
@@ -175,14 +198,22 @@ impl Rig {
 
     /// Every row as it is stored.
     pub(super) fn bytes(&self) -> Vec<((u64, Vec<u8>), Vec<u8>)> {
-        self.seats.values().flat_map(|seat| seat.rows.all()).collect()
+        self.seats
+            .values()
+            .flat_map(|seat| seat.rows.all())
+            .collect()
     }
 
     /// Commands that are still answered by the packed door.
     pub(super) fn packed(&self) -> usize {
         let commands = self.service.guest.descriptor().commands.iter().enumerate();
         commands
-            .filter(|(_, spec)| !matches!(spec.kind, CommandKind::Coverage | CommandKind::CoverageWrite))
+            .filter(|(_, spec)| {
+                !matches!(
+                    spec.kind,
+                    CommandKind::Coverage | CommandKind::CoverageWrite
+                )
+            })
             .filter(|(position, _)| !self.service.is_typed(number(*position)))
             .count()
     }
@@ -203,10 +234,14 @@ impl Rig {
     }
 
     fn request(&self, spec: &CommandSpec, step: &Step, nth: usize) -> Request {
-        let words = std::iter::once(spec.name.as_bytes()).chain(step.args.iter().map(Vec::as_slice));
+        let words =
+            std::iter::once(spec.name.as_bytes()).chain(step.args.iter().map(Vec::as_slice));
         let words = Words::copy(words);
         let placement = &self.service.placement;
-        let key = spec.key_positions(words.len()).next().map(|position| words.get(position));
+        let key = spec
+            .key_positions(words.len())
+            .next()
+            .map(|position| words.get(position));
         let (hash, partition) = match (key, &spec.keys) {
             (Some(key), Some(keys)) => {
                 let routed = [keys.prefix.as_bytes(), key].concat();
@@ -238,25 +273,36 @@ impl Rig {
         heard: &mut [Option<Heard>],
     ) {
         for (partition, mut mailbox) in std::mem::take(waiting) {
-            if self.plan.restarts && let Err(why) = self.restart(partition) {
+            if self.plan.restarts
+                && let Err(why) = self.restart(partition)
+            {
                 for request in mailbox {
                     answer(heard, &request.reply_to, Vec::new(), Some(why.clone()));
                 }
                 continue;
             }
-            let Some(seat) = self.seats.get_mut(&partition) else { continue };
+            self.number_writes(partition, mailbox.front().map_or(0, |first| first.id));
+            let Some(seat) = self.seats.get_mut(&partition) else {
+                continue;
+            };
             let mut replies = Replies::default();
             while !mailbox.is_empty() {
                 let traps = seat.vnode.traps;
-                let left = match seat.vnode.run(&mut mailbox, &mut replies, &self.stats, self.budget) {
-                    Ran::All => Vec::new(),
-                    Ran::Left(left) => left,
-                };
-                let failed = (seat.vnode.traps > traps)
-                    .then(|| "the guest trapped or broke the contract of the packed door".to_owned());
+                let left =
+                    match seat
+                        .vnode
+                        .run(&mut mailbox, &mut replies, &self.stats, self.budget)
+                    {
+                        Ran::All => Vec::new(),
+                        Ran::Left(left) => left,
+                    };
+                let failed = (seat.vnode.traps > traps).then(|| {
+                    "the guest trapped or broke the contract of the packed door".to_owned()
+                });
                 collect(&mut replies, heard, None);
                 for request in left {
-                    seat.vnode.run_one(request, &mut replies, &self.stats, self.budget);
+                    seat.vnode
+                        .run_one(request, &mut replies, &self.stats, self.budget);
                     collect(&mut replies, heard, failed.as_ref());
                 }
             }
@@ -268,10 +314,18 @@ impl Rig {
         let mut reply = Vec::new();
         let partitions: Vec<PartitionId> = self.seats.keys().copied().collect();
         for range in partitions {
-            if self.plan.restarts && let Err(why) = self.restart(range) {
-                return Heard { reply, trouble: Some(why) };
+            if self.plan.restarts
+                && let Err(why) = self.restart(range)
+            {
+                return Heard {
+                    reply,
+                    trouble: Some(why),
+                };
             }
-            let Some(seat) = self.seats.get_mut(&range) else { continue };
+            self.number_writes(range, step.number);
+            let Some(seat) = self.seats.get_mut(&range) else {
+                continue;
+            };
             let command = TypedCommand {
                 name: spec.name.clone(),
                 args: step.args.clone(),
@@ -307,7 +361,17 @@ impl Rig {
                 }
             }
         }
-        Heard { reply, trouble: None }
+        Heard {
+            reply,
+            trouble: None,
+        }
+    }
+
+    /// Gives the writes of a step numbers that do not hang on how many there were before.
+    fn number_writes(&mut self, partition: PartitionId, step: u64) {
+        if let Some(seat) = self.seats.get(&partition) {
+            seat.rows.lock().dot.seq = self.plan.writes_from + (step << 20);
+        }
     }
 
     fn restart(&mut self, partition: PartitionId) -> Result<(), String> {

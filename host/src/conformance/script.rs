@@ -79,7 +79,11 @@ impl<'a> Commands<'a> {
                     calls.push((command, self.args(spec, count, words)));
                 }
             }
-            calls.extend(self.with_keywords(spec).into_iter().map(|args| (command, args)));
+            calls.extend(
+                self.with_keywords(spec)
+                    .into_iter()
+                    .map(|args| (command, args)),
+            );
         }
         numbered(calls)
     }
@@ -89,7 +93,9 @@ impl<'a> Commands<'a> {
         let mut pairs = Vec::new();
         for words in USUAL {
             for (writer, spec) in self.iter().filter(|(_, spec)| spec.writes()) {
-                let Some(least) = counts(spec).next() else { continue };
+                let Some(least) = counts(spec).next() else {
+                    continue;
+                };
                 let write = (writer, self.args(spec, least, words));
                 for (command, spec) in self.iter() {
                     for count in counts(spec).take(2) {
@@ -101,7 +107,11 @@ impl<'a> Commands<'a> {
         }
         let every = (2 * pairs.len()).div_ceil(STEPS_MAX).max(1);
         let mut calls: Vec<_> = pairs.into_iter().step_by(every).flatten().collect();
-        calls.extend(self.shapes().into_iter().map(|step| (step.command, step.args)));
+        calls.extend(
+            self.shapes()
+                .into_iter()
+                .map(|step| (step.command, step.args)),
+        );
         numbered(calls)
     }
 
@@ -109,7 +119,8 @@ impl<'a> Commands<'a> {
     pub(super) fn reads(&self) -> Vec<Step> {
         let looks = |kind| matches!(kind, CommandKind::Read | CommandKind::Coverage);
         let steps = self.shapes().into_iter();
-        let reads = steps.filter(|step| self.spec(step.command).is_some_and(|spec| looks(spec.kind)));
+        let reads =
+            steps.filter(|step| self.spec(step.command).is_some_and(|spec| looks(spec.kind)));
         numbered(reads.map(|step| (step.command, step.args)).collect())
     }
 
@@ -130,8 +141,13 @@ impl<'a> Commands<'a> {
     /// Writes of `count` rows with values of `bytes`, by each command that takes a key and a value.
     pub(super) fn rows(&self, count: usize, bytes: usize) -> Vec<Step> {
         let mut calls = Vec::new();
-        for (command, spec) in self.iter().filter(|(_, spec)| spec.kind == CommandKind::Write) {
-            let Some(least) = counts(spec).next() else { continue };
+        for (command, spec) in self
+            .iter()
+            .filter(|(_, spec)| spec.kind == CommandKind::Write)
+        {
+            let Some(least) = counts(spec).next() else {
+                continue;
+            };
             let keys: Vec<usize> = spec.key_positions(least).collect();
             if keys.len() != 1 || least < 3 {
                 continue;
@@ -168,9 +184,14 @@ impl<'a> Commands<'a> {
 
     /// A call for people to read.
     pub(super) fn show(&self, step: &Step) -> String {
-        let name = self.spec(step.command).map_or("?", |spec| spec.name.as_str());
+        let name = self
+            .spec(step.command)
+            .map_or("?", |spec| spec.name.as_str());
         let words = step.args.iter().map(|word| preview(word));
-        std::iter::once(name.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+        std::iter::once(name.to_owned())
+            .chain(words)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn args(&self, spec: &CommandSpec, count: usize, words: Words) -> Vec<Vec<u8>> {
@@ -212,7 +233,8 @@ impl<'a> Commands<'a> {
             return Vec::new();
         };
         let start = self.args(spec, least, Words::Integer);
-        let keyword = |word: &&str| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let keyword =
+            |word: &&str| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
         let words = spec.syntax.split(|c: char| !c.is_ascii_alphanumeric());
         let mut calls = Vec::new();
         for word in words.filter(keyword) {
@@ -234,7 +256,10 @@ fn counts(spec: &CommandSpec) -> impl Iterator<Item = usize> {
     let least = spec.arity.unsigned_abs() as usize;
     let more: &[usize] = if spec.arity < 0 { &[0, 1, 2, 6] } else { &[0] };
     let counts = more.iter().map(move |more| least + more);
-    counts.filter(|count| is_one_call(spec, *count)).collect::<Vec<_>>().into_iter()
+    counts
+        .filter(|count| is_one_call(spec, *count))
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 /// Whether a vnode sees a call of so many words as it is. One with several keys and an aggregate is taken apart.
@@ -245,7 +270,11 @@ fn is_one_call(spec: &CommandSpec, count: usize) -> bool {
 fn numbered(calls: Vec<(u16, Vec<Vec<u8>>)>) -> Vec<Step> {
     let steps = (1..).zip(calls);
     steps
-        .map(|(number, (command, args))| Step { command, args, number })
+        .map(|(number, (command, args))| Step {
+            command,
+            args,
+            number,
+        })
         .collect()
 }
 

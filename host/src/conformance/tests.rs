@@ -16,7 +16,10 @@ fn load(name: &str) -> Arc<Guest> {
         key_bytes_max: 4096,
         value_bytes_max: 1 << 20,
     };
-    let (_, bytes) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name).unwrap();
+    let (_, bytes) = BUILT_IN
+        .iter()
+        .find(|(built_in, _)| *built_in == name)
+        .unwrap();
     Arc::new(Guest::load(&Engine::new(limits).unwrap(), None, bytes).unwrap())
 }
 
@@ -26,14 +29,23 @@ fn guests_that_are_built_in_keep_the_contract() {
         let findings = check(&load(name));
         assert_eq!(findings.len(), 10, "{name}");
         for finding in findings {
-            assert_ne!(finding.outcome, Outcome::Failed, "{name}: {} {}", finding.name, finding.detail);
+            assert_ne!(
+                finding.outcome,
+                Outcome::Failed,
+                "{name}: {} {}",
+                finding.name,
+                finding.detail
+            );
         }
     }
 }
 
 #[test]
 fn each_part_of_the_contract_is_checked_on_some_guest() {
-    let findings: Vec<Finding> = BUILT_IN.iter().flat_map(|(name, _)| check(&load(name))).collect();
+    let findings: Vec<Finding> = BUILT_IN
+        .iter()
+        .flat_map(|(name, _)| check(&load(name)))
+        .collect();
     for finding in &findings {
         let passed = findings
             .iter()

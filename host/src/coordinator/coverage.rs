@@ -11,8 +11,8 @@ use vnode_ring::{CoverageVnode, PartitionId};
 
 use super::{Coordinator, Joined, now_ms};
 use crate::descriptor::{Aggregate, CommandSpec};
-use crate::executor::{Inbox, Message};
 use crate::executor::slow::PageRequest;
+use crate::executor::{Inbox, Message};
 use crate::resp::catalog::GuestCommand;
 use crate::resp::write;
 use crate::store::Acknowledge;
@@ -114,9 +114,11 @@ impl Coordinator {
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let mut ranges: Vec<_> = plan
             .into_iter()
-            .flat_map(|CoverageVnode { partition, ranges, .. }| {
-                ranges.into_iter().map(move |range| (partition, range))
-            })
+            .flat_map(
+                |CoverageVnode {
+                     partition, ranges, ..
+                 }| { ranges.into_iter().map(move |range| (partition, range)) },
+            )
             .collect();
         ranges.sort_by_key(|(_, range)| self.ring().size().hash_range(*range).0);
         Ok(ranges)

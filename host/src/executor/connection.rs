@@ -30,8 +30,12 @@ use crate::resp::session::{ClientInfo, Session};
 use crate::resp::wire;
 use crate::vnode::request::{Failure, ReplyTo, Request, Words};
 
-/// Bytes that a read asks for.
-const READ_BYTES: usize = 16 * 1024;
+/// Room for the first reads; doubled each time it is used up.
+const READ_BYTES: usize = 4 * 1024;
+/// Most room for one read, unless a single request needs more.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// With less room left than this, a read gets a new buffer.
+const READ_BYTES_MIN: usize = 1024;
 /// Bytes of requests under way on one connection; beyond, no more is read.
 const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -50,6 +54,8 @@ pub struct Connection {
     state: RefCell<State>,
     /// Something happened that the task may wait for.
     progress: Notify,
+    /// The task waits for replies rather than for requests.
+    waits: Cell<bool>,
     dirty: Cell<bool>,
 }
 
@@ -122,7 +128,11 @@ impl Connection {
     fn flush(&self) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        while let Some(rest) = state.out.get(state.written..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = state
+            .out
+            .get(state.written..)
+            .filter(|rest| !rest.is_empty())
+        {
             match self.writer.try_write(rest) {
                 Ok(0) => {
                     state.dead = true;
@@ -153,6 +163,19 @@ impl Connection {
             && (state.slots.len() >= limits.pipeline_commands_max
                 || state.in_flight_bytes > IN_FLIGHT_BYTES_MAX
                 || state.out.len() - state.written > limits.output_buffer_bytes_max)
+    }
+
+    /// Whether the task has to look after a flush. Most of the time it waits for requests and is left alone.
+    fn wants_to_know(&self) -> bool {
+        let state = self.state.borrow();
+        self.waits.get() || state.closing || state.dead || state.blocked_since.is_some()
+    }
+
+    /// Waits until the executor has done something for this connection.
+    async fn progressed(&self) {
+        self.waits.set(true);
+        self.progress.notified().await;
+        self.waits.set(false);
     }
 
     fn is_over(&self) -> bool {
@@ -211,6 +234,7 @@ impl Connections {
                 dead: false,
             }),
             progress: Notify::new(),
+            waits: Cell::new(false),
             dirty: Cell::new(false),
         });
         entry.insert(Rc::clone(&connection));
@@ -251,7 +275,9 @@ impl Connections {
         for connection in self.dirty.drain(..) {
             connection.dirty.set(false);
             connection.flush();
-            connection.progress.notify_one();
+            if connection.wants_to_know() {
+                connection.progress.notify_one();
+            }
         }
     }
 
@@ -329,7 +355,8 @@ pub(super) fn accept(
     let mut now = executor.borrow_mut();
     let coordinator = Arc::clone(&now.coordinator);
     let text = |address: std::net::SocketAddr| address.to_string();
-    let (peer, own) = addresses.map_or_else(Default::default, |(peer, own)| (text(peer), text(own)));
+    let (peer, own) =
+        addresses.map_or_else(Default::default, |(peer, own)| (text(peer), text(own)));
     let about = Arc::clone(&now.about);
     let session = Session::new(about.next_client(), peer, own, now_ms());
     let connection = now.connections.open(writer, session);
@@ -398,6 +425,7 @@ impl Task {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut args = Args::default();
         let mut needed = 0;
+        let mut room = READ_BYTES;
         loop {
             if connection.is_over() {
                 return;
@@ -407,12 +435,18 @@ impl Task {
                 (state.closing, state.blocked_since.is_some())
             };
             let waits = closing || connection.is_full(&self.coordinator);
-            buffer.reserve(READ_BYTES.max(needed));
+            connection.waits.set(waits);
+            let spare = buffer.capacity() - buffer.len();
+            if spare < READ_BYTES_MIN.max(needed) {
+                // The read that left so little room may have filled it.
+                room = (room * 2).min(READ_BYTES_MAX);
+                buffer.reserve(room.max(needed));
+            }
             tokio::select! {
                 biased;
                 read = reader.read_buf(&mut buffer), if !waits => match read {
                     Ok(0) | Err(_) => return,
-                    Ok(_) if buffer.len() < needed => {}
+                    Ok(count) if count < needed => needed -= count,
                     Ok(_) => match self.parse(&mut buffer, &mut args).await {
                         Some(more) => needed = more.saturating_sub(buffer.len()),
                         None => connection.state.borrow_mut().closing = true,
@@ -438,7 +472,8 @@ impl Task {
                 Ok(Progress::Complete { consumed: length }) => {
                     if let Some(spans) = args.spans() {
                         let start = ranges.len();
-                        let moved = |span: &Range<usize>| consumed + span.start..consumed + span.end;
+                        let moved =
+                            |span: &Range<usize>| consumed + span.start..consumed + span.end;
                         ranges.extend(spans.iter().map(moved));
                         requests.push(Parsed::Multibulk(start..ranges.len()));
                     } else {
@@ -465,8 +500,12 @@ impl Task {
         let chunk = buffer.split_to(consumed).freeze();
         {
             let mut state = self.connection.state.borrow_mut();
-            state.partial_since = (!buffer.is_empty() && broken.is_none())
-                .then(|| state.partial_since.filter(|_| consumed == 0).unwrap_or_else(Instant::now));
+            state.partial_since = (!buffer.is_empty() && broken.is_none()).then(|| {
+                state
+                    .partial_since
+                    .filter(|_| consumed == 0)
+                    .unwrap_or_else(Instant::now)
+            });
         }
         let open = self.dispatch_all(&chunk, &ranges, requests).await;
         if let Some(error) = broken {
@@ -496,7 +535,7 @@ impl Task {
             }
             while self.connection.is_full(&self.coordinator) {
                 self.finish_batch();
-                self.connection.progress.notified().await;
+                self.connection.progressed().await;
             }
             if self.connection.state.borrow().dead {
                 return false;
@@ -594,9 +633,9 @@ impl Task {
                     let ids = Arc::clone(&ids);
                     let own = self.connection.id;
                     inbox.send(Message::Inspect(Box::new(move |executor| {
-                        executor
-                            .connections()
-                            .end(|connection, session| connection != own && ids.contains(&session.client.id));
+                        executor.connections().end(|connection, session| {
+                            connection != own && ids.contains(&session.client.id)
+                        });
                     })));
                 }
                 !ends_itself
@@ -622,14 +661,7 @@ impl Task {
         clients
     }
 
-    fn submit(
-        &self,
-        target: GuestCommand,
-        place: Place,
-        words: Words,
-        time: Time,
-        silent: bool,
-    ) {
+    fn submit(&self, target: GuestCommand, place: Place, words: Words, time: Time, silent: bool) {
         let mut executor = self.executor.borrow_mut();
         let index = u16::try_from(executor.connections.index).unwrap_or(u16::MAX);
         let seq = {
@@ -664,7 +696,7 @@ impl Task {
             && !self.connection.state.borrow().dead
         {
             self.finish_batch();
-            self.connection.progress.notified().await;
+            self.connection.progressed().await;
         }
     }
 

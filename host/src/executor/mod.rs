@@ -100,6 +100,14 @@ pub struct Parcel {
 }
 
 impl Parcel {
+    /// An empty one with as much room.
+    fn alike(&self) -> Parcel {
+        Parcel {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            entries: Vec::with_capacity(self.entries.len()),
+        }
+    }
+
     fn push(&mut self, connection: u64, seq: u32, reply: &[u8]) {
         self.bytes.extend_from_slice(reply);
         self.entries.push((connection, seq, self.bytes.len()));
@@ -179,7 +187,9 @@ impl Executor {
             seats,
             due: VecDeque::new(),
             outgoing: std::iter::repeat_with(Vec::new).take(executors).collect(),
-            parcels: std::iter::repeat_with(Parcel::default).take(executors).collect(),
+            parcels: std::iter::repeat_with(Parcel::default)
+                .take(executors)
+                .collect(),
             replies: Replies::default(),
             parked: VecDeque::new(),
             acknowledge,
@@ -192,7 +202,9 @@ impl Executor {
 
     /// Takes a command from a connection here. It runs in the next pass, here or on the executor that has its vnode.
     pub fn submit(&mut self, request: Request) {
-        let seat = self.coordinator.seat(usize::from(request.service), request.partition);
+        let seat = self
+            .coordinator
+            .seat(usize::from(request.service), request.partition);
         let executor = self.coordinator.executor_of(seat);
         if executor == self.index {
             self.enqueue(seat, request);
@@ -244,7 +256,9 @@ impl Executor {
                 Message::Connect(stream) => connect.push(stream),
                 Message::Requests(requests) => {
                     for request in requests {
-                        let seat = self.coordinator.seat(usize::from(request.service), request.partition);
+                        let seat = self
+                            .coordinator
+                            .seat(usize::from(request.service), request.partition);
                         self.enqueue(seat, request);
                     }
                 }
@@ -293,7 +307,9 @@ impl Executor {
             if !parcel.is_empty()
                 && let Some(inbox) = self.coordinator.inboxes().get(executor)
             {
-                inbox.send(Message::Requests(std::mem::take(parcel)));
+                // The next parcel will be about as large.
+                let next = Vec::with_capacity(parcel.len());
+                inbox.send(Message::Requests(std::mem::replace(parcel, next)));
             }
         }
         for _ in 0..self.due.len() {
@@ -310,7 +326,8 @@ impl Executor {
             if !parcel.entries.is_empty()
                 && let Some(inbox) = self.coordinator.inboxes().get(executor)
             {
-                inbox.send(Message::Replies(std::mem::take(parcel)));
+                let next = parcel.alike();
+                inbox.send(Message::Replies(std::mem::replace(parcel, next)));
             }
         }
         self.connections.flush();
@@ -371,11 +388,13 @@ impl Executor {
         };
         let acknowledge = &self.acknowledge;
         replies.drain(|reply, bytes| match reply.after {
-            Some(after) if acknowledge.verdict(after) != Verdict::Now => self.parked.push_back(Parked {
-                after,
-                to: reply.to,
-                reply: bytes.to_vec(),
-            }),
+            Some(after) if acknowledge.verdict(after) != Verdict::Now => {
+                self.parked.push_back(Parked {
+                    after,
+                    to: reply.to,
+                    reply: bytes.to_vec(),
+                })
+            }
             _ => delivery.deliver(reply.to, bytes),
         });
     }
@@ -409,11 +428,9 @@ impl Executor {
     fn idle(&self) -> bool {
         self.parked.is_empty()
             && self.connections.idle()
-            && self
-                .seats
-                .iter()
-                .flatten()
-                .all(|seat| seat.vnode.is_some() && seat.mailbox.is_empty() && seat.pages.is_empty())
+            && self.seats.iter().flatten().all(|seat| {
+                seat.vnode.is_some() && seat.mailbox.is_empty() && seat.pages.is_empty()
+            })
     }
 
     fn terminate(&mut self) {

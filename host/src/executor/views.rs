@@ -57,17 +57,27 @@ fn ring(coordinator: &Coordinator) -> Value {
     let owners = ring.owners().iter().map(|node| Value::bulk(node.as_str()));
     Value::map([
         ("size", Value::Int(i64::from(ring.size().get()))),
-        ("epoch", Value::Int(i64::try_from(ring.epoch()).unwrap_or(i64::MAX))),
+        (
+            "epoch",
+            Value::Int(i64::try_from(ring.epoch()).unwrap_or(i64::MAX)),
+        ),
         ("hash", Value::bulk(ring.hash().to_string())),
         ("owners", Value::Array(owners.collect())),
     ])
 }
 
 fn status(coordinator: &Coordinator) -> Value {
-    let verdict = if coordinator.is_draining() { "degraded" } else { "ok" };
+    let verdict = if coordinator.is_draining() {
+        "degraded"
+    } else {
+        "ok"
+    };
     Value::map([
         ("verdict", Value::bulk(verdict)),
         ("members", Value::Int(1)),
-        ("partitions", Value::Int(i64::from(coordinator.ring().size().get()))),
+        (
+            "partitions",
+            Value::Int(i64::from(coordinator.ring().size().get())),
+        ),
     ])
 }

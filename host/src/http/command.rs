@@ -26,6 +26,8 @@ use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::vnode::request::{Failure, Words};
 
+/// What helps against a limit on sizes.
+const SMALLER: &str = "send less at once; `host config show` has the limits";
 /// Parts of a stream that wait for the client.
 const STREAM_PARTS: usize = 4;
 
@@ -54,7 +56,11 @@ impl Argument {
             Argument::Text(text) => Ok(text.clone().into_bytes()),
             Argument::Number(number) => Ok(number.to_string().into_bytes()),
             Argument::Binary { base64 } => BASE64_STANDARD.decode(base64).map_err(|error| {
-                Problem::new(StatusCode::BAD_REQUEST, format!("an argument is not base64: {error}"))
+                Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    format!("an argument is not base64: {error}"),
+                )
+                .hint("send text as a string, other bytes in the standard alphabet with padding")
             }),
         }
     }
@@ -66,7 +72,8 @@ pub(super) async fn run(
     body: Result<Json<Call>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(call) = body.map_err(|rejection| {
-        Problem::new(rejection.status(), rejection.body_text()).hint(r#"send {"args": ["key", "value"]}"#)
+        Problem::new(rejection.status(), rejection.body_text())
+            .hint(r#"send {"args": ["key", "value"]}"#)
     })?;
     let target = target(&node, &service, &command)?;
     let mut words = vec![command.into_bytes()];
@@ -79,7 +86,9 @@ pub(super) async fn run(
             "more than {} arguments, or one of more than {} bytes (args_max, value_bytes_max)",
             limits.args_max, limits.arg_bytes_max
         );
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).code("TOOBIG"));
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+            .code("TOOBIG")
+            .hint(SMALLER));
     }
     let words = Words::copy(words.iter().map(Vec::as_slice));
     if call.stream {
@@ -87,7 +96,10 @@ pub(super) async fn run(
     }
     let reply = node.coordinator.call(target, words).await;
     let value = Value::parse(&reply, &ReplyLimits::default()).map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the reply cannot be read: {error}"))
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the reply cannot be read: {error}"),
+        )
     })?;
     match value {
         Value::Error { code, message } => Err(refused(code, message)),
@@ -101,8 +113,9 @@ fn target(node: &Shared, service: &str, command: &str) -> Result<GuestCommand, P
     };
     let Some((position, _)) = found.guest.descriptor().command(command) else {
         let detail = format!("service {service:?} has no command {command:?}");
-        return Err(Problem::new(StatusCode::NOT_FOUND, detail)
-            .hint("GET /v1/services lists the commands"));
+        return Err(
+            Problem::new(StatusCode::NOT_FOUND, detail).hint("GET /v1/services lists the commands")
+        );
     };
     Ok(GuestCommand {
         service: usize::from(found.index),
@@ -113,27 +126,32 @@ fn target(node: &Shared, service: &str, command: &str) -> Result<GuestCommand, P
 /// An error reply as a problem; the status tells whose turn it is.
 fn refused(code: String, message: String) -> Problem {
     let (status, hint) = match code.as_str() {
-        "BUSY" | "TRYAGAIN" | "LOADING" => (StatusCode::SERVICE_UNAVAILABLE, Some("retry with backoff")),
-        "TIMEOUT" => (StatusCode::GATEWAY_TIMEOUT, None),
-        "TOOBIG" => (StatusCode::PAYLOAD_TOO_LARGE, None),
+        "BUSY" | "TRYAGAIN" | "LOADING" => (StatusCode::SERVICE_UNAVAILABLE, "retry with backoff"),
+        "TIMEOUT" => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "it may have run; ask what became of it before it is sent again",
+        ),
+        "TOOBIG" => (StatusCode::PAYLOAD_TOO_LARGE, SMALLER),
         "GUESTTRAP" => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            Some("the guest's fault; its panic is in the node's log"),
+            "the guest's fault; its panic is in the node's log",
         ),
-        _ => (StatusCode::BAD_REQUEST, None),
+        _ => (
+            StatusCode::BAD_REQUEST,
+            "GET /v1/services has the arguments of each command",
+        ),
     };
-    let problem = Problem::new(status, message).code(code);
-    match hint {
-        Some(hint) => problem.hint(hint),
-        None => problem,
-    }
+    Problem::new(status, message).code(code).hint(hint)
 }
 
 /// A coverage command as JSON lines, each when it is there: bounded memory whatever the size of the answer.
 fn stream(node: Arc<Shared>, target: GuestCommand, words: Words) -> Result<Response, Problem> {
     let spec = node.coordinator.spec(target);
     let covers = spec.is_some_and(|spec| {
-        matches!(spec.kind, CommandKind::Coverage | CommandKind::CoverageWrite)
+        matches!(
+            spec.kind,
+            CommandKind::Coverage | CommandKind::CoverageWrite
+        )
     });
     if !covers || !spec.is_some_and(|spec| spec.takes(words.len())) {
         return Err(Problem::new(

@@ -41,7 +41,11 @@ pub(super) async fn status(node: &Shared) -> Value {
             if let Some(vnode) = vnode
                 && let Some(why) = vnode.down()
             {
-                down.push((vnode.service().name().to_owned(), vnode.partition(), why.to_owned()));
+                down.push((
+                    vnode.service().name().to_owned(),
+                    vnode.partition(),
+                    why.to_owned(),
+                ));
             }
         });
         down
@@ -58,7 +62,11 @@ pub(super) async fn status(node: &Shared) -> Value {
             "since": since, "hint": "look at the guest's init; the node tries again with each command",
         }));
     }
-    let verdict = if problems.is_empty() { "ok" } else { "degraded" };
+    let verdict = if problems.is_empty() {
+        "ok"
+    } else {
+        "degraded"
+    };
     json!({
         "verdict": verdict,
         "problems": problems,

@@ -16,12 +16,20 @@ pub(super) fn banner(node: &Node) -> String {
 
 fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Result {
     let data = shared.config.data_dir(shared.name.as_str());
-    let new = if node.is_new_directory() { "new data directory " } else { "" };
+    let new = if node.is_new_directory() {
+        "new data directory "
+    } else {
+        ""
+    };
     writeln!(out, "node      {}   ({new}{})", shared.name, data.display())?;
     for service in shared.coordinator.services() {
         let descriptor = service.guest.descriptor();
         let digest = service.guest.digest().get(..12).unwrap_or_default();
-        let names: Vec<&str> = descriptor.commands.iter().map(|c| c.name.as_str()).collect();
+        let names: Vec<&str> = descriptor
+            .commands
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect();
         writeln!(
             out,
             "guest     {} {}  sha256 {digest}  {}  {} commands: {}",
@@ -63,7 +71,9 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
 fn storage(shared: &super::Shared) -> String {
     match (shared.config.storage, shared.config.sync) {
         (StorageKind::Memory, _) => "memory: everything is gone when the node ends".into(),
-        (StorageKind::Disk, SyncMode::Always) => "disk, sync always: acknowledged is on disk".into(),
+        (StorageKind::Disk, SyncMode::Always) => {
+            "disk, sync always: acknowledged is on disk".into()
+        }
         (StorageKind::Disk, SyncMode::Interval) => format!(
             "disk, sync interval: a crash loses at most the last {}",
             humantime::format_duration(shared.config.sync_interval)

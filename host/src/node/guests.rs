@@ -11,18 +11,30 @@ use crate::wasm::{CompileCache, Engine, Guest, Limits, LoadError};
 /// Guests that are part of the program: name and component.
 pub const BUILT_IN: &[(&str, &[u8])] = &[
     ("kv", include_bytes!(concat!(env!("GUESTS"), "/kv.wasm"))),
-    ("ping", include_bytes!(concat!(env!("GUESTS"), "/ping.wasm"))),
-    ("counter", include_bytes!(concat!(env!("GUESTS"), "/counter.wasm"))),
+    (
+        "ping",
+        include_bytes!(concat!(env!("GUESTS"), "/ping.wasm")),
+    ),
+    (
+        "counter",
+        include_bytes!(concat!(env!("GUESTS"), "/counter.wasm")),
+    ),
 ];
 
 /// Why a guest is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// No guest was named.
-    #[error("a node needs a guest\n  next: --vnode FILE.wasm, or one that is built in: {}", names())]
+    #[error(
+        "a node needs a guest\n  next: --vnode FILE.wasm, or one that is built in: {}",
+        names()
+    )]
     None,
     /// No built-in guest has that name.
-    #[error("no guest named {name:?} is built in\n  next: one of {}, or a path with a / or .wasm in it", names())]
+    #[error(
+        "no guest named {name:?} is built in\n  next: one of {}, or a path with a / or .wasm in it",
+        names()
+    )]
     NotBuiltIn {
         /// The name.
         name: String,
@@ -36,7 +48,9 @@ pub enum GuestError {
         source: std::io::Error,
     },
     /// The component is refused.
-    #[error("{source}\n  in: {from}\n  next: `host inspect FILE` shows what a component imports and exports; `host new NAME` makes one that loads")]
+    #[error(
+        "{source}\n  in: {from}\n  next: `host inspect FILE` shows what a component imports and exports; `host new NAME` makes one that loads"
+    )]
     Load {
         /// The file or name.
         from: String,
@@ -44,7 +58,9 @@ pub enum GuestError {
         source: LoadError,
     },
     /// Two guests have one name.
-    #[error("two guests are named {name:?}: {first} and {second}\n  next: one service has one guest; give only one of them")]
+    #[error(
+        "two guests are named {name:?}: {first} and {second}\n  next: one service has one guest; give only one of them"
+    )]
     Twice {
         /// The name.
         name: String,

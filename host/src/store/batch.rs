@@ -9,6 +9,9 @@
 
 use super::{KEY_BYTES_MAX, OBJECT_BYTES_MAX, RowKey, StoreError};
 
+/// Memory that an empty batch keeps, so that one of huge rows does not hold on to theirs.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
+
 const WAS_LIVE: u8 = 1;
 const IS_LIVE: u8 = 2;
 const REMOVED: u8 = 4;
@@ -56,6 +59,7 @@ impl Batch {
     /// Forgets the changes, keeps the buffer.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.len = 0;
     }
 

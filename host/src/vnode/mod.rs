@@ -124,9 +124,10 @@ impl Vnode {
     pub fn stats(&mut self) -> crate::store::Stats {
         match &mut self.guest {
             Guest::Running(instance) => instance.state().store().stats(),
-            Guest::Down { state, .. } => {
-                state.as_ref().map(|s| s.store().stats()).unwrap_or_default()
-            }
+            Guest::Down { state, .. } => state
+                .as_ref()
+                .map(|s| s.store().stats())
+                .unwrap_or_default(),
         }
     }
 
@@ -187,6 +188,8 @@ impl Vnode {
     ) -> Option<Request> {
         let full = self.budget();
         let Some(spec) = self.service.command(request.command) else {
+            let failure = Failure::Usage("no such command".into());
+            finish(replies, stats, request, Err(failure));
             return None;
         };
         let command = typed_command(spec, &request);
@@ -239,7 +242,12 @@ impl Vnode {
 
     /// Takes commands from the mailbox into `batch` and writes their frames. Stops at a command that needs another door,
     /// at one whose keys meet those of a writer in the batch, and at the limits.
-    fn fill(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies, stats: &[CommandStats]) {
+    fn fill(
+        &mut self,
+        mailbox: &mut VecDeque<Request>,
+        replies: &mut Replies,
+        stats: &[CommandStats],
+    ) {
         self.frames.clear();
         self.batch.clear();
         self.touched.clear();
@@ -248,7 +256,9 @@ impl Vnode {
             bytes += request.words.bytes();
             let full = self.batch.len() >= BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX;
             let typed = self.service.is_typed(request.command);
-            if !self.batch.is_empty() && (full || typed) || !self.touched.add(&self.service, request) {
+            if !self.batch.is_empty() && (full || typed)
+                || !self.touched.add(&self.service, request)
+            {
                 return;
             }
             let Some(request) = mailbox.pop_front() else {

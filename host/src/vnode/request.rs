@@ -210,7 +210,9 @@ pub enum Failure {
         budget: Duration,
     },
     /// Too much is waiting for this vnode.
-    #[error("vnode {partition} has {queued} commands queued (mailbox_commands_max); retry with backoff")]
+    #[error(
+        "vnode {partition} has {queued} commands queued (mailbox_commands_max); retry with backoff"
+    )]
     Busy {
         /// The vnode.
         partition: PartitionId,

@@ -33,7 +33,8 @@ impl CompileCache {
             Some(key) => key,
             None => {
                 let mut key = [0; KEY_BYTES];
-                getrandom::fill(&mut key).map_err(|error| std::io::Error::other(error.to_string()))?;
+                getrandom::fill(&mut key)
+                    .map_err(|error| std::io::Error::other(error.to_string()))?;
                 write_private(&path, &[&key])?;
                 key
             }

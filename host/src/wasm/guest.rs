@@ -14,8 +14,8 @@ use super::bindings;
 use super::cache::CompileCache;
 use super::engine::{Engine, Limits};
 use super::imports::{self, Scratch};
-use super::state::VnodeState;
 use super::instance::Bound;
+use super::state::VnodeState;
 use super::{GuestError, doors, one_line, wasi};
 use crate::descriptor::{Descriptor, DescriptorError, MergePolicy};
 use crate::resp::wire::ReplyLimits;
@@ -315,14 +315,11 @@ fn types(error: wasmtime::Error) -> LoadError {
     }
 }
 
-fn link<T: 'static>(
+fn link<T: wasi::Stderr + 'static>(
     engine: &Engine,
     component: &Component,
     add: fn(&mut Linker<T>) -> wasmtime::Result<()>,
-) -> Result<InstancePre<T>, LoadError>
-where
-    T: wasi::Stderr,
-{
+) -> Result<InstancePre<T>, LoadError> {
     let mut linker = Linker::new(engine.wasmtime());
     add(&mut linker).map_err(types)?;
     wasi::add_to_linker(&mut linker).map_err(types)?;
@@ -333,10 +330,7 @@ where
     linker.instantiate_pre(component).map_err(types)
 }
 
-fn describe(
-    engine: &Engine,
-    pre: &bindings::GuestPre<Scratch>,
-) -> Result<Descriptor, LoadError> {
+fn describe(engine: &Engine, pre: &bindings::GuestPre<Scratch>) -> Result<Descriptor, LoadError> {
     let mut scratch = Scratch::store(engine);
     let call = |scratch: &mut Store<Scratch>| {
         let guest = pre.instantiate(&mut *scratch)?;

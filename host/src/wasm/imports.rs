@@ -39,7 +39,10 @@ type Answer<T> = wasmtime::Result<Result<T, Error>>;
 
 impl VnodeState {
     /// Runs one request of the guest; too many of them in one command end it.
-    fn answer<T>(&mut self, request: impl FnOnce(&mut VnodeState) -> Result<T, Refusal>) -> Answer<T> {
+    fn answer<T>(
+        &mut self,
+        request: impl FnOnce(&mut VnodeState) -> Result<T, Refusal>,
+    ) -> Answer<T> {
         self.count_call()
             .map_err(|refusal| wasmtime::Error::msg(refusal.to_string()))?;
         Ok(request(self).map_err(Error::from))
@@ -115,8 +118,9 @@ impl contract::log::Host for VnodeState {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         let service = self.placement().service.clone();
         let partition = self.scope().range;
-        self.said
-            .line(level, &message, || (service.to_string(), partition.to_string()));
+        self.said.line(level, &message, || {
+            (service.to_string(), partition.to_string())
+        });
         Ok(())
     }
 }
@@ -224,7 +228,9 @@ impl wasmtime::ResourceLimiter for Allowance {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // A component may have several memories; the allowance is for all of them.
-        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        let total = self
+            .memory_bytes
+            .saturating_add(desired.saturating_sub(current));
         let granted = total <= self.memory_bytes_max;
         if granted {
             self.memory_bytes = total;

@@ -99,7 +99,8 @@ impl Instance {
         match start() {
             Ok(Ok(guest)) => Ok(Instance { store, guest }),
             Ok(Err(refused)) => {
-                let error = GuestError::Trap(format!("init refused: {}", super::one_line(&refused)));
+                let error =
+                    GuestError::Trap(format!("init refused: {}", super::one_line(&refused)));
                 Err(Box::new((store.into_data(), error)))
             }
             Err(error) => {

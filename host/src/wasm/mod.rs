@@ -9,26 +9,29 @@ mod doors;
 mod engine;
 mod guest;
 mod imports;
-mod state;
 mod instance;
 mod packed;
 mod reply;
 mod scan;
+mod state;
 mod wasi;
 
 pub use cache::CompileCache;
 pub use engine::{Engine, Limits};
 pub use guest::{Guest, LoadError, interface};
-pub use state::{Placement, Refusal, Scope, VnodeState};
 pub use instance::{CoveragePage, Done, Instance, TypedCommand};
 pub use packed::{Answer, Answers, Effect, Effects, FrameHead, FrameWriter};
+pub use state::{Placement, Refusal, Scope, VnodeState};
 
 use crate::descriptor::{
     Aggregate, CommandKind, CommandSpec, Descriptor, KeyRange, MergePolicy, Quorum,
 };
 
 /// Types and traits generated from `wit/`. Nothing outside this module names them.
-#[allow(missing_docs, reason = "generated from wit/, which documents every item")]
+#[allow(
+    missing_docs,
+    reason = "generated from wit/, which documents every item"
+)]
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
@@ -76,7 +79,9 @@ fn one_line(text: &str) -> String {
 pub fn sanitize_refusal(code: &str, message: &str) -> (String, String) {
     let fits = (1..=32).contains(&code.len())
         && code.starts_with(|c: char| c.is_ascii_uppercase())
-        && code.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+        && code
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
     let code = if fits { code } else { "ERR" };
     let message: String = one_line(message).chars().take(1024).collect();
     (code.to_owned(), message)

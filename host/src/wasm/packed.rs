@@ -4,6 +4,9 @@
 
 use super::GuestError;
 
+/// Memory that an empty writer keeps. There is one for each vnode.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
 /// Writes frames into a buffer that is used again and again.
 #[derive(Default)]
 pub struct FrameWriter {
@@ -26,9 +29,10 @@ pub struct FrameHead {
 }
 
 impl FrameWriter {
-    /// Forgets all frames and keeps the memory.
+    /// Forgets all frames and keeps the memory, but not that of a few huge values.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
     }
 
     /// The frames so far.
@@ -167,9 +171,9 @@ impl<'a> Answers<'a> {
 
     /// The next answer. Fails when the guest wrote something else than an answer.
     pub fn next_answer(&mut self) -> Result<Answer<'a>, GuestError> {
-        self.reader
-            .answer()
-            .map_err(|Malformed| GuestError::Contract("handle-batch answered malformed bytes".into()))
+        self.reader.answer().map_err(|Malformed| {
+            GuestError::Contract("handle-batch answered malformed bytes".into())
+        })
     }
 
     /// Fails when the guest answered more than it was asked.
@@ -278,13 +282,22 @@ mod tests {
         assert_eq!(
             effects,
             [
-                Effect { key: 0, value: Some(b"value") },
-                Effect { key: 1, value: None }
+                Effect {
+                    key: 0,
+                    value: Some(b"value")
+                },
+                Effect {
+                    key: 1,
+                    value: None
+                }
             ]
         );
         assert_eq!(
             answers.next_answer().unwrap(),
-            Answer::Error { code: b"ERR", message: b"no" }
+            Answer::Error {
+                code: b"ERR",
+                message: b"no"
+            }
         );
         assert_eq!(answers.next_answer().unwrap(), Answer::Deferred);
         assert!(answers.next_answer().is_err());

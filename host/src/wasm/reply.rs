@@ -2,6 +2,9 @@
 
 use super::GuestError;
 use super::bindings::vnode::host::types::Node;
+use crate::resp::{Protocol, write};
+
+const RESP3: Protocol = Protocol::Resp3;
 
 /// Deepest nesting of a reply.
 const DEPTH_MAX: usize = 32;
@@ -18,7 +21,7 @@ pub(super) fn encode(
     let mut open: Vec<u64> = Vec::new();
     let mut complete = 0;
     for node in nodes {
-        let members = write(node, out)?;
+        let members = write_node(node, out)?;
         if out.len() - start > bytes_max {
             return Err(GuestError::Contract(format!(
                 "reply of more than {bytes_max} bytes (reply_bytes_max)"
@@ -57,81 +60,56 @@ pub(super) fn encode(
 }
 
 /// Writes one node and says how many values belong to it.
-fn write(node: &Node, out: &mut Vec<u8>) -> Result<u64, GuestError> {
+fn write_node(node: &Node, out: &mut Vec<u8>) -> Result<u64, GuestError> {
+    let members = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     match node {
-        Node::Nil => out.extend_from_slice(b"_\r\n"),
-        Node::Boolean(true) => out.extend_from_slice(b"#t\r\n"),
-        Node::Boolean(false) => out.extend_from_slice(b"#f\r\n"),
-        Node::Integer(number) => line(b':', &number.to_string(), out),
-        Node::Double(number) => line(b',', &double(*number), out),
+        Node::Nil => write::nil(out, RESP3),
+        Node::Boolean(value) => write::boolean(out, *value, RESP3),
+        Node::Integer(number) => write::int(out, *number),
+        Node::Double(number) => write::double(out, *number, RESP3),
         Node::BigNumber(digits) => {
             let magnitude = digits.strip_prefix('-').unwrap_or(digits);
             if magnitude.is_empty() || !magnitude.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(GuestError::Contract("big number with other characters than digits".into()));
+                return Err(contract("big number with other characters than digits"));
             }
-            line(b'(', digits, out);
+            write::big_number(out, digits, RESP3);
         }
-        Node::Simple(text) => {
-            check_line(text)?;
-            line(b'+', text, out);
-        }
+        Node::Simple(text) => write::simple(out, one_line(text)?),
         Node::Error(error) => {
-            check_line(&error.code)?;
-            check_line(&error.message)?;
-            line(b'-', &format!("{} {}", error.code, error.message), out);
+            write::error(out, one_line(&error.code)?, one_line(&error.message)?);
         }
-        Node::Bulk(bytes) => {
-            line(b'$', &bytes.len().to_string(), out);
-            out.extend_from_slice(bytes);
-            out.extend_from_slice(b"\r\n");
-        }
+        Node::Bulk(bytes) => write::bulk(out, bytes),
         Node::Verbatim((format, text)) => {
-            if format.len() != 3 {
-                return Err(GuestError::Contract("verbatim format of other than three letters".into()));
-            }
-            line(b'=', &(text.len() + 4).to_string(), out);
-            out.extend_from_slice(format.as_bytes());
-            out.push(b':');
-            out.extend_from_slice(text.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            let Ok(format) = <[u8; 3]>::try_from(format.as_bytes()) else {
+                return Err(contract("verbatim format of other than three letters"));
+            };
+            write::verbatim(out, format, text, RESP3);
         }
         Node::Array(count) => {
-            line(b'*', &count.to_string(), out);
+            write::array(out, members(*count));
             return Ok(u64::from(*count));
         }
         Node::Set(count) => {
-            line(b'~', &count.to_string(), out);
+            write::set(out, members(*count), RESP3);
             return Ok(u64::from(*count));
         }
-        Node::Map(count) => {
-            line(b'%', &count.to_string(), out);
-            return Ok(u64::from(*count) * 2);
+        Node::Map(pairs) => {
+            write::map(out, members(*pairs), RESP3);
+            return Ok(u64::from(*pairs) * 2);
         }
     }
     Ok(0)
 }
 
-fn double(number: f64) -> String {
-    if number.is_nan() {
-        "nan".into()
-    } else if number.is_infinite() {
-        if number > 0.0 { "inf" } else { "-inf" }.into()
-    } else {
-        number.to_string()
-    }
-}
-
-fn check_line(text: &str) -> Result<(), GuestError> {
+fn one_line(text: &str) -> Result<&str, GuestError> {
     if text.contains(['\r', '\n']) {
-        return Err(GuestError::Contract("line break in a simple string or error".into()));
+        return Err(contract("line break in a simple string or error"));
     }
-    Ok(())
+    Ok(text)
 }
 
-fn line(kind: u8, text: &str, out: &mut Vec<u8>) {
-    out.push(kind);
-    out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(b"\r\n");
+fn contract(flaw: &str) -> GuestError {
+    GuestError::Contract(flaw.to_owned())
 }
 
 #[cfg(test)]
@@ -154,7 +132,10 @@ mod tests {
             Node::Array(0),
         ];
         assert_eq!(resp3(&nodes).unwrap(), "%1\r\n+k\r\n*2\r\n:-1\r\n*0\r\n");
-        assert_eq!(resp3(&[Node::Bulk(b"a\r".to_vec())]).unwrap(), "$2\r\na\r\r\n");
+        assert_eq!(
+            resp3(&[Node::Bulk(b"a\r".to_vec())]).unwrap(),
+            "$2\r\na\r\r\n"
+        );
         assert_eq!(resp3(&[Node::Double(f64::NAN)]).unwrap(), ",nan\r\n");
     }
 

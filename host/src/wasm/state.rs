@@ -8,13 +8,18 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use vnode_ring::{Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor};
+use vnode_ring::{
+    Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor,
+};
 
 use super::engine::Limits;
 use super::guest::Guest;
 use super::scan::{Rows, position};
 use crate::descriptor::MergePolicy;
 use crate::store::{Batch, Commit, Liveness, RowKey, Store, StoreError};
+
+/// Memory for encoding objects that a vnode keeps between commands.
+const SCRATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Where keys of one service live. The same on every node of a cluster.
 #[derive(Clone, Debug)]
@@ -403,7 +408,9 @@ impl VnodeState {
         for (position, write) in std::mem::take(&mut self.writes) {
             let (hash, key) = position
                 .split_first_chunk::<8>()
-                .map_or((0, position.as_slice()), |(hash, key)| (u64::from_be_bytes(*hash), key));
+                .map_or((0, position.as_slice()), |(hash, key)| {
+                    (u64::from_be_bytes(*hash), key)
+                });
             let live = Liveness {
                 before: write.was_live,
                 after: write.is_live,
@@ -415,6 +422,8 @@ impl VnodeState {
         }
         let committed = self.store.apply(&self.batch);
         self.batch.clear();
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_BYTES_MAX);
         committed.map(Some)
     }
 
@@ -490,7 +499,12 @@ pub(super) fn is_live(object: Option<&[u8]>) -> Result<bool, Refusal> {
 }
 
 /// Appends the one value that readers of an encoded object see; false when it is deleted.
-pub(super) fn resolve(guest: &Guest, key: &[u8], object: &[u8], out: &mut Vec<u8>) -> Result<bool, Refusal> {
+pub(super) fn resolve(
+    guest: &Guest,
+    key: &[u8],
+    object: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<bool, Refusal> {
     let object = ObjectRef::parse(object)?;
     if let Some(value) = object.single() {
         out.extend_from_slice(value.unwrap_or_default());

@@ -64,11 +64,12 @@ fn cli<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
     environment.func_wrap("get-arguments", |_, (): ()| Ok((Vec::<String>::new(),)))?;
     environment.func_wrap("initial-cwd", |_, (): ()| Ok((None::<String>,)))?;
 
-    linker
-        .instance("wasi:cli/exit@0.2.0")?
-        .func_wrap("exit", |_, (_status,): (Result<(), ()>,)| -> Result<()> {
+    linker.instance("wasi:cli/exit@0.2.0")?.func_wrap(
+        "exit",
+        |_, (_status,): (Result<(), ()>,)| -> Result<()> {
             Err(wasmtime::Error::msg("guest called exit"))
-        })?;
+        },
+    )?;
 
     linker
         .instance("wasi:cli/stdin@0.2.0")?
@@ -115,12 +116,14 @@ fn io<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
     resource::<T, IoError>(&mut linker.instance("wasi:io/error@0.2.0")?, "error")?;
     let mut poll = linker.instance("wasi:io/poll@0.2.0")?;
     resource::<T, Pollable>(&mut poll, "pollable")?;
-    poll.func_wrap("[method]pollable.block", |_, (_,): (Resource<Pollable>,)| {
-        Ok(())
-    })?;
-    poll.func_wrap("[method]pollable.ready", |_, (_,): (Resource<Pollable>,)| {
-        Ok((true,))
-    })?;
+    poll.func_wrap(
+        "[method]pollable.block",
+        |_, (_,): (Resource<Pollable>,)| Ok(()),
+    )?;
+    poll.func_wrap(
+        "[method]pollable.ready",
+        |_, (_,): (Resource<Pollable>,)| Ok((true,)),
+    )?;
 
     let mut streams = linker.instance("wasi:io/streams@0.2.0")?;
     resource::<T, InputStream>(&mut streams, "input-stream")?;
@@ -179,7 +182,9 @@ fn clocks_and_random<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> 
             bytes,
             |mut store: StoreContextMut<'_, T>, (count,): (u64,)| {
                 if count > CHUNK_BYTES_MAX {
-                    return Err(wasmtime::Error::msg("guest asked for too many random bytes"));
+                    return Err(wasmtime::Error::msg(
+                        "guest asked for too many random bytes",
+                    ));
                 }
                 let data = store.data_mut();
                 let words = std::iter::repeat_with(|| data.random().to_le_bytes());
@@ -193,10 +198,13 @@ fn clocks_and_random<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> 
     }
     linker
         .instance("wasi:random/insecure-seed@0.2.0")?
-        .func_wrap("insecure-seed", |mut store: StoreContextMut<'_, T>, (): ()| {
-            let data = store.data_mut();
-            Ok(((data.random(), data.random()),))
-        })
+        .func_wrap(
+            "insecure-seed",
+            |mut store: StoreContextMut<'_, T>, (): ()| {
+                let data = store.data_mut();
+                Ok(((data.random(), data.random()),))
+            },
+        )
 }
 
 fn resource<T: 'static, R: 'static>(

@@ -78,7 +78,10 @@ impl<'a> ObjectRef<'a> {
     /// The stamp of the latest version, tombstones included; zero without versions. The next write's stamp must exceed it.
     #[must_use]
     pub fn hlc(&self) -> Hlc {
-        self.versions.map(|version| version.hlc).max().unwrap_or_default()
+        self.versions
+            .map(|version| version.hlc)
+            .max()
+            .unwrap_or_default()
     }
 
     /// Whether no live value is left, as [`Object::is_deleted`].

@@ -28,7 +28,7 @@ fn spec(
             prefix: String::new(),
         }),
         blind: false,
-            aggregate: Aggregate::Single,
+        aggregate: Aggregate::Single,
         quorum: Quorum::default(),
     }
 }
