@@ -4,6 +4,7 @@
 //! an executor has a deadline, and says so when an executor did not answer.
 
 mod command;
+mod guard;
 mod problem;
 mod views;
 
@@ -67,6 +68,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
                 .hint("GET /v1/openapi.json lists the routes and their methods")
         })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn(guard::same_site))
         .with_state(shared)
 }
 

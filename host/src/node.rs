@@ -5,29 +5,27 @@
 
 mod banner;
 mod guests;
+mod threads;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
-use vnode_ring::{HashId, IndexError, NodeName, PartitionId, Ring, RingError, RingSize};
+use vnode_ring::{HashId, IndexError, NodeName, Ring, RingError, RingSize};
 
 use crate::config::{Config, Origin, Replication, StorageKind, SyncMode};
 use crate::coordinator::{Coordinator, Limits, now_ms};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::descriptor::Quorum;
+use crate::executor::Message;
 use crate::executor::about::About;
-use crate::executor::slow::Pool;
-use crate::executor::{Executor, Message};
 use crate::metrics::{Counters, Metrics, counters};
 use crate::store::{DiskSettings, Durability, Engine, StoreError};
-use crate::vnode::Vnode;
 use crate::vnode::service::Service;
-use crate::wasm::{Placement, VnodeState};
+use crate::wasm::Placement;
 
 pub use guests::{BUILT_IN, GuestError, inspect};
 
@@ -181,7 +179,7 @@ impl Node {
                 .map(|service| service.guest.digest().to_owned())
                 .collect(),
         });
-        let executors = start_executors(&coordinator, &about, &engine, &node)?;
+        let executors = threads::start(&coordinator, &about, &engine, &node)?;
 
         let control = Builder::new_multi_thread()
             .worker_threads(2)
@@ -432,98 +430,6 @@ fn limits(config: &Config) -> Limits {
             ..crate::resp::codec::Limits::default()
         },
     }
-}
-
-/// Starts the executors' threads. Each makes its own vnodes, so that they start in parallel.
-fn start_executors(
-    coordinator: &Arc<Coordinator>,
-    about: &Arc<About>,
-    engine: &Arc<Engine>,
-    node: &NodeName,
-) -> Result<Vec<JoinHandle<()>>, NodeError> {
-    let threads = coordinator.inboxes().len();
-    let pool = Pool::start(threads).map_err(system("start the slow threads"))?;
-    let node: Arc<str> = node.as_str().into();
-    let mut places = Vec::new();
-    for service in coordinator.services() {
-        for partition in service.placement.ring_size.partitions() {
-            places.push((Arc::clone(service), partition));
-        }
-    }
-    let wanted: Vec<(&str, u16)> = places
-        .iter()
-        .map(|(service, partition)| (service.name(), partition.0))
-        .collect();
-    let stores = engine.open_all(&wanted)?;
-    let mut shares: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(threads).collect();
-    for ((service, partition), store) in places.into_iter().zip(stores) {
-        let seat = coordinator.seat(usize::from(service.index), partition);
-        if let Some(share) = shares.get_mut(coordinator.executor_of(seat)) {
-            share.push((seat, service, partition, store));
-        }
-    }
-    let (started, all_started) = channel();
-    let mut handles = Vec::new();
-    for (index, (share, stats)) in shares.into_iter().zip(about.counters.iter()).enumerate() {
-        let coordinator = Arc::clone(coordinator);
-        let (stats, pool, started) = (stats.clone(), pool.clone(), started.clone());
-        let (node, engine) = (Arc::clone(&node), Arc::clone(engine));
-        let about = Arc::clone(about);
-        let thread = std::thread::Builder::new()
-            .name(format!("data-{index}"))
-            .spawn(move || {
-                let runtime = Builder::new_current_thread().enable_all().build();
-                let vnodes = share
-                    .into_iter()
-                    .map(|(seat, service, partition, store)| {
-                        Ok((seat, start_vnode(service, partition, &node, store)?))
-                    })
-                    .collect::<Result<Vec<_>, StoreError>>();
-                let (runtime, vnodes) = match (runtime, vnodes) {
-                    (Ok(runtime), Ok(vnodes)) => (runtime, vnodes),
-                    (Err(source), _) => {
-                        drop(started.send(Err(system("start an executor")(source))));
-                        return;
-                    }
-                    (_, Err(error)) => {
-                        drop(started.send(Err(error.into())));
-                        return;
-                    }
-                };
-                drop(started.send(Ok(())));
-                let local = tokio::task::LocalSet::new();
-                let acknowledge = engine.acknowledge();
-                drop(engine);
-                local.block_on(
-                    &runtime,
-                    Executor::run(index, coordinator, about, vnodes, acknowledge, stats, pool),
-                );
-            })
-            .map_err(system("start an executor"))?;
-        handles.push(thread);
-    }
-    drop(started);
-    // Each executor keeps its end of the channel, so they are counted.
-    for outcome in all_started.iter().take(handles.len()) {
-        outcome?;
-    }
-    Ok(handles)
-}
-
-fn start_vnode(
-    service: Arc<Service>,
-    partition: PartitionId,
-    node: &Arc<str>,
-    store: Box<dyn crate::store::Store>,
-) -> Result<Vnode, StoreError> {
-    let state = VnodeState::new(
-        Arc::clone(&service.guest),
-        service.placement.clone(),
-        partition,
-        Arc::clone(node),
-        store,
-    )?;
-    Ok(Vnode::start(service, partition, state))
 }
 
 /// Counts the clients of all executors.

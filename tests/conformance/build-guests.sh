@@ -7,7 +7,6 @@
 set -euo pipefail
 
 COMPONENTIZE_PY=0.25.1
-COMPONENTIZE_JS=0.23.0
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -63,22 +62,34 @@ python() {
 
 javascript() {
   local packages=target/js sources=tests/conformance/guests/javascript
-  if fresh js-kv "$COMPONENTIZE_JS" wit "$sources"; then return; fi
-  echo "== js-kv with componentize-js $COMPONENTIZE_JS"
+  if fresh js-kv npm wit "$sources"; then return; fi
+  echo "== js-kv with componentize-js"
   mkdir -p "$packages"
-  [ -f "$packages/package.json" ] || echo '{"private": true}' >"$packages/package.json"
-  install npm install --prefix "$packages" --no-audit --no-fund --save-exact \
-    "@bytecodealliance/componentize-js@$COMPONENTIZE_JS"
+  cp "$sources/package.json" "$packages/"
+  install npm install --prefix "$packages" --no-audit --no-fund --no-package-lock
   cp "$sources/build.mjs" "$packages/build.mjs"
   node "$packages/build.mjs" "$root/$sources/app.js" "$root/wit" "$out/.js-kv.made"
   keep js-kv "$out/.js-kv.made" && rm "$out/.js-kv.made"
 }
 
-[ $# -gt 0 ] || set -- rust python javascript
-for language in "$@"; do
-  (
-    # One at a time: several tests may ask for the same guest.
-    flock 9
-    "$language"
-  ) 9>"$out/.$language.lock"
+build() (
+  # One at a time: several tests may ask for the same guest.
+  exec 9>"$out/.$1.lock"
+  if command -v flock >/dev/null; then flock 9; fi
+  "$1"
+)
+
+if [ $# -gt 0 ]; then
+  for language in "$@"; do build "$language"; done
+  exit
+fi
+for language in rust python javascript; do
+  # `set -e` does not reach into a condition, so the exit code is looked at by hand.
+  code=0
+  "$0" "$language" || code=$?
+  if [ "$code" = 75 ] && [ "$language" != rust ]; then
+    echo "*** SKIPPED: the registry for $language cannot be reached; its tests will check nothing ***" >&2
+  elif [ "$code" != 0 ]; then
+    exit "$code"
+  fi
 done

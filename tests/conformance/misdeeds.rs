@@ -123,8 +123,15 @@ fn words_of_a_refusal_cannot_break_out_of_their_line() {
     let mut spell =
         |code: &str, message: &str| client.call(&["HOSTILE.SPELL", "key", code, message]).text();
     assert_eq!(spell("MINE", "is fine"), "MINE is fine");
-    assert_eq!(spell("two words", "a\r\n+OK\r\nb"), "ERR a +OK b");
-    assert_eq!(spell("low", ""), "ERR ");
+    for code in ["two words", "low", "", "A\r\n+OK"] {
+        let text = spell(code, "a\r\n+OK\r\nb");
+        let (first, rest) = text.split_once(' ').expect("two words");
+        assert!(
+            first.bytes().all(|byte| byte.is_ascii_uppercase()) && !first.is_empty(),
+            "{text:?}"
+        );
+        assert!(rest.ends_with("a +OK b"), "{text:?}");
+    }
     let long = spell("ERR", &"x".repeat(100_000));
     assert!(long.len() < 2000, "{} bytes", long.len());
     assert_eq!(client.run("PING"), Reply::Simple("PONG".into()));

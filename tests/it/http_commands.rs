@@ -121,7 +121,7 @@ fn a_body_that_is_not_what_was_expected_is_refused_with_an_example() {
         not_base64["detail"].as_str().unwrap().contains("base64"),
         "{not_base64}"
     );
-    let huge = json!({ "args": ["k", "v".repeat(5 << 20)] }).to_string();
+    let huge = json!({ "args": ["k", "v".repeat(4 << 20)] }).to_string();
     assert_eq!(problem(&node, "kv.set", &huge)["status"], 413);
     assert_eq!(value(&node, "kv.dbsize", &json!([])), 0);
 }

@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod counter;
 mod coverage;
+mod disk_full;
 mod drain;
 mod durability;
 mod hostile;

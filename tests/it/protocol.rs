@@ -1,5 +1,7 @@
 //! What is malformed or too big: refused clearly, at no cost to anybody else.
 
+use std::io::Write;
+
 use tests::resp::{Reply, encode, line};
 use tests::{Node, Starter, eventually};
 
@@ -145,10 +147,10 @@ fn a_value_over_the_limit_is_refused_with_both_numbers_after_it_was_sent_whole()
         let mut client = node.client();
         let request = encode(&[b"SET", &b"k"[..], &vec![b'v'; size]]);
         // What clients do: they send the whole request and only then look for the reply.
-        client.send(&request);
+        let sent = client.stream().write_all(&request);
         let reply = client.try_reply();
         let Some(Reply::Error(text)) = &reply else {
-            panic!("{size}: {reply:?}")
+            panic!("{size}: {sent:?}, {reply:?}")
         };
         assert!(text.starts_with("TOOBIG "), "{text}");
         assert!(

@@ -74,7 +74,10 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// The program, without colours and without the settings of whoever runs the tests.
 pub fn command() -> Command {
-    let mut command = Command::new(host());
+    clean(Command::new(host()))
+}
+
+pub(crate) fn clean(mut command: Command) -> Command {
     command.env("NO_COLOR", "1").stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("VNODE_") {

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
 
 use crate::resp::{Client, Protocol};
-use crate::{PATIENCE, command, eventually, run, signal, template};
+use crate::{PATIENCE, clean, command, eventually, host, run, signal, template};
 
 /// How to start a node.
 pub struct Starter {
     args: Vec<String>,
     env: BTreeMap<String, String>,
     data: Option<PathBuf>,
+    wrapper: Vec<String>,
     fresh: bool,
     ports: bool,
 }
@@ -28,6 +29,7 @@ impl Starter {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env: BTreeMap::new(),
             data: None,
+            wrapper: Vec::new(),
             fresh: false,
             ports: true,
         }
@@ -48,6 +50,12 @@ impl Starter {
     /// In a data directory that is not there yet, as at the very first start.
     pub fn fresh(mut self) -> Starter {
         self.fresh = true;
+        self
+    }
+
+    /// Run by another program, which must become the node: these words go before the program's name.
+    pub fn wrapped(mut self, words: &[&str]) -> Starter {
+        self.wrapper = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -75,7 +83,14 @@ impl Starter {
             }
             data
         });
-        let mut command = command();
+        let mut command = match self.wrapper.split_first() {
+            None => command(),
+            Some((program, words)) => {
+                let mut command = clean(Command::new(program));
+                command.args(words).arg(host());
+                command
+            }
+        };
         if self.ports {
             command.args(["--port", "0"]);
         }

@@ -222,7 +222,13 @@ impl<'a> Run<'a> {
             let once: Vec<Heard> = steps.iter().map(|step| lasting.play(step)).collect();
             let again: Vec<Heard> = steps.iter().map(|step| fresh.play(step)).collect();
             let names = ["one instance", "an instance for each call"];
-            same_replies(commands, &steps, &once, &again, names)?;
+            // `any` names no place, so its reply may speak of the instance that it met.
+            let placed = |step: &Step| {
+                commands
+                    .spec(step.command)
+                    .is_some_and(|spec| spec.kind != CommandKind::Any)
+            };
+            same_replies_where(placed, commands, &steps, &once, &again, names)?;
             same_values(&lasting.values()?, &fresh.values()?, names)?;
             Ok(Verdict::Passed(format!(
                 "an instance for each of {} calls",

@@ -38,7 +38,7 @@ fn samples(
             ..Plan::USUAL
         };
         let mut rig = Rig::new(guest, plan)?;
-        let mut steps = commands.writes();
+        let mut steps = commands.writes_of(writer);
         // Each writer takes the commands in an order of its own.
         let middle = steps.len() * usize::try_from(writer).unwrap_or(0) / 3;
         steps.rotate_left(middle);

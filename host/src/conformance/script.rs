@@ -138,6 +138,23 @@ impl<'a> Commands<'a> {
         numbered(calls)
     }
 
+    /// The same with values that differ from one writer to the next.
+    pub(super) fn writes_of(&self, writer: u64) -> Vec<Step> {
+        let mut steps = self.writes();
+        for step in &mut steps {
+            for word in &mut step.args {
+                if *word == self.value(Words::Text) {
+                    word.extend_from_slice(writer.to_string().as_bytes());
+                } else if *word == self.value(Words::Integer) {
+                    *word = (3 + writer).to_string().into_bytes();
+                } else if *word == self.value(Words::Binary) {
+                    word.push(u8::try_from(writer).unwrap_or(0));
+                }
+            }
+        }
+        steps
+    }
+
     /// Writes of `count` rows with values of `bytes`, by each command that takes a key and a value.
     pub(super) fn rows(&self, count: usize, bytes: usize) -> Vec<Step> {
         let mut calls = Vec::new();

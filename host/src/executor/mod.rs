@@ -1,7 +1,8 @@
 //! The data world: one thread per core, each with many vnodes and many client connections.
 //!
 //! - this file is the executor: seats of vnodes, the passes over them, the messages between threads.
-//! - [`connection`] is a client's connection: parse, dispatch, put replies back in order.
+//! - [`inbox`] is how other threads reach it.
+//! - [`client`] reads a client's requests, [`connection`] puts the replies back in order.
 //! - [`slow`] has the threads for work that may take long.
 //!
 //! Work crosses threads in batches. A connection parses all that it has read and puts each command into the mailbox of
@@ -10,21 +11,26 @@
 //! connection once. Control work (HTTP, metrics, accepting) runs elsewhere and never waits for a guest.
 
 pub mod about;
-pub mod connection;
+mod client;
+mod connection;
+mod inbox;
 pub mod slow;
 mod views;
+
+pub use self::connection::Connections;
+pub use self::inbox::{Inbox, Message};
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use self::about::About;
-use self::connection::Connections;
+use self::inbox::Parcel;
 use self::slow::{Loan, PageRequest, Pool, Returned, Work};
 use crate::coordinator::Coordinator;
 use crate::store::{Acknowledge, Commit, Verdict};
@@ -38,81 +44,6 @@ const INLINE_BUDGET: Duration = Duration::from_millis(20);
 const SLOW_FOR: Duration = Duration::from_secs(1);
 /// Commands of one loan.
 const LOAN_COMMANDS_MAX: usize = 64;
-
-/// What executors tell each other, and what the control world asks of them.
-pub enum Message {
-    /// Serve this client.
-    Connect(std::net::TcpStream),
-    /// Run these commands.
-    Requests(Vec<Request>),
-    /// Replies for connections here.
-    Replies(Parcel),
-    /// A vnode comes home.
-    Returned(Box<Returned>),
-    /// A page of a coverage command for the vnode of a seat.
-    Page(usize, Box<PageRequest>),
-    /// Look at the executor from its own thread.
-    Inspect(Box<dyn FnOnce(&mut Executor) + Send>),
-    /// Finish what is under way, close the connections, end the guests; then say so.
-    Drain(oneshot::Sender<()>),
-}
-
-/// Where messages for one executor arrive.
-#[derive(Default)]
-pub struct Inbox {
-    messages: Mutex<Vec<Message>>,
-    wake: Notify,
-    /// Clients connected to this executor, or on their way to it.
-    connections: AtomicUsize,
-}
-
-impl Inbox {
-    /// Clients of this executor.
-    pub fn connected(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// Gives it one more client.
-    pub fn connect(&self, stream: std::net::TcpStream) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        self.send(Message::Connect(stream));
-    }
-
-    /// Leaves a message.
-    pub fn send(&self, message: Message) {
-        self.messages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(message);
-        self.wake.notify_one();
-    }
-
-    fn take(&self) -> Vec<Message> {
-        std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Replies for connections of another executor: RESP3 values in one buffer.
-#[derive(Default)]
-pub struct Parcel {
-    bytes: Vec<u8>,
-    entries: Vec<(u64, u32, usize)>,
-}
-
-impl Parcel {
-    /// An empty one with as much room.
-    fn alike(&self) -> Parcel {
-        Parcel {
-            bytes: Vec::with_capacity(self.bytes.len()),
-            entries: Vec::with_capacity(self.entries.len()),
-        }
-    }
-
-    fn push(&mut self, connection: u64, seq: u32, reply: &[u8]) {
-        self.bytes.extend_from_slice(reply);
-        self.entries.push((connection, seq, self.bytes.len()));
-    }
-}
 
 /// One vnode's place.
 struct Seat {
@@ -495,14 +426,14 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>) {
     loop {
         tokio::select! {
             biased;
-            () = inbox.wake.notified() => {}
+            () = inbox.woken() => {}
             () = acknowledge.changed() => {}
             _ = second.tick() => executor.borrow_mut().connections.check_timeouts(),
         }
         loop {
             executor.borrow_mut().receive(&inbox, &mut connect);
             for stream in connect.drain(..) {
-                connection::accept(&executor, &inbox, stream);
+                client::accept(&executor, &inbox, stream);
             }
             executor.borrow_mut().pass();
             if executor.borrow().due.is_empty() {
@@ -522,9 +453,4 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>) {
             return;
         }
     }
-}
-
-/// Wakes the executor whose inbox this is; its next pass sees what was submitted.
-pub(super) fn wake(inbox: &Inbox) {
-    inbox.wake.notify_one();
 }

@@ -1,6 +1,7 @@
 //! Commands of guests by HTTP.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
@@ -18,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::problem::Problem;
 use super::{Node, views};
+use crate::coordinator::Route;
 use crate::coordinator::coverage::Part;
 use crate::descriptor::CommandKind;
 use crate::node::Shared;
@@ -39,6 +41,18 @@ pub(super) struct Call {
     args: Vec<Argument>,
     #[serde(default)]
     stream: bool,
+    /// Whether the reply tells which replicas answered.
+    #[serde(default)]
+    trace: bool,
+    /// Longest wait, milliseconds; never longer than the node's own.
+    timeout_ms: Option<u64>,
+    // Another quorum for this command. One node has one copy of each key, so there is nothing to wait for yet.
+    #[serde(rename = "n")]
+    _n: Option<u16>,
+    #[serde(rename = "r")]
+    _r: Option<u16>,
+    #[serde(rename = "w")]
+    _w: Option<u16>,
 }
 
 /// Bytes in JSON: text where it is text.
@@ -94,7 +108,7 @@ pub(super) async fn run(
     if call.stream {
         return stream(node, target, words);
     }
-    let reply = node.coordinator.call(target, words).await;
+    let (reply, replicas) = answer(&node, target, words, &call).await?;
     let value = Value::parse(&reply, &ReplyLimits::default()).map_err(|error| {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -103,8 +117,50 @@ pub(super) async fn run(
     })?;
     match value {
         Value::Error { code, message } => Err(refused(code, message)),
+        value if call.trace => {
+            Ok(Json(json!({ "value": value.to_json(), "replicas": replicas })).into_response())
+        }
         value => Ok(Json(json!({ "value": value.to_json() })).into_response()),
     }
+}
+
+/// Runs the command: its reply, and which replicas answered.
+async fn answer(
+    node: &Shared,
+    target: GuestCommand,
+    words: Words,
+    call: &Call,
+) -> Result<(Vec<u8>, Vec<Json_>), Problem> {
+    let route = node.coordinator.route(target, &words);
+    let started = Instant::now();
+    let running = node.coordinator.call(target, words);
+    let reply = match call.timeout_ms {
+        None => running.await,
+        Some(ms) => tokio::time::timeout(Duration::from_millis(ms), running)
+            .await
+            .map_err(|_| {
+                refused(
+                    "TIMEOUT".into(),
+                    format!("no answer within {ms}ms (timeout_ms); the command may still run"),
+                )
+            })?,
+    };
+    let outcome = if reply.first() == Some(&b'-') {
+        "error"
+    } else {
+        "ok"
+    };
+    let replicas = match route {
+        Ok(Route::One { partition, .. }) => vec![json!({
+            "node": node.name,
+            "partition": partition,
+            "kind": "primary",
+            "outcome": outcome,
+            "microseconds": u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        })],
+        _ => Vec::new(),
+    };
+    Ok((reply, replicas))
 }
 
 fn target(node: &Shared, service: &str, command: &str) -> Result<GuestCommand, Problem> {

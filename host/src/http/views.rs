@@ -242,6 +242,7 @@ pub(super) async fn vnodes(node: &Shared) -> Value {
                         "guest_memory_bytes": vnode.memory_bytes(),
                         "traps": vnode.traps,
                         "restarts": vnode.restarts,
+                        "overruns": vnode.overruns,
                     })
                 }
             };

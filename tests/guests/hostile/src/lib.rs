@@ -111,7 +111,7 @@ fn recurse(depth: i64) -> i64 {
 fn hoard() {
     let mut all: Vec<Vec<u8>> = Vec::new();
     loop {
-        all.push(black_box(vec![1; 1 << 20]));
+        all.push(black_box(vec![0; 1 << 20]));
     }
 }
 

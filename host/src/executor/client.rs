@@ -1,0 +1,417 @@
+//! A client's task: reads requests, sends each to its vnode, and waits only where the client's order asks for it.
+//!
+//! Requests of one connection run in parallel when they have different keys, as in any sharded store; those for one key
+//! stay in order. A command that needs several vnodes waits for all before it, and all after it wait for it.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::oneshot;
+use vnode_ring::PartitionId;
+
+use super::about::About;
+use super::connection::{Connection, Slot};
+use super::inbox::{Inbox, Message};
+use super::{Executor, views};
+use crate::coordinator::{Coordinator, Route, now_ms};
+use crate::resp::builtin::{self, After, Next};
+use crate::resp::catalog::GuestCommand;
+use crate::resp::codec::{self, Args, Progress, ProtocolError};
+use crate::resp::session::{ClientInfo, Session};
+use crate::resp::wire;
+use crate::vnode::request::{Failure, ReplyTo, Request, Words};
+
+/// Room for the first reads; doubled each time it is used up.
+const READ_BYTES: usize = 4 * 1024;
+/// Most room for one read, unless a single request needs more.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// With less room left than this, a read gets a new buffer.
+const READ_BYTES_MIN: usize = 1024;
+
+/// Takes a new client in and starts its task.
+pub(super) fn accept(
+    executor: &Rc<RefCell<Executor>>,
+    inbox: &Arc<Inbox>,
+    stream: std::net::TcpStream,
+) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "a client's connection could not be taken");
+            return;
+        }
+    };
+    let addresses = stream.peer_addr().ok().zip(stream.local_addr().ok());
+    let (reader, writer) = stream.into_split();
+    let mut now = executor.borrow_mut();
+    let coordinator = Arc::clone(&now.coordinator);
+    let text = |address: std::net::SocketAddr| address.to_string();
+    let (peer, own) =
+        addresses.map_or_else(Default::default, |(peer, own)| (text(peer), text(own)));
+    let about = Arc::clone(&now.about);
+    let session = Session::new(about.next_client(), peer, own, now_ms());
+    let connection = now.connections.open(writer, session);
+    drop(now);
+    let task = Task {
+        executor: Rc::clone(executor),
+        inbox: Arc::clone(inbox),
+        coordinator,
+        about,
+        connection,
+    };
+    tokio::task::spawn_local(async move {
+        task.serve(reader).await;
+        task.executor
+            .borrow_mut()
+            .connections
+            .forget(&task.connection);
+        task.inbox.wake();
+    });
+}
+
+struct Task {
+    executor: Rc<RefCell<Executor>>,
+    inbox: Arc<Inbox>,
+    coordinator: Arc<Coordinator>,
+    about: Arc<About>,
+    connection: Rc<Connection>,
+}
+
+/// When the commands of one read arrived.
+#[derive(Clone, Copy)]
+struct Time {
+    arrived: Instant,
+    /// Wall clock, milliseconds.
+    now_ms: u64,
+}
+
+/// Whether the command is one that shows all clients.
+fn shows_clients(words: codec::Words<'_>) -> bool {
+    let is = |position: usize, text: &[u8]| {
+        words
+            .get(position)
+            .is_some_and(|word| word.eq_ignore_ascii_case(text))
+    };
+    is(0, b"client") && (is(1, b"list") || is(1, b"kill"))
+}
+
+/// Where a command runs.
+struct Place {
+    partition: PartitionId,
+    /// Hash prefix of its first key.
+    hash: u64,
+}
+
+/// One request found in the buffer.
+enum Parsed {
+    /// Its words are these of the collected ranges.
+    Multibulk(Range<usize>),
+    /// It came inline, where quoting may make words differ from what was sent: a buffer of its own.
+    Inline(Bytes, Vec<Range<usize>>),
+}
+
+impl Task {
+    async fn serve(&self, mut reader: OwnedReadHalf) {
+        let connection = &self.connection;
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let mut args = Args::default();
+        let mut needed = 0;
+        let mut room = READ_BYTES;
+        loop {
+            if connection.is_over() {
+                return;
+            }
+            let (closing, blocked) = {
+                let state = connection.state.borrow();
+                (state.closing, state.blocked_since.is_some())
+            };
+            let waits = closing || connection.is_full(&self.coordinator);
+            connection.waits.set(waits);
+            let spare = buffer.capacity() - buffer.len();
+            if spare < READ_BYTES_MIN.max(needed) {
+                // The read that left so little room may have filled it.
+                room = (room * 2).min(READ_BYTES_MAX);
+                buffer.reserve(room.max(needed));
+            }
+            tokio::select! {
+                biased;
+                read = reader.read_buf(&mut buffer), if !waits => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(count) if count < needed => needed -= count,
+                    Ok(_) => match self.parse(&mut buffer, &mut args).await {
+                        Some(more) => needed = more.saturating_sub(buffer.len()),
+                        None => connection.state.borrow_mut().closing = true,
+                    },
+                },
+                _ = connection.writer.writable(), if blocked => connection.flush(),
+                () = connection.progress.notified() => {}
+            }
+        }
+    }
+
+    /// Takes every whole request out of the buffer and sends it off. Returns how many bytes the buffer must have before
+    /// another look is worth it; none when the client broke the protocol or said goodbye.
+    async fn parse(&self, buffer: &mut BytesMut, args: &mut Args) -> Option<usize> {
+        let limits = &self.coordinator.limits().requests;
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        let mut requests = Vec::new();
+        let mut consumed = 0;
+        let mut broken = None;
+        let mut needed = 0;
+        while let Some(rest) = buffer.get(consumed..).filter(|rest| !rest.is_empty()) {
+            match codec::parse(rest, limits, args) {
+                Ok(Progress::Complete { consumed: length }) => {
+                    if let Some(spans) = args.spans() {
+                        let start = ranges.len();
+                        let moved =
+                            |span: &Range<usize>| consumed + span.start..consumed + span.end;
+                        ranges.extend(spans.iter().map(moved));
+                        requests.push(Parsed::Multibulk(start..ranges.len()));
+                    } else {
+                        let (mut buffer, mut ranges) = (Vec::new(), Vec::new());
+                        for word in args.of(rest).iter() {
+                            let start = buffer.len();
+                            buffer.extend_from_slice(word);
+                            ranges.push(start..buffer.len());
+                        }
+                        requests.push(Parsed::Inline(buffer.into(), ranges));
+                    }
+                    consumed += length;
+                }
+                Ok(Progress::Incomplete { needed: more }) => {
+                    needed = more;
+                    break;
+                }
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+        }
+        let chunk = buffer.split_to(consumed).freeze();
+        {
+            let mut state = self.connection.state.borrow_mut();
+            state.partial_since = (!buffer.is_empty() && broken.is_none()).then(|| {
+                state
+                    .partial_since
+                    .filter(|_| consumed == 0)
+                    .unwrap_or_else(Instant::now)
+            });
+        }
+        let open = self.dispatch_all(&chunk, &ranges, requests).await;
+        if let Some(error) = broken {
+            self.refuse(&error);
+            return None;
+        }
+        self.finish_batch();
+        open.then_some(needed)
+    }
+
+    /// Sends requests off in order; false when the client said goodbye.
+    async fn dispatch_all(
+        &self,
+        chunk: &Bytes,
+        ranges: &[Range<usize>],
+        requests: Vec<Parsed>,
+    ) -> bool {
+        let arrived = Instant::now();
+        let now_ms = now_ms();
+        for request in requests {
+            let (buffer, ranges) = match &request {
+                Parsed::Multibulk(of) => (chunk, ranges.get(of.clone()).unwrap_or_default()),
+                Parsed::Inline(buffer, ranges) => (buffer, ranges.as_slice()),
+            };
+            if ranges.is_empty() {
+                continue;
+            }
+            while self.connection.is_full(&self.coordinator) {
+                self.finish_batch();
+                self.connection.progressed().await;
+            }
+            if self.connection.state.borrow().dead {
+                return false;
+            }
+            let time = Time { arrived, now_ms };
+            if !self.dispatch(buffer, ranges, time).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends one command off, or answers it; false when the client said goodbye.
+    async fn dispatch(&self, buffer: &Bytes, ranges: &[Range<usize>], time: Time) -> bool {
+        let view = codec::Words::new(ranges, buffer);
+        let clients = match shows_clients(view) {
+            true => self.clients().await,
+            false => Vec::new(),
+        };
+        let mut reply = Vec::new();
+        let (next, silent) = {
+            let mut state = self.connection.state.borrow_mut();
+            let about = &self.about;
+            about.with_facts(self.coordinator.catalog(), time.now_ms, &clients, |facts| {
+                let next = builtin::dispatch(view, &mut state.session, facts, &mut reply);
+                (next, !state.session.sends_reply())
+            })
+        };
+        match next {
+            Next::Replied(after) => {
+                let mut state = self.connection.state.borrow_mut();
+                if !silent {
+                    state.reply(|out| out.extend_from_slice(&reply));
+                }
+                drop(state);
+                self.after(after)
+            }
+            Next::Node(command) => {
+                let words = Words::new(buffer.clone(), ranges);
+                let reply = views::run(&self.coordinator, command, &words);
+                self.answer(&reply, silent);
+                true
+            }
+            Next::Guest(target) => {
+                let words = Words::new(buffer.clone(), ranges);
+                match self.route(target, &words) {
+                    Ok(Route::One { partition, hash }) => {
+                        let place = Place { partition, hash };
+                        self.submit(target, place, words, time, silent);
+                    }
+                    Ok(Route::EachKey | Route::Coverage) => {
+                        self.settled().await;
+                        let reply = self.coordinator.call(target, words).await;
+                        self.answer(&reply, silent);
+                    }
+                    Err(failure) => {
+                        failure.write(&mut reply);
+                        self.answer(&reply, silent);
+                    }
+                }
+                true
+            }
+        }
+    }
+
+    /// Puts a reply that is at hand into its turn.
+    fn answer(&self, reply: &[u8], silent: bool) {
+        if silent {
+            return;
+        }
+        let mut state = self.connection.state.borrow_mut();
+        let proto = state.session.protocol();
+        state.reply(|out| wire::transcode(reply, proto, out));
+    }
+
+    fn route(&self, target: GuestCommand, words: &Words) -> Result<Route, Failure> {
+        if self.coordinator.is_draining() {
+            return Err(Failure::Draining);
+        }
+        self.coordinator.route(target, words)
+    }
+
+    /// Does what a built-in left to do; false when this connection ends.
+    fn after(&self, after: After) -> bool {
+        match after {
+            After::Continue => true,
+            After::Close => {
+                self.finish_batch();
+                false
+            }
+            After::Kill(ids) => {
+                let ends_itself = ids.contains(&self.connection.state.borrow().session.client.id);
+                let ids: Arc<[u64]> = ids.into();
+                for inbox in self.coordinator.inboxes() {
+                    let ids = Arc::clone(&ids);
+                    let own = self.connection.id;
+                    inbox.send(Message::Inspect(Box::new(move |executor| {
+                        executor.connections().end(|connection, session| {
+                            connection != own && ids.contains(&session.client.id)
+                        });
+                    })));
+                }
+                !ends_itself
+            }
+        }
+    }
+
+    /// All clients of the node.
+    async fn clients(&self) -> Vec<ClientInfo> {
+        let mut clients = Vec::new();
+        for inbox in self.coordinator.inboxes() {
+            let (answer, answered) = oneshot::channel();
+            inbox.send(Message::Inspect(Box::new(move |executor| {
+                let mut here = Vec::new();
+                executor
+                    .connections()
+                    .sessions(|session| here.push(session.client.clone()));
+                drop(answer.send(here));
+            })));
+            clients.extend(answered.await.unwrap_or_default());
+        }
+        clients.sort_by_key(|client| client.id);
+        clients
+    }
+
+    fn submit(&self, target: GuestCommand, place: Place, words: Words, time: Time, silent: bool) {
+        let mut executor = self.executor.borrow_mut();
+        let index = u16::try_from(executor.connections.index).unwrap_or(u16::MAX);
+        let seq = {
+            let mut state = self.connection.state.borrow_mut();
+            let bytes = words.bytes();
+            let nth = u32::try_from(state.slots.len()).unwrap_or(u32::MAX);
+            state.in_flight_bytes += bytes;
+            state.slots.push_back(Slot::Waiting { bytes, silent });
+            state.first.wrapping_add(nth)
+        };
+        executor.submit(Request {
+            service: u16::try_from(target.service).unwrap_or(u16::MAX),
+            command: u16::try_from(target.command).unwrap_or(u16::MAX),
+            partition: place.partition,
+            range: place.partition,
+            hash: place.hash,
+            words,
+            now_ms: time.now_ms,
+            id: self.coordinator.next_id(),
+            arrived: time.arrived,
+            reply_to: ReplyTo::Connection {
+                executor: index,
+                connection: self.connection.id,
+                seq,
+            },
+        });
+    }
+
+    /// Waits until every command before this one is answered.
+    async fn settled(&self) {
+        while !self.connection.state.borrow().slots.is_empty()
+            && !self.connection.state.borrow().dead
+        {
+            self.finish_batch();
+            self.connection.progressed().await;
+        }
+    }
+
+    /// Lets the executor make a pass, which also writes what is there for this client.
+    fn finish_batch(&self) {
+        self.executor
+            .borrow_mut()
+            .connections
+            .touch(&self.connection);
+        self.inbox.wake();
+    }
+
+    fn refuse(&self, error: &ProtocolError) {
+        let mut state = self.connection.state.borrow_mut();
+        state.reply(|out| error.reply(out));
+        state.closing = true;
+        drop(state);
+        self.finish_batch();
+    }
+}

@@ -1,0 +1,95 @@
+//! Where messages for an executor arrive: the only way in from other threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::Executor;
+use super::slow::{PageRequest, Returned};
+use crate::vnode::request::Request;
+
+/// What executors tell each other, and what the control world asks of them.
+pub enum Message {
+    /// Serve this client.
+    Connect(std::net::TcpStream),
+    /// Run these commands.
+    Requests(Vec<Request>),
+    /// Replies for connections here.
+    Replies(Parcel),
+    /// A vnode comes home.
+    Returned(Box<Returned>),
+    /// A page of a coverage command for the vnode of a seat.
+    Page(usize, Box<PageRequest>),
+    /// Look at the executor from its own thread.
+    Inspect(Box<dyn FnOnce(&mut Executor) + Send>),
+    /// Finish what is under way, close the connections, end the guests; then say so.
+    Drain(oneshot::Sender<()>),
+}
+
+/// Where messages for one executor arrive.
+#[derive(Default)]
+pub struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    wake: Notify,
+    /// Clients connected to this executor, or on their way to it.
+    pub(super) connections: AtomicUsize,
+}
+
+impl Inbox {
+    /// Clients of this executor.
+    pub fn connected(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Gives it one more client.
+    pub fn connect(&self, stream: std::net::TcpStream) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.send(Message::Connect(stream));
+    }
+
+    /// Leaves a message.
+    pub fn send(&self, message: Message) {
+        self.messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(message);
+        self.wake.notify_one();
+    }
+
+    /// Has the executor make a pass, which sees what was submitted.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is something to do.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(super) fn take(&self) -> Vec<Message> {
+        std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Replies for connections of another executor: RESP3 values in one buffer.
+#[derive(Default)]
+pub struct Parcel {
+    pub(super) bytes: Vec<u8>,
+    pub(super) entries: Vec<(u64, u32, usize)>,
+}
+
+impl Parcel {
+    /// An empty one with as much room.
+    pub(super) fn alike(&self) -> Parcel {
+        Parcel {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            entries: Vec::with_capacity(self.entries.len()),
+        }
+    }
+
+    pub(super) fn push(&mut self, connection: u64, seq: u32, reply: &[u8]) {
+        self.bytes.extend_from_slice(reply);
+        self.entries.push((connection, seq, self.bytes.len()));
+    }
+}

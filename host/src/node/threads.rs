@@ -1,0 +1,110 @@
+//! The data threads of a node: one executor each, with the vnodes that are its share.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Builder;
+use vnode_ring::{NodeName, PartitionId};
+
+use super::{NodeError, system};
+use crate::coordinator::Coordinator;
+use crate::executor::Executor;
+use crate::executor::about::About;
+use crate::executor::slow::Pool;
+use crate::store::{Engine, Store, StoreError};
+use crate::vnode::Vnode;
+use crate::vnode::service::Service;
+use crate::wasm::VnodeState;
+
+/// Starts the executors' threads. Each makes its own vnodes, so that they start in parallel.
+pub(super) fn start(
+    coordinator: &Arc<Coordinator>,
+    about: &Arc<About>,
+    engine: &Arc<Engine>,
+    node: &NodeName,
+) -> Result<Vec<JoinHandle<()>>, NodeError> {
+    let threads = coordinator.inboxes().len();
+    let pool = Pool::start(threads).map_err(system("start the slow threads"))?;
+    let node: Arc<str> = node.as_str().into();
+    let mut places = Vec::new();
+    for service in coordinator.services() {
+        for partition in service.placement.ring_size.partitions() {
+            places.push((Arc::clone(service), partition));
+        }
+    }
+    let wanted: Vec<(&str, u16)> = places
+        .iter()
+        .map(|(service, partition)| (service.name(), partition.0))
+        .collect();
+    let stores = engine.open_all(&wanted)?;
+    let mut shares: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(threads).collect();
+    for ((service, partition), store) in places.into_iter().zip(stores) {
+        let seat = coordinator.seat(usize::from(service.index), partition);
+        if let Some(share) = shares.get_mut(coordinator.executor_of(seat)) {
+            share.push((seat, service, partition, store));
+        }
+    }
+    let (started, all_started) = channel();
+    let mut handles = Vec::new();
+    for (index, (share, stats)) in shares.into_iter().zip(about.counters.iter()).enumerate() {
+        let coordinator = Arc::clone(coordinator);
+        let (stats, pool, started) = (stats.clone(), pool.clone(), started.clone());
+        let (node, engine) = (Arc::clone(&node), Arc::clone(engine));
+        let about = Arc::clone(about);
+        let thread = std::thread::Builder::new()
+            .name(format!("data-{index}"))
+            .spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build();
+                let vnodes = share
+                    .into_iter()
+                    .map(|(seat, service, partition, store)| {
+                        Ok((seat, start_vnode(service, partition, &node, store)?))
+                    })
+                    .collect::<Result<Vec<_>, StoreError>>();
+                let (runtime, vnodes) = match (runtime, vnodes) {
+                    (Ok(runtime), Ok(vnodes)) => (runtime, vnodes),
+                    (Err(source), _) => {
+                        drop(started.send(Err(system("start an executor")(source))));
+                        return;
+                    }
+                    (_, Err(error)) => {
+                        drop(started.send(Err(error.into())));
+                        return;
+                    }
+                };
+                drop(started.send(Ok(())));
+                let local = tokio::task::LocalSet::new();
+                let acknowledge = engine.acknowledge();
+                drop(engine);
+                local.block_on(
+                    &runtime,
+                    Executor::run(index, coordinator, about, vnodes, acknowledge, stats, pool),
+                );
+            })
+            .map_err(system("start an executor"))?;
+        handles.push(thread);
+    }
+    drop(started);
+    // Each executor keeps its end of the channel, so they are counted.
+    for outcome in all_started.iter().take(handles.len()) {
+        outcome?;
+    }
+    Ok(handles)
+}
+
+fn start_vnode(
+    service: Arc<Service>,
+    partition: PartitionId,
+    node: &Arc<str>,
+    store: Box<dyn Store>,
+) -> Result<Vnode, StoreError> {
+    let state = VnodeState::new(
+        Arc::clone(&service.guest),
+        service.placement.clone(),
+        partition,
+        Arc::clone(node),
+        store,
+    )?;
+    Ok(Vnode::start(service, partition, state))
+}
