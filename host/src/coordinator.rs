@@ -191,6 +191,16 @@ impl Coordinator {
                 _ => Err(Failure::Usage("the command needs a key".into())),
             };
         };
+        let key_bytes_max = service.guest.limits().key_bytes_max;
+        let longest = spec
+            .key_positions(words.len())
+            .map(|position| words.get(position).len())
+            .max();
+        if let Some(bytes) = longest.filter(|bytes| *bytes > key_bytes_max) {
+            return Err(Failure::TooBig(format!(
+                "key of {bytes} bytes, the limit is {key_bytes_max} (key_bytes_max)"
+            )));
+        }
         let located = locate(service, spec, words.get(first));
         if positions.next().is_none() {
             return Ok(located);

@@ -193,7 +193,7 @@ impl NodeCollector {
             let bounds = DURATION_BUCKETS_US
                 .iter()
                 .map(|us| *us as f64 / 1e6)
-                .chain(std::iter::once(f64::MAX));
+                .chain(std::iter::once(f64::INFINITY));
             let buckets: Vec<(f64, u64)> = bounds.zip(totals.durations).collect();
             let count = totals.durations.iter().sum();
             let labels = [("service", service), ("command", command)];

@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -32,6 +32,8 @@ use crate::vnode::request::{Failure, ReplyTo, Request, Words};
 const READ_BYTES: usize = 4 * 1024;
 /// Most room for one read, unless a single request needs more.
 const READ_BYTES_MAX: usize = 64 * 1024;
+/// How long a client that was refused is heard out.
+const LINGER: Duration = Duration::from_secs(1);
 /// With less room left than this, a read gets a new buffer.
 const READ_BYTES_MIN: usize = 1024;
 
@@ -109,6 +111,16 @@ struct Place {
     hash: u64,
 }
 
+/// What became of a buffer.
+enum Parse {
+    /// It needs so many bytes before another look is worth it.
+    Wait(usize),
+    /// The request at its front is too big and has been refused; this passes over it.
+    Skip(codec::Skip),
+    /// The client broke the protocol or said goodbye.
+    End,
+}
+
 /// One request found in the buffer.
 enum Parsed {
     /// Its words are these of the collected ranges.
@@ -124,9 +136,10 @@ impl Task {
         let mut args = Args::default();
         let mut needed = 0;
         let mut room = READ_BYTES;
+        let mut skip = None;
         loop {
             if connection.is_over() {
-                return;
+                return self.linger(&mut reader).await;
             }
             let (closing, blocked) = {
                 let state = connection.state.borrow();
@@ -135,20 +148,20 @@ impl Task {
             let waits = closing || connection.is_full(&self.coordinator);
             connection.waits.set(waits);
             let spare = buffer.capacity() - buffer.len();
-            if spare < READ_BYTES_MIN.max(needed) {
-                // The read that left so little room may have filled it.
+            if spare < READ_BYTES_MIN {
+                // The read that left so little room may have filled it. Room for a large request grows with what has come of
+                // it, not with what was announced.
                 room = (room * 2).min(READ_BYTES_MAX);
-                buffer.reserve(room.max(needed));
+                buffer.reserve(room.max(needed.min(buffer.len())));
             }
             tokio::select! {
                 biased;
                 read = reader.read_buf(&mut buffer), if !waits => match read {
-                    Ok(0) | Err(_) => return,
+                    // The client has said all that it will say, and may still want to hear.
+                    Ok(0) => connection.state.borrow_mut().closing = true,
+                    Err(_) => return,
                     Ok(count) if count < needed => needed -= count,
-                    Ok(_) => match self.parse(&mut buffer, &mut args).await {
-                        Some(more) => needed = more.saturating_sub(buffer.len()),
-                        None => connection.state.borrow_mut().closing = true,
-                    },
+                    Ok(_) => needed = self.take(&mut buffer, &mut args, &mut skip).await,
                 },
                 _ = connection.writer.writable(), if blocked => connection.flush(),
                 () = connection.progress.notified() => {}
@@ -156,9 +169,54 @@ impl Task {
         }
     }
 
-    /// Takes every whole request out of the buffer and sends it off. Returns how many bytes the buffer must have before
-    /// another look is worth it; none when the client broke the protocol or said goodbye.
-    async fn parse(&self, buffer: &mut BytesMut, args: &mut Args) -> Option<usize> {
+    /// Takes out of the buffer what is whole. Returns how many more bytes it takes for another look to be worth it.
+    async fn take(
+        &self,
+        buffer: &mut BytesMut,
+        args: &mut Args,
+        skip: &mut Option<codec::Skip>,
+    ) -> usize {
+        loop {
+            if let Some(skipping) = skip {
+                match skipping.feed(buffer) {
+                    Ok((count, done)) => {
+                        buffer.advance(count);
+                        if !done {
+                            return 0;
+                        }
+                        *skip = None;
+                    }
+                    Err(error) => {
+                        self.refuse(&error);
+                        return 0;
+                    }
+                }
+            }
+            match self.parse(buffer, args).await {
+                Parse::Wait(needed) => return needed.saturating_sub(buffer.len()),
+                Parse::End => {
+                    self.connection.state.borrow_mut().closing = true;
+                    return 0;
+                }
+                Parse::Skip(over) => *skip = Some(over),
+            }
+        }
+    }
+
+    /// Hears out a client that is still sending when its connection ends, for a moment: closing on unread bytes would take
+    /// the last reply away from it.
+    async fn linger(&self, reader: &mut OwnedReadHalf) {
+        if !self.connection.state.borrow().refused {
+            return;
+        }
+        let mut unread = vec![0; READ_BYTES_MAX];
+        let hear = async { while matches!(reader.read(&mut unread).await, Ok(1..)) {} };
+        // Out of patience or out of words: either way it ends here.
+        let _ = tokio::time::timeout(LINGER, hear).await;
+    }
+
+    /// Takes every whole request out of the buffer and sends it off.
+    async fn parse(&self, buffer: &mut BytesMut, args: &mut Args) -> Parse {
         let limits = &self.coordinator.limits().requests;
         let mut ranges: Vec<Range<usize>> = Vec::new();
         let mut requests = Vec::new();
@@ -206,12 +264,34 @@ impl Task {
             });
         }
         let open = self.dispatch_all(&chunk, &ranges, requests).await;
-        if let Some(error) = broken {
-            self.refuse(&error);
-            return None;
+        match broken {
+            Some(error @ ProtocolError::TooBig(_)) if open => match codec::Skip::over(buffer) {
+                Some(skip) => {
+                    let mut state = self.connection.state.borrow_mut();
+                    state.reply(|out| error.reply(out));
+                    state.partial_since = Some(Instant::now());
+                    drop(state);
+                    self.finish_batch();
+                    Parse::Skip(skip)
+                }
+                None => {
+                    self.refuse(&error);
+                    Parse::End
+                }
+            },
+            Some(error) => {
+                self.refuse(&error);
+                Parse::End
+            }
+            None => {
+                self.finish_batch();
+                if open {
+                    Parse::Wait(needed)
+                } else {
+                    Parse::End
+                }
+            }
         }
-        self.finish_batch();
-        open.then_some(needed)
     }
 
     /// Sends requests off in order; false when the client said goodbye.
@@ -325,15 +405,16 @@ impl Task {
                 false
             }
             After::Kill(ids) => {
-                let ends_itself = ids.contains(&self.connection.state.borrow().session.client.id);
-                let ids: Arc<[u64]> = ids.into();
+                let own = self.connection.state.borrow().session.client.id;
+                let ends_itself = ids.contains(&own);
+                let others = ids.into_iter().filter(|id| *id != own);
+                let others: Arc<[u64]> = others.collect();
                 for inbox in self.coordinator.inboxes() {
-                    let ids = Arc::clone(&ids);
-                    let own = self.connection.id;
+                    let others = Arc::clone(&others);
                     inbox.send(Message::Inspect(Box::new(move |executor| {
-                        executor.connections().end(|connection, session| {
-                            connection != own && ids.contains(&session.client.id)
-                        });
+                        executor
+                            .connections()
+                            .end(|session| others.contains(&session.client.id));
                     })));
                 }
                 !ends_itself
@@ -411,6 +492,7 @@ impl Task {
         let mut state = self.connection.state.borrow_mut();
         state.reply(|out| error.reply(out));
         state.closing = true;
+        state.refused = true;
         drop(state);
         self.finish_batch();
     }

@@ -24,6 +24,11 @@ use crate::resp::wire;
 /// Bytes of requests under way on one connection; beyond, no more is read.
 const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Memory for replies that a quiet connection keeps.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// What the replies of a new connection are expected to weigh, until they come.
+const FIRST_REPLY_BYTES: usize = 32 * 1024;
+
 /// One place in the order of replies.
 pub(super) enum Slot {
     /// The reply is not there yet; the request had so many bytes, and the client may not want to hear of it.
@@ -33,7 +38,7 @@ pub(super) enum Slot {
 }
 
 /// What the connection's task and the executor share.
-pub struct Connection {
+pub(super) struct Connection {
     pub(super) id: u64,
     pub(super) writer: OwnedWriteHalf,
     pub(super) state: RefCell<State>,
@@ -54,6 +59,8 @@ pub(super) struct State {
     pub(super) first: u32,
     /// Replies that came before their turn.
     early: Vec<u8>,
+    /// Bytes of a recent large reply.
+    usual_reply: usize,
     pub(super) in_flight_bytes: usize,
     pub(super) blocked_since: Option<Instant>,
     pub(super) partial_since: Option<Instant>,
@@ -61,9 +68,16 @@ pub(super) struct State {
     pub(super) closing: bool,
     /// The connection ends now.
     pub(super) dead: bool,
+    /// The client broke the protocol, and may not know it yet.
+    pub(super) refused: bool,
 }
 
 impl State {
+    /// Bytes of replies that are to be expected of what is under way.
+    fn expected(&self) -> usize {
+        self.slots.len().saturating_mul(self.usual_reply)
+    }
+
     /// Room for one reply in its turn: right away, or in a slot when others come first.
     pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.slots.is_empty() {
@@ -87,6 +101,8 @@ impl State {
         };
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         let reply = if silent { b"" } else { reply };
+        // Falls slowly and rises at once: what is expected had better be too much than too little.
+        self.usual_reply = reply.len().max(self.usual_reply - self.usual_reply / 8);
         if nth > 0 {
             let start = self.early.len();
             wire::transcode(reply, proto, &mut self.early);
@@ -104,6 +120,7 @@ impl State {
         }
         if self.slots.is_empty() {
             self.early.clear();
+            self.early.shrink_to(KEPT_BYTES_MAX);
         }
     }
 }
@@ -123,9 +140,15 @@ impl Connection {
                     state.dead = true;
                     break;
                 }
-                Ok(count) => state.written += count,
+                Ok(count) => {
+                    state.written += count;
+                    state.blocked_since = None;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     state.blocked_since.get_or_insert_with(Instant::now);
+                    // What is written goes, or a client that is always a little behind would grow the buffer.
+                    state.out.drain(..state.written);
+                    state.written = 0;
                     return;
                 }
                 Err(_) => {
@@ -137,7 +160,7 @@ impl Connection {
         state.blocked_since = None;
         state.written = 0;
         state.out.clear();
-        state.out.shrink_to(64 * 1024);
+        state.out.shrink_to(KEPT_BYTES_MAX);
     }
 
     /// Whether the next command has to wait.
@@ -147,7 +170,8 @@ impl Connection {
         !state.dead
             && (state.slots.len() >= limits.pipeline_commands_max
                 || state.in_flight_bytes > IN_FLIGHT_BYTES_MAX
-                || state.out.len() - state.written > limits.output_buffer_bytes_max)
+                || state.out.len() - state.written + state.early.len() + state.expected()
+                    > limits.output_buffer_bytes_max)
     }
 
     /// Whether the task has to look after a flush. Most of the time it waits for requests and is left alone.
@@ -212,11 +236,13 @@ impl Connections {
                 slots: VecDeque::new(),
                 first: 0,
                 early: Vec::new(),
+                usual_reply: FIRST_REPLY_BYTES,
                 in_flight_bytes: 0,
                 blocked_since: None,
                 partial_since: None,
                 closing: self.stopped,
                 dead: false,
+                refused: false,
             }),
             progress: Notify::new(),
             waits: Cell::new(false),
@@ -300,14 +326,14 @@ impl Connections {
     }
 
     pub(super) fn close_all(&mut self) {
-        self.end(|_, _| true);
+        self.end(|_| true);
     }
 
     /// Ends the connections that `which` picks.
-    pub fn end(&mut self, mut which: impl FnMut(u64, &Session) -> bool) {
+    pub fn end(&mut self, mut which: impl FnMut(&Session) -> bool) {
         for (_, connection) in &self.live {
             let mut state = connection.state.borrow_mut();
-            if which(connection.id, &state.session) {
+            if which(&state.session) {
                 state.dead = true;
                 connection.progress.notify_one();
             }

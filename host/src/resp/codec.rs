@@ -123,7 +123,8 @@ pub enum TooBig {
 }
 
 impl ProtocolError {
-    /// Appends the last reply of the connection: `-TOOBIG …` or `-ERR Protocol error: …`.
+    /// Appends the error: `-TOOBIG …`, after which [`Skip`] finds the next request, or `-ERR Protocol error: …`, after which
+    /// nothing can be found.
     pub fn reply(&self, out: &mut Vec<u8>) {
         match self {
             Self::TooBig(big) => write::error(out, "TOOBIG", &big.to_string()),
@@ -285,6 +286,56 @@ fn multibulk(
         at = end + 2;
     }
     Ok(Progress::Complete { consumed: at })
+}
+
+/// Passes over a request that is too big, without keeping any of it, so that the connection can go on.
+#[derive(Debug, Default)]
+pub struct Skip {
+    /// Arguments still to come; none before the request's first line was seen.
+    arguments: Option<usize>,
+    /// Bytes of the present argument still to come, its line end included.
+    bytes: usize,
+}
+
+impl Skip {
+    /// Starts at the request at the front of `buf`; none where its end cannot be known, as for an inline request.
+    pub fn over(buf: &[u8]) -> Option<Skip> {
+        buf.starts_with(b"*").then(Skip::default)
+    }
+
+    /// Takes what is there of the request. Returns how many bytes that was, and whether it was the rest.
+    pub fn feed(&mut self, buf: &[u8]) -> Result<(usize, bool), ProtocolError> {
+        let mut at = 0;
+        loop {
+            let here = self.bytes.min(buf.len() - at);
+            at += here;
+            self.bytes -= here;
+            let (kind, flaw) = match self.arguments {
+                _ if self.bytes > 0 => return Ok((at, false)),
+                Some(0) => return Ok((at, true)),
+                Some(_) => (b'$', ProtocolError::BulkLength),
+                None => (b'*', ProtocolError::MultibulkLength),
+            };
+            match buf.get(at) {
+                None => return Ok((at, false)),
+                Some(found) if *found != kind => return Err(flaw),
+                Some(_) => {}
+            }
+            let (number, next) = match header(buf, at + 1) {
+                Header::Number { value, next } => (usize::try_from(value).map_err(|_| flaw)?, next),
+                Header::Partial => return Ok((at, false)),
+                Header::Malformed => return Err(flaw),
+            };
+            at = next;
+            match &mut self.arguments {
+                None => self.arguments = Some(number),
+                Some(left) => {
+                    *left -= 1;
+                    self.bytes = number.saturating_add(2);
+                }
+            }
+        }
+    }
 }
 
 /// Refuses a request as soon as its least size is known, so that nobody makes room for it. Called wherever that size

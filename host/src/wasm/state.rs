@@ -309,7 +309,7 @@ impl VnodeState {
         Ok(object.map(Object::decode).transpose()?.unwrap_or_default())
     }
 
-    /// Stores `value` beside whatever `seen` does not cover; returns the context that covers the new version.
+    /// Stores `value` beside whatever `seen` does not cover; returns the context for the caller's next write.
     pub(super) fn put_object(
         &mut self,
         key: &[u8],
@@ -329,9 +329,12 @@ impl VnodeState {
         let mut bytes = Vec::new();
         object.encode(&mut bytes);
         self.write(hash, key, bytes, was_live, true);
-        let mut context = seen.clone();
-        context.insert(dot);
-        Ok(context)
+        // A context says "everything of this actor up to here". Beside versions that the caller has not seen it must not name
+        // the new one, or it would cover those too and the caller's next write would lose them.
+        Ok(match object.versions() {
+            [_] => object.context().clone(),
+            _ => seen.clone(),
+        })
     }
 
     /// Live rows of the command's range in ring order, from `cursor` on; `visit` gets key and, if `values`, value.
