@@ -1,7 +1,7 @@
 //! The conformance kit: whether a guest keeps the contract.
 //!
 //! It runs a guest in this process, on vnodes in memory, as a node would: a ring of eight partitions with a vnode each.
-//! - [`rig`] is such a node, with rows that outlive the instances on them.
+//! - [`rig`] is such a node, on [`rows`] that outlive its instances.
 //! - [`script`] makes calls of everything that a descriptor declares.
 //! - [`checks`] and [`merge`] play them and compare.
 //!
@@ -11,6 +11,7 @@
 mod checks;
 mod merge;
 mod rig;
+mod rows;
 mod script;
 #[cfg(test)]
 mod tests;

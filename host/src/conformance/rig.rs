@@ -4,17 +4,15 @@
 //! that play the same steps have the same bytes, unless the guest sees to something else.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::{Bound, ControlFlow};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vnode_ring::{HashId, ObjectRef, PartitionId, RingSize};
 
+use super::rows::Rows;
 use super::script::Step;
 use crate::descriptor::{CommandKind, CommandSpec, Quorum};
-use crate::store::{
-    Batch, Commit, Dot, Engine, Liveness, Page, RowKey, Scan, Stats, Store, StoreError, Visit,
-};
+use crate::store::{Batch, Engine, Liveness, RowKey, Store};
 use crate::vnode::request::{Replies, ReplyTo, Request, Words};
 use crate::vnode::service::{CommandStats, Service};
 use crate::vnode::{Ran, Vnode, seed};
@@ -370,7 +368,7 @@ impl Rig {
     /// Gives the writes of a step numbers that do not hang on how many there were before.
     fn number_writes(&mut self, partition: PartitionId, step: u64) {
         if let Some(seat) = self.seats.get(&partition) {
-            seat.rows.lock().dot.seq = self.plan.writes_from + (step << 20);
+            seat.rows.number_from(self.plan.writes_from + (step << 20));
         }
     }
 
@@ -422,82 +420,4 @@ fn text(error: impl std::fmt::Display) -> String {
 /// The position of a command; a descriptor has far fewer than this holds.
 pub(super) fn number(position: usize) -> u16 {
     u16::try_from(position).unwrap_or(u16::MAX)
-}
-
-/// Rows of one partition, shared by the vnodes that come and go on them.
-#[derive(Clone)]
-struct Rows {
-    inner: Arc<Mutex<Inner>>,
-    found: Vec<u8>,
-}
-
-struct Inner {
-    store: Box<dyn Store>,
-    dot: Dot,
-}
-
-impl Rows {
-    fn new(store: Box<dyn Store>, actor: u64) -> Rows {
-        let dot = Dot { actor, seq: 0 };
-        Rows {
-            inner: Arc::new(Mutex::new(Inner { store, dot })),
-            found: Vec::new(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Every row, tombstones included.
-    fn all(&self) -> Vec<((u64, Vec<u8>), Vec<u8>)> {
-        let mut rows = Vec::new();
-        let scan = Scan {
-            from: Bound::Included(RowKey { hash: 0, key: b"" }),
-            to_hash: u64::MAX,
-            max_rows: usize::MAX,
-            max_bytes: usize::MAX,
-        };
-        let visited = self.lock().store.scan(&scan, &mut |row, object| {
-            rows.push(((row.hash, row.key.to_vec()), object.to_vec()));
-            ControlFlow::Continue(())
-        });
-        // Rows in memory can always be read.
-        drop(visited);
-        rows
-    }
-}
-
-impl Store for Rows {
-    fn get(&mut self, row: RowKey<'_>) -> Result<Option<&[u8]>, StoreError> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(object) = inner.store.get(row)? else {
-            return Ok(None);
-        };
-        self.found.clear();
-        self.found.extend_from_slice(object);
-        Ok(Some(&self.found))
-    }
-
-    fn apply(&mut self, batch: &Batch) -> Result<Commit, StoreError> {
-        self.lock().store.apply(batch)
-    }
-
-    fn scan(&mut self, scan: &Scan<'_>, visit: &mut Visit<'_>) -> Result<Page, StoreError> {
-        self.lock().store.scan(scan, visit)
-    }
-
-    fn next_dot(&mut self) -> Result<Dot, StoreError> {
-        let mut inner = self.lock();
-        inner.dot.seq += 1;
-        Ok(inner.dot)
-    }
-
-    fn stats(&self) -> Stats {
-        self.lock().store.stats()
-    }
-
-    fn drop_rows(&mut self, max_rows: usize) -> Result<Page, StoreError> {
-        self.lock().store.drop_rows(max_rows)
-    }
 }

@@ -161,7 +161,13 @@ impl Task {
                     Ok(0) => connection.state.borrow_mut().closing = true,
                     Err(_) => return,
                     Ok(count) if count < needed => needed -= count,
-                    Ok(_) => needed = self.take(&mut buffer, &mut args, &mut skip).await,
+                    Ok(_) => {
+                        needed = self.take(&mut buffer, &mut args, &mut skip).await;
+                        if buffer.is_empty() && buffer.capacity() > READ_BYTES_MAX {
+                            // The room of a large request is not kept for the next one.
+                            buffer = BytesMut::with_capacity(READ_BYTES);
+                        }
+                    }
                 },
                 _ = connection.writer.writable(), if blocked => connection.flush(),
                 () = connection.progress.notified() => {}

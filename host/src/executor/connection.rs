@@ -27,7 +27,7 @@ const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Memory for replies that a quiet connection keeps.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// What the replies of a new connection are expected to weigh, until they come.
-const FIRST_REPLY_BYTES: usize = 32 * 1024;
+const FIRST_REPLY_BYTES: usize = 128 * 1024;
 
 /// One place in the order of replies.
 pub(super) enum Slot {

@@ -20,7 +20,7 @@ use crate::wasm::{
 
 /// Commands of one call through the packed door.
 const BATCH_COMMANDS_MAX: usize = 128;
-/// Bytes of arguments of one call through the packed door; a single command may have more.
+/// Bytes of one call through the packed door, arguments and values; a single command may have more.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 impl Vnode {
@@ -35,10 +35,9 @@ impl Vnode {
         self.frames.clear();
         self.batch.clear();
         self.touched.clear();
-        let mut bytes = 0;
         while let Some(request) = mailbox.front() {
-            bytes += request.words.bytes();
-            let full = self.batch.len() >= BATCH_COMMANDS_MAX || bytes > BATCH_BYTES_MAX;
+            let full = self.batch.len() >= BATCH_COMMANDS_MAX
+                || self.frames.bytes().len() + request.words.bytes() > BATCH_BYTES_MAX;
             let typed = self.service.is_typed(request.command);
             if !self.batch.is_empty() && (full || typed)
                 || !self.touched.add(&self.service, request)
