@@ -201,8 +201,8 @@ proptest! {
         let dot = Dot { actor: Actor(actor), seq };
         let old_bytes = old.as_ref().map(encoded);
         let mut fast = b"before".to_vec();
-        let old = old_bytes.as_deref().map(|bytes| ObjectRef::parse(bytes).unwrap());
-        encode_successor(old.as_ref(), dot, Hlc(3), value.as_deref(), &mut fast);
+        let old_ref = old_bytes.as_deref().map(|bytes| ObjectRef::parse(bytes).unwrap());
+        encode_successor(old_ref.as_ref(), dot, Hlc(3), value.as_deref(), &mut fast);
         let mut object = old.unwrap_or_default();
         let seen = object.context().clone();
         object.put(&seen, dot, Hlc(3), value).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use vnode_ring::{HashId, ObjectRef, PartitionId, RingSize};
 
-use super::rows::Rows;
+use super::rows::{Rows, Stored};
 use super::script::Step;
 use crate::descriptor::{CommandKind, CommandSpec, Quorum};
 use crate::store::{Batch, Engine, Liveness, RowKey, Store};
@@ -195,7 +195,7 @@ impl Rig {
     }
 
     /// Every row as it is stored.
-    pub(super) fn bytes(&self) -> Vec<((u64, Vec<u8>), Vec<u8>)> {
+    pub(super) fn bytes(&self) -> Vec<Stored> {
         self.seats
             .values()
             .flat_map(|seat| seat.rows.all())

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::store::{Batch, Commit, Dot, Page, RowKey, Scan, Stats, Store, StoreError, Visit};
 
+/// Hash and key of a row, and its encoded object.
+pub(super) type Stored = ((u64, Vec<u8>), Vec<u8>);
+
 /// Rows of one partition, shared by the vnodes that come and go on them.
 #[derive(Clone)]
 pub(super) struct Rows {
@@ -37,7 +40,7 @@ impl Rows {
     }
 
     /// Every row, tombstones included.
-    pub(super) fn all(&self) -> Vec<((u64, Vec<u8>), Vec<u8>)> {
+    pub(super) fn all(&self) -> Vec<Stored> {
         let mut rows = Vec::new();
         let scan = Scan {
             from: Bound::Included(RowKey { hash: 0, key: b"" }),
