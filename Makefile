@@ -58,7 +58,7 @@ integration: build conformance-guests
 
 docs:
 	@echo "== documentation"
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --release --no-deps --workspace --document-private-items
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --release --no-deps --workspace --document-private-items
 
 bench: build
 	@$(CARGO) bench --locked -p host

@@ -298,7 +298,10 @@ impl Coordinator {
     ) -> Result<Vec<u8>, Failure> {
         let mut asked = Vec::new();
         for position in spec.key_positions(words.len()) {
-            let one = Words::copy([words.get(0), words.get(position)]);
+            // What stands between this key and the next belongs to this key, as the values of an MSET.
+            let step = spec.keys.as_ref().map_or(1, |keys| keys.step as usize);
+            let own = (position..position + step).map(|at| words.get(at));
+            let one = Words::copy(std::iter::once(words.get(0)).chain(own));
             let Route::One { partition, hash } = self.route(target, &one)? else {
                 return Err(Failure::Usage("the command needs its keys".into()));
             };

@@ -3,7 +3,7 @@
 //! - [`codec`] finds requests in a connection's read buffer.
 //! - [`catalog`] knows every command by name, [`builtin`] answers those that no guest provides, for a [`session`] and
 //!   with [`facts`] that the caller brings.
-//! - [`write`] appends replies to the output buffer, [`value`] holds one as a tree, [`wire`] judges and converts the
+//! - [`mod@write`] appends replies to the output buffer, [`value`] holds one as a tree, [`wire`] judges and converts the
 //!   bytes of replies that guests made.
 //!
 //! Nothing here reads a socket, a clock or the ring: callers bring those as plain data. The listener that does is the

@@ -13,9 +13,10 @@ use super::request::{Failure, Replies, Request};
 use super::service::{CommandStats, Ended};
 use super::{Guest, Ran, Vnode, finish, seed};
 use crate::descriptor::CommandSpec;
-use crate::resp::wire;
+use crate::resp::wire::{self, ReplyError};
 use crate::wasm::{
-    Answer, Answers, Effect, Effects, FrameHead, GuestError, Scope, VnodeState, sanitize_refusal,
+    Answer, Answers, Effect, Effects, FrameHead, GuestError, Refusal, Scope, VnodeState,
+    sanitize_refusal,
 };
 
 /// Commands of one call through the packed door.
@@ -87,12 +88,21 @@ impl Vnode {
                 0 => request.hash,
                 _ => state.placement().locate(key).0,
             };
+            let before = self.frames.bytes().len();
             let read = self
                 .frames
                 .value(|out| state.read_committed(hash, key, out));
-            if let Err(refusal) = read {
-                self.frames.truncate(start);
-                return Err(refusal.into());
+            match read {
+                Ok(()) => {}
+                // Whoever only writes does not have to suffer from a merge that fails.
+                Err(Refusal::Join(_)) => {
+                    self.frames.truncate(before);
+                    self.frames.unsent();
+                }
+                Err(refusal) => {
+                    self.frames.truncate(start);
+                    return Err(refusal.into());
+                }
             }
         }
         Ok(())
@@ -203,6 +213,9 @@ impl Vnode {
                         seed: seed(request.id),
                     });
                     match wire::check(reply, &reply_limits) {
+                        Err(ReplyError::TooLong { max, .. }) => Some(Failure::TooBig(format!(
+                            "reply of more than {max} bytes (reply_bytes_max)"
+                        ))),
                         Err(error) => Some(Failure::Trap {
                             partition: self.partition,
                             why: format!("guest broke the contract: {error}"),

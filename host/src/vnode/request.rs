@@ -281,6 +281,7 @@ impl Failure {
                 command: command.to_ascii_lowercase(),
                 budget,
             },
+            GuestError::TooBig(why) => Failure::TooBig(why),
             other => Failure::Trap {
                 partition,
                 why: other.to_string(),

@@ -4,6 +4,7 @@
 //! allow-list, exports and their version, types, and last the descriptor. Nothing of the guest runs before its imports
 //! are known to be harmless.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -250,7 +251,10 @@ impl Guest {
                         .vnode_host_vnode()
                         .call_merge(&mut scratch, key, &values)
                 };
-                call().map_err(|error| GuestError::from_wasmtime(&error, None))
+                let joined = call();
+                joined.map_err(|error| {
+                    GuestError::from_wasmtime(&error, scratch.into_data().into_said())
+                })
             }
             (_, [latest, ..]) => Ok(latest.to_vec()),
             (_, []) => Ok(Vec::new()),
@@ -322,7 +326,16 @@ fn link<T: wasi::Stderr + 'static>(
 ) -> Result<InstancePre<T>, LoadError> {
     let mut linker = Linker::new(engine.wasmtime());
     add(&mut linker).map_err(types)?;
-    wasi::add_to_linker(&mut linker).map_err(types)?;
+    // Under the very names that the component imports: what is not found under them becomes a trap below.
+    let component_type = component.component_type();
+    let versions: BTreeSet<&str> = component_type
+        .imports(engine.wasmtime())
+        .filter_map(|(name, _)| name.strip_prefix("wasi:")?.split_once('@'))
+        .map(|(_, version)| version)
+        .collect();
+    for version in versions {
+        wasi::add_to_linker(&mut linker, version).map_err(types)?;
+    }
     // What remains is inside the allowed interfaces, and traps when called: no guest needs it to serve.
     linker
         .define_unknown_imports_as_traps(component)

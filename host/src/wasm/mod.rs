@@ -51,6 +51,9 @@ pub enum GuestError {
     /// The guest used up its time.
     #[error("guest used its budget")]
     Deadline,
+    /// The guest's reply is larger than the node passes on.
+    #[error("{0}")]
+    TooBig(String),
     /// The guest answered with something that the contract does not allow.
     #[error("guest broke the contract: {0}")]
     Contract(String),

@@ -23,7 +23,7 @@ pub(super) fn encode(
     for node in nodes {
         let members = write_node(node, out)?;
         if out.len() - start > bytes_max {
-            return Err(GuestError::Contract(format!(
+            return Err(GuestError::TooBig(format!(
                 "reply of more than {bytes_max} bytes (reply_bytes_max)"
             )));
         }

@@ -285,12 +285,12 @@ impl VnodeState {
             Some(write) => Some(write.object.as_slice()),
             None => self.store.get(RowKey { hash, key })?,
         };
-        if value.is_none() && old.is_none() {
-            // Nothing was ever here, so there is nothing to bury.
-            return Ok(false);
-        }
         let old = old.map(ObjectRef::parse).transpose()?;
         let was_live = old.as_ref().is_some_and(ObjectRef::is_live);
+        if value.is_none() && !was_live {
+            // Nothing is here, so there is nothing to bury.
+            return Ok(false);
+        }
         let seen = old.as_ref().map(ObjectRef::hlc);
         let hlc = tick(&mut self.clock, seen, self.scope.now_ms);
         let mut object = Vec::new();
@@ -372,6 +372,7 @@ impl VnodeState {
 
     /// Live rows of the command's range.
     pub(super) fn count(&mut self) -> Result<u64, Refusal> {
+        // A vnode keeps only the rows of which it is the first replica while there is one node.
         if self.writes.is_empty() && self.scope.range == self.partition {
             return Ok(self.store.stats().live);
         }
@@ -390,16 +391,17 @@ impl VnodeState {
     pub fn stage(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
         let dot = next_dot(self.store.as_mut())?;
         let old = self.store.get(RowKey { hash, key })?;
-        if value.is_none() && old.is_none() {
+        let old = old.map(ObjectRef::parse).transpose()?;
+        let was_live = old.as_ref().is_some_and(ObjectRef::is_live);
+        if value.is_none() && !was_live {
             return Ok(());
         }
-        let old = old.map(ObjectRef::parse).transpose()?;
         let seen = old.as_ref().map(ObjectRef::hlc);
         let hlc = tick(&mut self.clock, seen, self.scope.now_ms);
         self.scratch.clear();
         encode_successor(old.as_ref(), dot, hlc, value, &mut self.scratch);
         let live = Liveness {
-            before: old.as_ref().is_some_and(ObjectRef::is_live),
+            before: was_live,
             after: value.is_some(),
         };
         self.batch.put(RowKey { hash, key }, &self.scratch, live)?;

@@ -49,72 +49,83 @@ struct TerminalOutput;
 /// Most bytes that one write to a stream may carry, and most random bytes of one call.
 const CHUNK_BYTES_MAX: u64 = 4096;
 
-/// Adds the shim at version 0.2.0, which a component asking for any 0.2 finds.
-pub(super) fn add_to_linker<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
-    cli(linker)?;
-    io(linker)?;
-    clocks_and_random(linker)
+/// Adds the shim under one version of WASI 0.2.
+pub(super) fn add_to_linker<T: Stderr + 'static>(
+    linker: &mut Linker<T>,
+    version: &str,
+) -> Result<()> {
+    cli(linker, version)?;
+    io(linker, version)?;
+    clocks_and_random(linker, version)
 }
 
-fn cli<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
-    let mut environment = linker.instance("wasi:cli/environment@0.2.0")?;
+fn cli<T: Stderr + 'static>(linker: &mut Linker<T>, version: &str) -> Result<()> {
+    let mut environment = linker.instance(&format!("wasi:cli/environment@{version}"))?;
     environment.func_wrap("get-environment", |_, (): ()| {
         Ok((Vec::<(String, String)>::new(),))
     })?;
     environment.func_wrap("get-arguments", |_, (): ()| Ok((Vec::<String>::new(),)))?;
     environment.func_wrap("initial-cwd", |_, (): ()| Ok((None::<String>,)))?;
 
-    linker.instance("wasi:cli/exit@0.2.0")?.func_wrap(
-        "exit",
-        |_, (_status,): (Result<(), ()>,)| -> Result<()> {
-            Err(wasmtime::Error::msg("guest called exit"))
-        },
-    )?;
-
     linker
-        .instance("wasi:cli/stdin@0.2.0")?
-        .func_wrap("get-stdin", |_, (): ()| {
-            Ok((Resource::<InputStream>::new_own(0),))
+        .instance(&format!("wasi:cli/exit@{version}"))?
+        .func_wrap("exit", |_, (_status,): (Result<(), ()>,)| -> Result<()> {
+            Err(wasmtime::Error::msg("guest called exit"))
         })?;
+
+    let mut stdin = linker.instance(&format!("wasi:cli/stdin@{version}"))?;
+    resource::<T, InputStream>(&mut stdin, "input-stream")?;
+    stdin.func_wrap("get-stdin", |_, (): ()| {
+        Ok((Resource::<InputStream>::new_own(0),))
+    })?;
     for (interface, function) in [
-        ("wasi:cli/stdout@0.2.0", "get-stdout"),
-        ("wasi:cli/stderr@0.2.0", "get-stderr"),
+        (format!("wasi:cli/stdout@{version}"), "get-stdout"),
+        (format!("wasi:cli/stderr@{version}"), "get-stderr"),
     ] {
-        linker
-            .instance(interface)?
-            .func_wrap(function, |_, (): ()| {
-                Ok((Resource::<OutputStream>::new_own(0),))
-            })?;
+        let mut out = linker.instance(&interface)?;
+        resource::<T, OutputStream>(&mut out, "output-stream")?;
+        out.func_wrap(function, |_, (): ()| {
+            Ok((Resource::<OutputStream>::new_own(0),))
+        })?;
     }
     resource::<T, TerminalInput>(
-        &mut linker.instance("wasi:cli/terminal-input@0.2.0")?,
+        &mut linker.instance(&format!("wasi:cli/terminal-input@{version}"))?,
         "terminal-input",
     )?;
     resource::<T, TerminalOutput>(
-        &mut linker.instance("wasi:cli/terminal-output@0.2.0")?,
+        &mut linker.instance(&format!("wasi:cli/terminal-output@{version}"))?,
         "terminal-output",
     )?;
-    linker
-        .instance("wasi:cli/terminal-stdin@0.2.0")?
-        .func_wrap("get-terminal-stdin", |_, (): ()| {
-            Ok((None::<Resource<TerminalInput>>,))
-        })?;
+    let mut terminal = linker.instance(&format!("wasi:cli/terminal-stdin@{version}"))?;
+    resource::<T, TerminalInput>(&mut terminal, "terminal-input")?;
+    terminal.func_wrap("get-terminal-stdin", |_, (): ()| {
+        Ok((None::<Resource<TerminalInput>>,))
+    })?;
     for (interface, function) in [
-        ("wasi:cli/terminal-stdout@0.2.0", "get-terminal-stdout"),
-        ("wasi:cli/terminal-stderr@0.2.0", "get-terminal-stderr"),
+        (
+            format!("wasi:cli/terminal-stdout@{version}"),
+            "get-terminal-stdout",
+        ),
+        (
+            format!("wasi:cli/terminal-stderr@{version}"),
+            "get-terminal-stderr",
+        ),
     ] {
-        linker
-            .instance(interface)?
-            .func_wrap(function, |_, (): ()| {
-                Ok((None::<Resource<TerminalOutput>>,))
-            })?;
+        let mut terminal = linker.instance(&interface)?;
+        resource::<T, TerminalOutput>(&mut terminal, "terminal-output")?;
+        terminal.func_wrap(function, |_, (): ()| {
+            Ok((None::<Resource<TerminalOutput>>,))
+        })?;
     }
     Ok(())
 }
 
-fn io<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
-    resource::<T, IoError>(&mut linker.instance("wasi:io/error@0.2.0")?, "error")?;
-    let mut poll = linker.instance("wasi:io/poll@0.2.0")?;
+fn io<T: Stderr + 'static>(linker: &mut Linker<T>, version: &str) -> Result<()> {
+    resource::<T, IoError>(
+        &mut linker.instance(&format!("wasi:io/error@{version}"))?,
+        "error",
+    )?;
+    let mut poll = linker.instance(&format!("wasi:io/poll@{version}"))?;
     resource::<T, Pollable>(&mut poll, "pollable")?;
     poll.func_wrap(
         "[method]pollable.block",
@@ -125,7 +136,10 @@ fn io<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
         |_, (_,): (Resource<Pollable>,)| Ok((true,)),
     )?;
 
-    let mut streams = linker.instance("wasi:io/streams@0.2.0")?;
+    let mut streams = linker.instance(&format!("wasi:io/streams@{version}"))?;
+    // Types that an interface takes from another are part of it too.
+    resource::<T, IoError>(&mut streams, "error")?;
+    resource::<T, Pollable>(&mut streams, "pollable")?;
     resource::<T, InputStream>(&mut streams, "input-stream")?;
     resource::<T, OutputStream>(&mut streams, "output-stream")?;
     streams.func_wrap(
@@ -153,13 +167,13 @@ fn io<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
     )
 }
 
-fn clocks_and_random<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> {
-    let mut monotonic = linker.instance("wasi:clocks/monotonic-clock@0.2.0")?;
+fn clocks_and_random<T: Stderr + 'static>(linker: &mut Linker<T>, version: &str) -> Result<()> {
+    let mut monotonic = linker.instance(&format!("wasi:clocks/monotonic-clock@{version}"))?;
     monotonic.func_wrap("now", |store: StoreContextMut<'_, T>, (): ()| {
         Ok((store.data().now_ms().saturating_mul(1_000_000),))
     })?;
     monotonic.func_wrap("resolution", |_, (): ()| Ok((1_000_000u64,)))?;
-    let mut wall = linker.instance("wasi:clocks/wall-clock@0.2.0")?;
+    let mut wall = linker.instance(&format!("wasi:clocks/wall-clock@{version}"))?;
     wall.func_wrap("now", |store: StoreContextMut<'_, T>, (): ()| {
         Ok((Datetime::from_ms(store.data().now_ms()),))
     })?;
@@ -167,17 +181,17 @@ fn clocks_and_random<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> 
 
     for (interface, bytes, number) in [
         (
-            "wasi:random/random@0.2.0",
+            format!("wasi:random/random@{version}"),
             "get-random-bytes",
             "get-random-u64",
         ),
         (
-            "wasi:random/insecure@0.2.0",
+            format!("wasi:random/insecure@{version}"),
             "get-insecure-random-bytes",
             "get-insecure-random-u64",
         ),
     ] {
-        let mut random = linker.instance(interface)?;
+        let mut random = linker.instance(&interface)?;
         random.func_wrap(
             bytes,
             |mut store: StoreContextMut<'_, T>, (count,): (u64,)| {
@@ -197,7 +211,7 @@ fn clocks_and_random<T: Stderr + 'static>(linker: &mut Linker<T>) -> Result<()> 
         })?;
     }
     linker
-        .instance("wasi:random/insecure-seed@0.2.0")?
+        .instance(&format!("wasi:random/insecure-seed@{version}"))?
         .func_wrap(
             "insecure-seed",
             |mut store: StoreContextMut<'_, T>, (): ()| {
