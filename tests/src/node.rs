@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
@@ -94,17 +94,21 @@ impl Starter {
         if self.ports {
             command.args(["--port", "0"]);
         }
+        // Banner and log lines come through one pipe, in the order in which they were written.
+        let (output, writer) = std::io::pipe().expect("a pipe");
         let mut child = command
             .args(["--name", "a@test", "--data"])
             .arg(&data)
             .args(&self.args)
             .envs(&self.env)
             .current_dir(folder.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stdout(writer.try_clone().expect("a pipe"))
+            .stderr(writer)
             .spawn()
             .expect("the program starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        // The command holds our end of the pipe, which would never close.
+        drop(command);
+        let mut stdout = BufReader::new(output);
         let mut banner = String::new();
         while !banner.lines().any(|line| line.starts_with("ready")) {
             let read = stdout.read_line(&mut banner).expect("the banner is text");

@@ -343,7 +343,11 @@ impl Connections {
     /// Looks at every session.
     pub fn sessions(&self, mut each: impl FnMut(&Session)) {
         for (_, connection) in &self.live {
-            each(&connection.state.borrow().session);
+            let state = connection.state.borrow();
+            // One that was ended is gone for everybody else, even before its task has noticed.
+            if !state.dead {
+                each(&state.session);
+            }
         }
     }
 }
