@@ -61,7 +61,9 @@ docs:
 	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --release --no-deps --workspace --document-private-items
 
 bench: build
-	@$(CARGO) bench --locked -p host
+	@$(CARGO) bench --locked -p host --bench micro
+	@$(CARGO) bench --locked -p host --bench micro -- tax
+	@host/benches/start.sh
 	@host/benches/redis.sh
 
 # The targets are installed once; the stamp spares asking rustup each time.

@@ -6,6 +6,7 @@
 
 pub mod coverage;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use vnode_ring::{PartitionId, Ring};
 
 use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
+use crate::executor::seats::Seats;
 use crate::executor::{Inbox, Message};
 use crate::resp::catalog::{Catalog, GuestCommand};
 use crate::resp::value::Value;
@@ -70,6 +72,7 @@ pub struct Coordinator {
     catalog: Catalog,
     ring: Ring,
     inboxes: Vec<Arc<Inbox>>,
+    seats: Seats,
     limits: Limits,
     acknowledge: Acknowledge,
     next_id: AtomicU64,
@@ -91,6 +94,7 @@ impl Coordinator {
             .map(|service| Arc::clone(service.guest.descriptor()));
         let catalog = Catalog::new(descriptors.collect());
         Coordinator {
+            seats: Seats::new(services.len() * usize::from(ring.size().get())),
             services,
             catalog,
             ring,
@@ -131,9 +135,9 @@ impl Coordinator {
         &self.inboxes
     }
 
-    /// Number of seats: one for each partition of each service.
-    pub fn seats(&self) -> usize {
-        self.services.len() * usize::from(self.ring.size().get())
+    /// The places of the vnodes: one for each partition of each service.
+    pub fn seats(&self) -> &Seats {
+        &self.seats
     }
 
     /// The seat of a vnode.
@@ -141,7 +145,7 @@ impl Coordinator {
         service * usize::from(self.ring.size().get()) + usize::from(partition.0)
     }
 
-    /// The executor that has a seat.
+    /// The executor that starts the vnode of a seat, ends it, and gets what comes for it from outside.
     pub fn executor_of(&self, seat: usize) -> usize {
         seat % self.inboxes.len().max(1)
     }
@@ -170,6 +174,12 @@ impl Coordinator {
     /// A new name for a command.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// So many new names.
+    pub fn next_ids(&self, count: u64) -> Range<u64> {
+        let first = self.next_id.fetch_add(count, Ordering::Relaxed);
+        first..first.saturating_add(count)
     }
 
     /// Where the command goes. The words already agree with the arity.
@@ -277,7 +287,7 @@ impl Coordinator {
         let Some(inbox) = self.inboxes.get(executor) else {
             return Err(Failure::Draining);
         };
-        inbox.send(Message::Requests(vec![request]));
+        inbox.send(Message::Request(Box::new(request)));
         let within = self.limits.request_timeout;
         match tokio::time::timeout(within, reply).await {
             Ok(Ok(reply)) => Ok(reply),

@@ -112,7 +112,7 @@ async fn readyz(State(node): Node, Query(query): Query<Readyz>) -> Response {
 }
 
 async fn status(State(node): Node) -> Json<Value> {
-    Json(views::status(&node).await)
+    Json(views::status(&node))
 }
 
 async fn cluster(State(node): Node) -> Json<Value> {
@@ -173,7 +173,7 @@ async fn vnodes(
                 .hint("GET /v1/cluster lists the members"),
         );
     }
-    Ok(Json(views::vnodes(&node).await))
+    Ok(Json(views::vnodes(&node)))
 }
 
 async fn drain(State(node): Node) -> (StatusCode, Json<Value>) {

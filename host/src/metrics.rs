@@ -226,7 +226,7 @@ impl NodeCollector {
             (
                 "partitions",
                 "Vnodes of this node, over all services",
-                i64::try_from(self.coordinator.seats()).unwrap_or(i64::MAX),
+                i64::try_from(self.coordinator.seats().len()).unwrap_or(i64::MAX),
             ),
             ("ready", "1 while the node takes commands", i64::from(ready)),
             (

@@ -29,6 +29,9 @@ use crate::wasm::Placement;
 
 pub use guests::{BUILT_IN, GuestError, inspect};
 
+/// How often a node that drains looks whether its vnodes are done.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
 /// Why a node did not start. Says what, where and what next.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -270,11 +273,18 @@ impl Node {
                 for drained in waiting {
                     drop(drained.await);
                 }
+                // No connection waits for anything now; requests by HTTP may.
+                while !coordinator.seats().idle() {
+                    tokio::time::sleep(DRAIN_POLL).await;
+                }
             })
             .await
         });
         match drained {
             Ok(()) => {
+                for inbox in coordinator.inboxes() {
+                    inbox.send(Message::End);
+                }
                 for executor in self.executors {
                     drop(executor.join());
                 }

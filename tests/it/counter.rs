@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use tests::Node;
 use tests::resp::{Protocol, Reply, line};
+use tests::{Node, Starter};
 
 #[test]
 fn every_command_answers_the_sum() {
@@ -59,6 +59,39 @@ fn clients_that_count_at_the_same_time_lose_nothing() {
         (1..=1000).collect()
     );
     assert_eq!(node.client().run("COUNT shared"), 1000.into());
+}
+
+/// More executors than cores, all after one vnode: whoever finds it taken leaves its commands behind those that wait.
+#[test]
+fn executors_that_want_one_vnode_keep_the_order_of_every_client() {
+    const CLIENTS: usize = 12;
+    const WAVES: usize = 40;
+    const WAVE: usize = 25;
+    let node = Starter::three(&["--storage", "memory", "--executors", "6"]).start();
+    let seen: Vec<Vec<i64>> = std::thread::scope(|scope| {
+        let count = || {
+            let mut client = node.client();
+            let wave = vec![line("INCR shared"); WAVE];
+            (0..WAVES)
+                .flat_map(|_| client.pipeline(&wave))
+                .map(|reply| reply.int())
+                .collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(count)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    for own in &seen {
+        assert!(
+            own.is_sorted_by(|a, b| a < b),
+            "a client's commands changed places"
+        );
+    }
+    let all: BTreeSet<i64> = seen.into_iter().flatten().collect();
+    let total = i64::try_from(CLIENTS * WAVES * WAVE).unwrap();
+    assert_eq!(all, (1..=total).collect());
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use vnode_host::ring::PartitionId;
-use vnode_host::vnode::Vnode;
 use vnode_host::vnode::request::Replies;
+use vnode_host::vnode::{Call, Vnode};
 
-use crate::native::Native;
+use crate::native::{Guested, Native};
 use crate::rig::{Backend, Load, Runner, Storage, kv, state};
 
 const SIZES: [usize; 3] = [1, 16, 64];
@@ -59,7 +59,10 @@ fn guest(bencher: Bencher, backend: Backend, command: &str, batch: usize) {
     let state = state(&service, &storage);
     measure(
         bencher,
-        Vnode::start(service, PartitionId(0), state),
+        Guested {
+            vnode: Vnode::start(service, PartitionId(0), state),
+            call: Call::default(),
+        },
         load,
         command,
         batch,

@@ -6,12 +6,18 @@ use std::sync::Arc;
 use vnode_host::resp::write;
 use vnode_host::vnode::request::{Replies, Request};
 use vnode_host::vnode::service::{CommandStats, Ended, Service};
-use vnode_host::vnode::{Ran, Vnode};
+use vnode_host::vnode::{Call, Ran, Vnode};
 use vnode_host::wasm::{Scope, VnodeState};
 
 use crate::rig::{BUDGET, Runner};
 
-impl Runner for Vnode {
+/// The vnode as an executor runs it.
+pub(crate) struct Guested {
+    pub(crate) vnode: Vnode,
+    pub(crate) call: Call,
+}
+
+impl Runner for Guested {
     fn run(
         &mut self,
         mailbox: &mut VecDeque<Request>,
@@ -20,7 +26,8 @@ impl Runner for Vnode {
     ) {
         while !mailbox.is_empty() {
             assert!(matches!(
-                self.run(mailbox, replies, stats, BUDGET),
+                self.vnode
+                    .run(&mut self.call, mailbox, replies, stats, BUDGET),
                 Ran::All
             ));
         }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vnode_host::ring::PartitionId;
-use vnode_host::vnode::Vnode;
 use vnode_host::vnode::request::Replies;
+use vnode_host::vnode::{Call, Vnode};
 
-use crate::native::Native;
+use crate::native::{Guested, Native};
 use crate::rig::{Backend, Load, Runner, Storage, kv, state};
 
 const ROUNDS: usize = 15;
@@ -29,7 +29,10 @@ pub(crate) fn print() {
         let (service, ours, theirs) = (kv(), Storage::new(backend), Storage::new(backend));
         let mut load = Load::new(&service);
         let state_of = |storage| state(&service, storage);
-        let mut guest = Vnode::start(Arc::clone(&service), PartitionId(0), state_of(&ours));
+        let mut guest = Guested {
+            vnode: Vnode::start(Arc::clone(&service), PartitionId(0), state_of(&ours)),
+            call: Call::default(),
+        };
         let mut native = Native::new(Arc::clone(&service), state_of(&theirs));
         load.fill(&mut guest);
         load.fill(&mut native);

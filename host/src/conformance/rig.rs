@@ -15,7 +15,7 @@ use crate::descriptor::{CommandKind, CommandSpec, Quorum};
 use crate::store::{Batch, Engine, Liveness, RowKey, Store};
 use crate::vnode::request::{Replies, ReplyTo, Request, Words};
 use crate::vnode::service::{CommandStats, Service};
-use crate::vnode::{Ran, Vnode, seed};
+use crate::vnode::{Call, Ran, Vnode, seed};
 use crate::wasm::{Guest, Placement, Scope, TypedCommand, VnodeState};
 
 /// Partitions of the ring.
@@ -224,8 +224,8 @@ impl Rig {
             self.plan.node.into(),
             Box::new(rows),
         );
-        let vnode = Vnode::start(Arc::clone(&self.service), partition, state.map_err(text)?);
-        match vnode.down() {
+        let mut vnode = Vnode::start(Arc::clone(&self.service), partition, state.map_err(text)?);
+        match vnode.figures().down {
             None => Ok(vnode),
             Some(why) => Err(format!("a vnode does not start: {why}")),
         }
@@ -284,17 +284,20 @@ impl Rig {
                 continue;
             };
             let mut replies = Replies::default();
+            let mut call = Call::default();
             while !mailbox.is_empty() {
-                let traps = seat.vnode.traps;
-                let left =
-                    match seat
-                        .vnode
-                        .run(&mut mailbox, &mut replies, &self.stats, self.budget)
-                    {
-                        Ran::All => Vec::new(),
-                        Ran::Left(left) => left,
-                    };
-                let failed = (seat.vnode.traps > traps).then(|| {
+                let traps = seat.vnode.figures().traps;
+                let left = match seat.vnode.run(
+                    &mut call,
+                    &mut mailbox,
+                    &mut replies,
+                    &self.stats,
+                    self.budget,
+                ) {
+                    Ran::All => Vec::new(),
+                    Ran::Left(left) => left,
+                };
+                let failed = (seat.vnode.figures().traps > traps).then(|| {
                     "the guest trapped or broke the contract of the packed door".to_owned()
                 });
                 collect(&mut replies, heard, None);

@@ -58,7 +58,7 @@ impl About {
             process_id: self.process_id,
             tcp_port: self.tcp_port,
             now_us: now_ms.saturating_mul(1000),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            uptime_seconds: &|| self.started.elapsed().as_secs(),
             catalog,
             password: None,
             settings: &|| self.settings.clone(),

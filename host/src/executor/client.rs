@@ -457,6 +457,7 @@ impl Task {
             state.slots.push_back(Slot::Waiting { bytes, silent });
             state.first.wrapping_add(nth)
         };
+        let id = executor.next_id();
         executor.submit(Request {
             service: u16::try_from(target.service).unwrap_or(u16::MAX),
             command: u16::try_from(target.command).unwrap_or(u16::MAX),
@@ -465,7 +466,7 @@ impl Task {
             hash: place.hash,
             words,
             now_ms: time.now_ms,
-            id: self.coordinator.next_id(),
+            id,
             arrived: time.arrived,
             reply_to: ReplyTo::Connection {
                 executor: index,

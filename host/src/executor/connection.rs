@@ -17,6 +17,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use super::inbox::Inbox;
+use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
 use crate::resp::session::Session;
 use crate::resp::wire;
@@ -51,9 +52,7 @@ pub(super) struct Connection {
 
 pub(super) struct State {
     pub(super) session: Session,
-    /// Replies on their way to the client; so many bytes of them are written.
-    pub(super) out: Vec<u8>,
-    written: usize,
+    out: Outbox,
     pub(super) slots: VecDeque<Slot>,
     /// Number of the first slot.
     pub(super) first: u32,
@@ -81,7 +80,7 @@ impl State {
     /// Room for one reply in its turn: right away, or in a slot when others come first.
     pub(super) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.slots.is_empty() {
-            write(&mut self.out);
+            write(self.out.tail());
         } else {
             let start = self.early.len();
             write(&mut self.early);
@@ -109,12 +108,12 @@ impl State {
             *slot = Slot::Ready(start..self.early.len());
             return;
         }
-        wire::transcode(reply, proto, &mut self.out);
+        wire::transcode(reply, proto, self.out.tail());
         self.slots.pop_front();
         self.first = self.first.wrapping_add(1);
         while let Some(Slot::Ready(range)) = self.slots.front() {
             let early = self.early.get(range.clone()).unwrap_or_default();
-            self.out.extend_from_slice(early);
+            self.out.tail().extend_from_slice(early);
             self.slots.pop_front();
             self.first = self.first.wrapping_add(1);
         }
@@ -129,38 +128,14 @@ impl Connection {
     /// Writes what is there. What the client does not take now is written when it does.
     pub(super) fn flush(&self) {
         let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        while let Some(rest) = state
-            .out
-            .get(state.written..)
-            .filter(|rest| !rest.is_empty())
-        {
-            match self.writer.try_write(rest) {
-                Ok(0) => {
-                    state.dead = true;
-                    break;
-                }
-                Ok(count) => {
-                    state.written += count;
-                    state.blocked_since = None;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    state.blocked_since.get_or_insert_with(Instant::now);
-                    // What is written goes, or a client that is always a little behind would grow the buffer.
-                    state.out.drain(..state.written);
-                    state.written = 0;
-                    return;
-                }
-                Err(_) => {
-                    state.dead = true;
-                    break;
-                }
+        match state.out.write(|bytes| self.writer.try_write(bytes)) {
+            Ok(_) if state.out.is_empty() => state.blocked_since = None,
+            Ok(true) => state.blocked_since = Some(Instant::now()),
+            Ok(false) => {
+                state.blocked_since.get_or_insert_with(Instant::now);
             }
+            Err(_) => state.dead = true,
         }
-        state.blocked_since = None;
-        state.written = 0;
-        state.out.clear();
-        state.out.shrink_to(KEPT_BYTES_MAX);
     }
 
     /// Whether the next command has to wait.
@@ -170,7 +145,7 @@ impl Connection {
         !state.dead
             && (state.slots.len() >= limits.pipeline_commands_max
                 || state.in_flight_bytes > IN_FLIGHT_BYTES_MAX
-                || state.out.len() - state.written + state.early.len() + state.expected()
+                || state.out.len() + state.early.len() + state.expected()
                     > limits.output_buffer_bytes_max)
     }
 
@@ -189,7 +164,7 @@ impl Connection {
 
     pub(super) fn is_over(&self) -> bool {
         let state = self.state.borrow();
-        state.dead || (state.closing && state.slots.is_empty() && state.out.len() == state.written)
+        state.dead || (state.closing && state.slots.is_empty() && state.out.is_empty())
     }
 }
 
@@ -231,8 +206,7 @@ impl Connections {
             writer,
             state: RefCell::new(State {
                 session,
-                out: Vec::new(),
-                written: 0,
+                out: Outbox::default(),
                 slots: VecDeque::new(),
                 first: 0,
                 early: Vec::new(),
@@ -321,7 +295,7 @@ impl Connections {
     pub(super) fn idle(&self) -> bool {
         self.live.iter().all(|(_, connection)| {
             let state = connection.state.borrow();
-            state.slots.is_empty() && (state.out.len() == state.written || state.dead)
+            state.slots.is_empty() && (state.out.is_empty() || state.dead)
         })
     }
 

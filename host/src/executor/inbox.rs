@@ -6,25 +6,27 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use super::Executor;
-use super::slow::{PageRequest, Returned};
-use crate::vnode::request::Request;
+use super::slow::PageRequest;
+use crate::vnode::request::{Replies, Request};
 
 /// What executors tell each other, and what the control world asks of them.
 pub enum Message {
     /// Serve this client.
     Connect(std::net::TcpStream),
-    /// Run these commands.
-    Requests(Vec<Request>),
+    /// Run this command.
+    Request(Box<Request>),
     /// Replies for connections here.
     Replies(Parcel),
-    /// A vnode comes home.
-    Returned(Box<Returned>),
+    /// The vnode of a seat is back from a slow thread, with these replies.
+    Returned(usize, Replies),
     /// A page of a coverage command for the vnode of a seat.
     Page(usize, Box<PageRequest>),
     /// Look at the executor from its own thread.
     Inspect(Box<dyn FnOnce(&mut Executor) + Send>),
-    /// Finish what is under way, close the connections, end the guests; then say so.
+    /// Read no more requests and finish what is under way; then say so.
     Drain(oneshot::Sender<()>),
+    /// End the guests and the thread.
+    End,
 }
 
 /// Where messages for one executor arrive.

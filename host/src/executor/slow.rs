@@ -1,14 +1,15 @@
 //! Threads for what may take long: coverage pages, and commands of a vnode whose guest lately overran.
 //!
-//! A vnode comes here as a loan, does one piece of work, and goes home with its replies. Meanwhile its mailbox fills at
-//! home, so its commands stay serial and nobody else waits.
+//! A vnode comes here as a loan, does one piece of work, and goes back to its seat. Meanwhile its mailbox fills there, so
+//! its commands stay serial and nobody else waits.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::{Inbox, Message};
+use super::Message;
+use crate::coordinator::Coordinator;
 use crate::store::Commit;
 use crate::vnode::Vnode;
 use crate::vnode::request::{Failure, Replies, Request};
@@ -33,28 +34,20 @@ pub enum Work {
     Page(Box<PageRequest>),
 }
 
-/// A vnode away from home.
+/// A vnode away from its seat.
 pub struct Loan {
-    /// Its seat at home.
-    pub seat: usize,
-    /// The vnode.
-    pub vnode: Box<Vnode>,
-    /// Its home.
-    pub home: Arc<Inbox>,
-    /// Counters of its commands at home.
-    pub stats: Arc<Vec<CommandStats>>,
-    /// What to do.
-    pub work: Work,
-}
-
-/// A vnode on its way home.
-pub struct Returned {
     /// Its seat.
     pub seat: usize,
     /// The vnode.
     pub vnode: Box<Vnode>,
-    /// Replies to the commands that it ran.
-    pub replies: Replies,
+    /// The executor that lends it, which gets the replies.
+    pub lender: usize,
+    /// Has the seat and the executor.
+    pub coordinator: Arc<Coordinator>,
+    /// The lender's counters of its commands.
+    pub stats: Arc<Vec<CommandStats>>,
+    /// What to do.
+    pub work: Work,
 }
 
 /// The threads. They end when the last handle is gone.
@@ -77,7 +70,7 @@ impl Pool {
         Ok(Pool { jobs })
     }
 
-    /// Lends a vnode. It comes home by its inbox.
+    /// Lends a vnode. It goes back to its seat when it is done.
     pub fn lend(&self, loan: Loan) {
         // The threads live as long as this sender, so the queue is there.
         drop(self.jobs.send(loan));
@@ -93,30 +86,29 @@ fn work(queue: &Mutex<Receiver<Loan>>) {
 }
 
 fn run(loan: Loan) {
-    let Loan {
-        seat,
-        mut vnode,
-        home,
-        stats,
-        work,
-    } = loan;
+    let mut vnode = loan.vnode;
     let mut replies = Replies::default();
-    match work {
+    let page = match loan.work {
         Work::Commands(requests) => {
             let budget = vnode.service().guest.limits().command_budget;
             for request in requests {
-                vnode.run_one(request, &mut replies, &stats, budget);
+                vnode.run_one(request, &mut replies, &loan.stats, budget);
             }
+            None
         }
         Work::Page(page) => {
             let answer = vnode.cover(&page.command, page.cursor.as_deref());
-            // Nobody waits any more when the client went away.
-            drop(page.reply.send(answer));
+            Some((page, answer))
         }
+    };
+    if let Some(mut seat) = loan.coordinator.seats().lock(loan.seat) {
+        seat.put_back(vnode);
     }
-    home.send(Message::Returned(Box::new(Returned {
-        seat,
-        vnode,
-        replies,
-    })));
+    if let Some((page, answer)) = page {
+        // Nobody waits any more when the client went away.
+        drop(page.reply.send(answer));
+    }
+    if let Some(lender) = loan.coordinator.inboxes().get(loan.lender) {
+        lender.send(Message::Returned(loan.seat, replies));
+    }
 }

@@ -1,25 +1,21 @@
 //! What the HTTP door shows of a node, as JSON. The command line and the dashboard print nothing else.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
-use vnode_ring::{Ring, primaries};
+use vnode_ring::{PartitionId, Ring, primaries};
 
 use super::problem::Problem;
-use crate::executor::{Executor, Message};
+use crate::executor::seats::SeatView;
 use crate::metrics::CommandTotals;
 use crate::node::Shared;
 use crate::store::Health;
 use crate::vnode::service::Service;
 
-/// Time for an executor to answer; one that runs a guest looks up again within a fraction of it.
-const INSPECT_WITHIN: Duration = Duration::from_secs(2);
-
 /// `GET /v1/status`.
-pub(super) async fn status(node: &Shared) -> Value {
+pub(super) fn status(node: &Shared) -> Value {
     let mut problems = Vec::new();
     let since = rfc3339(SystemTime::now());
     if node.coordinator.is_draining() {
@@ -35,27 +31,16 @@ pub(super) async fn status(node: &Shared) -> Value {
             "since": since, "hint": "make room on the disk or replace it; reads go on",
         }));
     }
-    let down: Vec<_> = inspect(node, |executor| {
-        let mut down = Vec::new();
-        executor.vnodes(|_, vnode, _| {
-            if let Some(vnode) = vnode
-                && let Some(why) = vnode.down()
-            {
-                down.push((
-                    vnode.service().name().to_owned(),
-                    vnode.partition(),
-                    why.to_owned(),
-                ));
-            }
-        });
-        down
-    })
-    .await
-    .into_iter()
-    .flatten()
-    .flatten()
-    .collect();
-    if let Some((service, partition, why)) = down.first() {
+    let down: Vec<_> = node
+        .coordinator
+        .seats()
+        .views()
+        .filter_map(|(number, seat)| Some((number, seat.figures.down?)))
+        .collect();
+    if let Some((number, why)) = down.first()
+        && let (Some(service), partition) = of_seat(node, *number)
+    {
+        let service = service.name();
         problems.push(json!({
             "code": "vnodes_down",
             "text": format!("{} vnodes do not start, the first is {service} {partition}: {why}", down.len()),
@@ -212,53 +197,41 @@ pub(super) fn services(node: &Shared) -> Value {
     json!({ "services": services })
 }
 
-/// `GET /v1/vnodes`.
-pub(super) async fn vnodes(node: &Shared) -> Value {
-    let name = node.name.clone();
-    let services: Vec<_> = node.coordinator.services().to_vec();
+/// Service and partition of a seat.
+fn of_seat(node: &Shared, number: usize) -> (Option<&Arc<Service>>, PartitionId) {
     let ring_size = usize::from(node.coordinator.ring().size().get());
-    let answers = inspect(node, move |executor| {
-        let mut vnodes = Vec::new();
-        executor.vnodes(|seat, vnode, mailbox| {
-            let service = services.get(seat / ring_size);
-            let mut row = json!({
-                "service": service.map(|service| service.name()),
-                "partition": seat % ring_size,
-                "node": name,
-                "state": "running",
-                "mailbox": mailbox,
-                "version": service.map(|service| service.guest.descriptor().version.clone()),
-            });
-            // One that is away works on a slow thread and can only be asked when it is back.
-            let more = match vnode {
-                None => json!({ "state": "working" }),
-                Some(vnode) => {
-                    let stats = vnode.stats();
-                    json!({
-                        "state": if vnode.down().is_some() { "down" } else { "running" },
-                        "why": vnode.down(),
-                        "objects": stats.live,
-                        "bytes": stats.bytes,
-                        "guest_memory_bytes": vnode.memory_bytes(),
-                        "traps": vnode.traps,
-                        "restarts": vnode.restarts,
-                        "overruns": vnode.overruns,
-                    })
-                }
-            };
-            if let (Value::Object(row), Value::Object(more)) = (&mut row, more) {
-                row.extend(more);
-            }
-            vnodes.push((seat, row));
-        });
-        vnodes
-    })
-    .await;
-    let silent = answers.iter().filter(|answer| answer.is_none()).count();
-    let mut rows: Vec<_> = answers.into_iter().flatten().flatten().collect();
-    rows.sort_by_key(|(seat, _)| *seat);
-    let rows: Vec<Value> = rows.into_iter().map(|(_, row)| row).collect();
-    json!({ "vnodes": rows, "executors_not_answering": silent })
+    let partition = u16::try_from(number % ring_size).unwrap_or(u16::MAX);
+    let service = node.coordinator.services().get(number / ring_size);
+    (service, PartitionId(partition))
+}
+
+/// `GET /v1/vnodes`.
+pub(super) fn vnodes(node: &Shared) -> Value {
+    let one = |(number, seat): (usize, SeatView)| {
+        let (service, partition) = of_seat(node, number);
+        let state = match (&seat.figures.down, seat.lent) {
+            (Some(_), _) => "down",
+            (None, true) => "working",
+            (None, false) => "running",
+        };
+        json!({
+            "service": service.map(|service| service.name()),
+            "partition": partition,
+            "node": node.name,
+            "state": state,
+            "why": seat.figures.down,
+            "mailbox": seat.mailbox,
+            "version": service.map(|service| service.guest.descriptor().version.clone()),
+            "objects": seat.figures.store.live,
+            "bytes": seat.figures.store.bytes,
+            "guest_memory_bytes": seat.figures.memory_bytes,
+            "traps": seat.figures.traps,
+            "restarts": seat.figures.restarts,
+            "overruns": seat.figures.overruns,
+        })
+    };
+    let vnodes: Vec<Value> = node.coordinator.seats().views().map(one).collect();
+    json!({ "vnodes": vnodes })
 }
 
 /// The problem of a service that is not there.
@@ -272,29 +245,6 @@ pub(super) fn no_service(node: &Shared, name: Option<&str>) -> Problem {
     let detail = format!("there is no service {:?}", name.unwrap_or_default());
     Problem::new(StatusCode::NOT_FOUND, detail)
         .hint(format!("this node serves {}", names.join(", ")))
-}
-
-/// Asks every executor; none where one did not answer in time.
-async fn inspect<T: Send + 'static>(
-    node: &Shared,
-    look: impl Fn(&mut Executor) -> T + Clone + Send + 'static,
-) -> Vec<Option<T>> {
-    let mut asked = Vec::new();
-    for inbox in node.coordinator.inboxes() {
-        let (answer, answered) = oneshot::channel();
-        let look = look.clone();
-        inbox.send(Message::Inspect(Box::new(move |executor| {
-            // Nobody waits any more when the request timed out.
-            drop(answer.send(look(executor)));
-        })));
-        asked.push(answered);
-    }
-    let mut answers = Vec::new();
-    for answered in asked {
-        let answer = tokio::time::timeout(INSPECT_WITHIN, answered).await;
-        answers.push(answer.ok().and_then(Result::ok));
-    }
-    answers
 }
 
 fn rfc3339(time: SystemTime) -> String {

@@ -60,7 +60,7 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
         "http      http://{}   dashboard, /metrics, /v1",
         shared.addresses.http
     )?;
-    let seats = shared.coordinator.seats();
+    let seats = shared.coordinator.seats().len();
     writeln!(
         out,
         "ready     {seats}/{seats} vnodes in {} ms",

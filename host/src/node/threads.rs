@@ -56,14 +56,16 @@ pub(super) fn start(
             .name(format!("data-{index}"))
             .spawn(move || {
                 let runtime = Builder::new_current_thread().enable_all().build();
-                let vnodes = share
-                    .into_iter()
-                    .map(|(seat, service, partition, store)| {
-                        Ok((seat, start_vnode(service, partition, &node, store)?))
-                    })
-                    .collect::<Result<Vec<_>, StoreError>>();
-                let (runtime, vnodes) = match (runtime, vnodes) {
-                    (Ok(runtime), Ok(vnodes)) => (runtime, vnodes),
+                let vnodes: Result<(), StoreError> =
+                    share
+                        .into_iter()
+                        .try_for_each(|(seat, service, partition, store)| {
+                            let vnode = start_vnode(service, partition, &node, store)?;
+                            coordinator.seats().place(seat, vnode);
+                            Ok(())
+                        });
+                let runtime = match (runtime, vnodes) {
+                    (Ok(runtime), Ok(())) => runtime,
                     (Err(source), _) => {
                         drop(started.send(Err(system("start an executor")(source))));
                         return;
@@ -79,7 +81,7 @@ pub(super) fn start(
                 drop(engine);
                 local.block_on(
                     &runtime,
-                    Executor::run(index, coordinator, about, vnodes, acknowledge, stats, pool),
+                    Executor::run(index, coordinator, about, acknowledge, stats, pool),
                 );
             })
             .map_err(system("start an executor"))?;

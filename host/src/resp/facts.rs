@@ -25,7 +25,7 @@ pub struct Facts<'a> {
     /// Wall clock, microseconds since 1970.
     pub now_us: u64,
     /// Since the process started.
-    pub uptime_seconds: u64,
+    pub uptime_seconds: &'a dyn Fn() -> u64,
     /// All commands.
     pub catalog: &'a Catalog,
     /// Whether that user has that password; `None` where no password is set and everybody may do everything.

@@ -4,19 +4,19 @@
 //! happened, so whatever goes wrong before it leaves all commands of the call to be run again one by one.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vnode_ring::PartitionId;
 
 use super::request::{Failure, Replies, Request};
 use super::service::{CommandStats, Ended};
+use super::touched::Touched;
 use super::{Guest, Ran, Vnode, finish, seed};
 use crate::descriptor::CommandSpec;
 use crate::resp::wire::{self, ReplyError};
 use crate::wasm::{
-    Answer, Answers, Effect, Effects, FrameHead, GuestError, Refusal, Scope, VnodeState,
-    sanitize_refusal,
+    Answer, Answers, Effect, Effects, FrameHead, FrameWriter, GuestError, Refusal, Scope,
+    VnodeState, sanitize_refusal,
 };
 
 /// Commands of one call through the packed door.
@@ -24,49 +24,58 @@ const BATCH_COMMANDS_MAX: usize = 128;
 /// Bytes of one call through the packed door, arguments and values; a single command may have more.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 
+/// The commands of one call on their way, and memory for them. Whoever runs vnodes has one for all of them.
+#[derive(Default)]
+pub struct Call {
+    frames: FrameWriter,
+    pub(super) requests: Vec<Request>,
+    touched: Touched,
+    verdicts: Vec<Option<Failure>>,
+}
+
 impl Vnode {
-    /// Takes commands from the mailbox into `batch` and writes their frames. Stops at a command that needs another door,
+    /// Takes commands from the mailbox into `call` and writes their frames. Stops at a command that needs another door,
     /// at one whose keys meet those of a writer in the batch, and at the limits.
     pub(super) fn fill(
         &mut self,
+        call: &mut Call,
         mailbox: &mut VecDeque<Request>,
         replies: &mut Replies,
         stats: &[CommandStats],
     ) {
-        self.frames.clear();
-        self.batch.clear();
-        self.touched.clear();
+        call.frames.clear();
+        call.requests.clear();
+        call.touched.clear();
         while let Some(request) = mailbox.front() {
-            let full = self.batch.len() >= BATCH_COMMANDS_MAX
-                || self.frames.bytes().len() + request.words.bytes() > BATCH_BYTES_MAX;
+            let full = call.requests.len() >= BATCH_COMMANDS_MAX
+                || call.frames.bytes().len() + request.words.bytes() > BATCH_BYTES_MAX;
             let typed = self.service.is_typed(request.command);
-            if !self.batch.is_empty() && (full || typed)
-                || !self.touched.add(&self.service, request)
+            if !call.requests.is_empty() && (full || typed)
+                || !call.touched.add(&self.service, request)
             {
                 return;
             }
             let Some(request) = mailbox.pop_front() else {
                 return;
             };
-            match self.write_frame(&request) {
-                Ok(()) => self.batch.push(request),
+            match self.write_frame(&mut call.frames, &request) {
+                Ok(()) => call.requests.push(request),
                 // Frames of earlier commands are not touched: nothing was written before the values could be read.
                 Err(failure) => finish(replies, stats, request, Err(failure)),
             }
         }
     }
 
-    fn write_frame(&mut self, request: &Request) -> Result<(), Failure> {
-        let service = Arc::clone(&self.service);
-        let Some(spec) = service.command(request.command) else {
+    fn write_frame(&mut self, frames: &mut FrameWriter, request: &Request) -> Result<(), Failure> {
+        let Some(spec) = self.service.command(request.command) else {
             return Err(Failure::Usage("no such command".into()));
         };
         let Guest::Running(instance) = &mut self.guest else {
             return Err(Failure::Usage("vnode is down".into()));
         };
         let state = instance.state();
-        let start = self.frames.bytes().len();
-        self.frames.command(
+        let start = frames.bytes().len();
+        frames.command(
             FrameHead {
                 now_ms: request.now_ms,
                 seed: seed(request.id),
@@ -77,10 +86,10 @@ impl Vnode {
             request.words.args(),
         );
         let words = request.words.len();
-        self.frames.values(spec.key_positions(words).count());
+        frames.values(spec.key_positions(words).count());
         for (nth, position) in spec.key_positions(words).enumerate() {
             if spec.blind {
-                self.frames.unsent();
+                frames.unsent();
                 continue;
             }
             let key = request.words.get(position);
@@ -88,19 +97,17 @@ impl Vnode {
                 0 => request.hash,
                 _ => state.placement().locate(key).0,
             };
-            let before = self.frames.bytes().len();
-            let read = self
-                .frames
-                .value(|out| state.read_committed(hash, key, out));
+            let before = frames.bytes().len();
+            let read = frames.value(|out| state.read_committed(hash, key, out));
             match read {
                 Ok(()) => {}
                 // Whoever only writes does not have to suffer from a merge that fails.
                 Err(Refusal::Join(_)) => {
-                    self.frames.truncate(before);
-                    self.frames.unsent();
+                    frames.truncate(before);
+                    frames.unsent();
                 }
                 Err(refusal) => {
-                    self.frames.truncate(start);
+                    frames.truncate(start);
                     return Err(refusal.into());
                 }
             }
@@ -108,11 +115,11 @@ impl Vnode {
         Ok(())
     }
 
-    pub(super) fn call(&mut self, budget: Duration) -> Result<Vec<u8>, GuestError> {
+    pub(super) fn call(&mut self, call: &Call, budget: Duration) -> Result<Vec<u8>, GuestError> {
         let Guest::Running(instance) = &mut self.guest else {
             return Err(GuestError::Contract("vnode is down".into()));
         };
-        if let Some(first) = self.batch.first() {
+        if let Some(first) = call.requests.first() {
             instance.state().begin(Scope {
                 range: first.range,
                 writes: false,
@@ -120,23 +127,24 @@ impl Vnode {
                 seed: seed(first.id),
             });
         }
-        instance.handle_batch(self.frames.bytes(), budget)
+        instance.handle_batch(call.frames.bytes(), budget)
     }
 
-    /// Applies what the guest answered to `batch`: first every effect, then one commit, then the replies.
+    /// Applies what the guest answered: first every effect, then one commit, then the replies.
     pub(super) fn settle(
         &mut self,
+        call: &mut Call,
         answers: &[u8],
         mailbox: &mut VecDeque<Request>,
         replies: &mut Replies,
         stats: &[CommandStats],
     ) -> Ran {
-        let answered = match self.stage(answers) {
+        let answered = match self.stage(call, answers) {
             Ok(answered) => answered,
             Err(error) => {
                 let budget = self.budget();
                 self.drop_instance(&error, budget);
-                return Ran::Left(std::mem::take(&mut self.batch));
+                return Ran::Left(std::mem::take(&mut call.requests));
             }
         };
         let Guest::Running(instance) = &mut self.guest else {
@@ -147,10 +155,10 @@ impl Vnode {
             .commit()
             .map_err(|error| Failure::of_store(&error, self.partition));
         let mut answers = Answers::new(answers);
-        let mut requests = std::mem::take(&mut self.batch);
-        let rest = requests.split_off(answered.min(requests.len()));
+        let answered = answered.min(call.requests.len());
+        let rest = call.requests.split_off(answered);
         let now = Instant::now();
-        for (request, verdict) in requests.drain(..).zip(self.verdicts.drain(..)) {
+        for (request, verdict) in call.requests.drain(..).zip(call.verdicts.drain(..)) {
             let Ok(answer) = answers.next_answer() else {
                 break;
             };
@@ -185,22 +193,21 @@ impl Vnode {
                 stats.count(ended, took);
             }
         }
-        self.batch = requests;
         self.defer(rest, mailbox);
         Ran::All
     }
 
     /// Stages the effects of all answers up to the first deferred one, and judges each in `verdicts`. Returns how many
     /// commands are answered.
-    fn stage(&mut self, answers: &[u8]) -> Result<usize, GuestError> {
+    fn stage(&mut self, call: &mut Call, answers: &[u8]) -> Result<usize, GuestError> {
         let Guest::Running(instance) = &mut self.guest else {
             return Err(GuestError::Contract("vnode is down".into()));
         };
         let reply_limits = self.service.guest.reply_limits();
         let state = instance.state();
         let mut answers = Answers::new(answers);
-        self.verdicts.clear();
-        for (nth, request) in self.batch.iter().enumerate() {
+        call.verdicts.clear();
+        for (nth, request) in call.requests.iter().enumerate() {
             let verdict = match answers.next_answer()? {
                 Answer::Deferred => return Ok(nth),
                 Answer::Error { .. } => None,
@@ -224,10 +231,10 @@ impl Vnode {
                     }
                 }
             };
-            self.verdicts.push(verdict);
+            call.verdicts.push(verdict);
         }
         answers.finish()?;
-        Ok(self.batch.len())
+        Ok(call.requests.len())
     }
 
     /// Puts commands back at the front of the mailbox, the first of which asked for the typed door. The instance may

@@ -21,13 +21,11 @@ use std::time::{Duration, Instant};
 
 use vnode_ring::PartitionId;
 
+pub use self::batch::Call;
 use self::request::{Failure, Replies, Request};
 use self::service::{CommandStats, Ended, Service};
-use self::touched::Touched;
 use crate::store::Commit;
-use crate::wasm::{
-    CoveragePage, Done, FrameWriter, GuestError, Instance, Scope, TypedCommand, VnodeState,
-};
+use crate::wasm::{CoveragePage, Done, GuestError, Instance, Scope, TypedCommand, VnodeState};
 
 /// After a start that failed, commands are refused for so long before the next try.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -49,11 +47,20 @@ pub struct Vnode {
     service: Arc<Service>,
     partition: PartitionId,
     guest: Guest,
-    frames: FrameWriter,
-    batch: Vec<Request>,
-    /// Keys that the batch reads and writes, by hash.
-    touched: Touched,
-    verdicts: Vec<Option<Failure>>,
+    traps: u64,
+    restarts: u64,
+    overruns: u64,
+}
+
+/// What can be seen of a vnode.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// Why its guest does not run, if it does not.
+    pub down: Option<Arc<str>>,
+    /// Memory of the guest, bytes.
+    pub memory_bytes: usize,
+    /// How much its store holds.
+    pub store: crate::store::Stats,
     /// Times that the guest trapped, ran out of time or broke the contract.
     pub traps: u64,
     /// Times that its instance was made again.
@@ -81,10 +88,6 @@ impl Vnode {
                 why: String::new(),
                 since: Instant::now(),
             },
-            frames: FrameWriter::default(),
-            batch: Vec::new(),
-            touched: Touched::default(),
-            verdicts: Vec::new(),
             traps: 0,
             restarts: 0,
             overruns: 0,
@@ -98,35 +101,25 @@ impl Vnode {
         &self.service
     }
 
-    /// Its partition.
-    pub fn partition(&self) -> PartitionId {
-        self.partition
-    }
-
-    /// Why its guest does not run, if it does not.
-    pub fn down(&self) -> Option<&str> {
-        match &self.guest {
-            Guest::Running(_) => None,
-            Guest::Down { why, .. } => Some(why),
-        }
-    }
-
-    /// Memory of the guest, bytes.
-    pub fn memory_bytes(&self) -> usize {
-        match &self.guest {
-            Guest::Running(instance) => instance.memory_bytes(),
-            Guest::Down { .. } => 0,
-        }
-    }
-
-    /// How much its store holds.
-    pub fn stats(&mut self) -> crate::store::Stats {
-        match &mut self.guest {
-            Guest::Running(instance) => instance.state().store().stats(),
-            Guest::Down { state, .. } => state
-                .as_ref()
-                .map(|s| s.store().stats())
-                .unwrap_or_default(),
+    /// How it stands now.
+    pub fn figures(&mut self) -> Figures {
+        let (down, memory_bytes, store) = match &mut self.guest {
+            Guest::Running(instance) => {
+                let memory_bytes = instance.memory_bytes();
+                (None, memory_bytes, instance.state().store().stats())
+            }
+            Guest::Down { state, why, .. } => {
+                let store = state.as_ref().map(|state| state.store().stats());
+                (Some(why.as_str().into()), 0, store.unwrap_or_default())
+            }
+        };
+        Figures {
+            down,
+            memory_bytes,
+            store,
+            traps: self.traps,
+            restarts: self.restarts,
+            overruns: self.overruns,
         }
     }
 
@@ -140,6 +133,7 @@ impl Vnode {
     /// Runs commands from the front of the mailbox: one call of the guest, with as many commands as fit together.
     pub fn run(
         &mut self,
+        call: &mut Call,
         mailbox: &mut VecDeque<Request>,
         replies: &mut Replies,
         stats: &[CommandStats],
@@ -163,15 +157,15 @@ impl Vnode {
             }
             return Ran::All;
         }
-        self.fill(mailbox, replies, stats);
-        if self.batch.is_empty() {
+        self.fill(call, mailbox, replies, stats);
+        if call.requests.is_empty() {
             return Ran::All;
         }
-        match self.call(budget) {
-            Ok(answers) => self.settle(&answers, mailbox, replies, stats),
+        match self.call(call, budget) {
+            Ok(answers) => self.settle(call, &answers, mailbox, replies, stats),
             Err(error) => {
                 self.drop_instance(&error, budget);
-                Ran::Left(std::mem::take(&mut self.batch))
+                Ran::Left(std::mem::take(&mut call.requests))
             }
         }
     }

@@ -71,11 +71,11 @@ fn server(text: &mut String, facts: &Facts<'_>, _: &Counters) {
     line(text, format_args!("server_time_usec:{}", facts.now_us));
     line(
         text,
-        format_args!("uptime_in_seconds:{}", facts.uptime_seconds),
+        format_args!("uptime_in_seconds:{}", (facts.uptime_seconds)()),
     );
     line(
         text,
-        format_args!("uptime_in_days:{}", facts.uptime_seconds / 86_400),
+        format_args!("uptime_in_days:{}", (facts.uptime_seconds)() / 86_400),
     );
 }
 

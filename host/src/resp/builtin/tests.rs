@@ -107,7 +107,7 @@ impl Node {
             process_id: 1,
             tcp_port: 7379,
             now_us: 1_001_500_250,
-            uptime_seconds: 90_000,
+            uptime_seconds: &|| 90_000,
             catalog: &self.catalog,
             password: self.password.is_some().then_some(&knows),
             settings: &|| vec![("port".into(), "7379".into())],

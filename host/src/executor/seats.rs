@@ -1,0 +1,253 @@
+//! The places of a node's vnodes, shared by its executors.
+//!
+//! A vnode belongs to no thread. An executor that has commands for it takes it out of its seat, runs them and brings it
+//! back. One that finds the seat empty leaves its commands in the mailbox, and whoever brings the vnode back looks there.
+//! So the commands of a vnode are serial and in the order in which they came to its seat, no executor waits for another,
+//! and a command crosses threads only when two of them want the same vnode at once.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::slow::{PageRequest, Work};
+use crate::vnode::request::Request;
+use crate::vnode::{Figures, Vnode};
+
+/// A vnode that overran stays on the slow threads for so long after.
+const SLOW_FOR: Duration = Duration::from_secs(1);
+/// Commands of one loan.
+const LOAN_COMMANDS_MAX: usize = 64;
+
+/// One vnode's place.
+#[derive(Default)]
+pub(super) struct Seat {
+    /// The vnode, unless somebody has it.
+    vnode: Option<Box<Vnode>>,
+    /// Commands for whoever has the vnode next.
+    mailbox: VecDeque<Request>,
+    pub(super) pages: VecDeque<Box<PageRequest>>,
+    /// Its guest overran; until then it runs on the slow threads.
+    slow_until: Option<Instant>,
+    /// Whether it is on a slow thread.
+    lent: bool,
+    figures: Figures,
+}
+
+/// What a vnode was taken for.
+pub(super) enum Errand {
+    /// These commands, here and now.
+    Run(VecDeque<Request>),
+    /// Something that may take long.
+    Lend(Work),
+}
+
+impl Seat {
+    /// Takes commands in, behind those that wait. Gives back what is too much.
+    pub(super) fn hand_in(
+        &mut self,
+        commands: &mut VecDeque<Request>,
+        max: usize,
+    ) -> VecDeque<Request> {
+        if self.mailbox.is_empty() {
+            std::mem::swap(&mut self.mailbox, commands);
+        } else {
+            self.mailbox.append(commands);
+        }
+        self.mailbox.split_off(max.min(self.mailbox.len()))
+    }
+
+    /// The vnode, if it is here, and what waits for it, if anything does.
+    pub(super) fn take(&mut self) -> Option<(Box<Vnode>, Errand)> {
+        if !self.has_work() {
+            return None;
+        }
+        let vnode = self.vnode.take()?;
+        if let Some(page) = self.pages.pop_front() {
+            self.lent = true;
+            return Some((vnode, Errand::Lend(Work::Page(page))));
+        }
+        if self.slow_until.is_some_and(|until| Instant::now() < until) {
+            self.lent = true;
+            let count = self.mailbox.len().min(LOAN_COMMANDS_MAX);
+            let commands = self.mailbox.drain(..count).collect();
+            return Some((vnode, Errand::Lend(Work::Commands(commands))));
+        }
+        self.slow_until = None;
+        Some((vnode, Errand::Run(std::mem::take(&mut self.mailbox))))
+    }
+
+    /// Takes back commands that were not run: they came before what has come meanwhile. Leaves `commands` empty.
+    pub(super) fn unread(&mut self, commands: &mut VecDeque<Request>) {
+        if !commands.is_empty() {
+            commands.append(&mut self.mailbox);
+            std::mem::swap(&mut self.mailbox, commands);
+        }
+    }
+
+    /// The guest took too long on an executor and goes to a slow thread.
+    pub(super) fn overran(&mut self) {
+        self.slow_until = Some(Instant::now() + SLOW_FOR);
+        self.lent = true;
+    }
+
+    /// Brings the vnode back.
+    pub(super) fn put_back(&mut self, mut vnode: Box<Vnode>) {
+        self.figures = vnode.figures();
+        self.vnode = Some(vnode);
+        self.lent = false;
+    }
+
+    /// Whether somebody has to take the vnode again.
+    pub(super) fn has_work(&self) -> bool {
+        !self.mailbox.is_empty() || !self.pages.is_empty()
+    }
+}
+
+/// What can be seen of a seat.
+#[derive(Clone, Debug)]
+pub struct SeatView {
+    /// What the vnode was when it last came back.
+    pub figures: Figures,
+    /// Commands that wait.
+    pub mailbox: usize,
+    /// Whether it is on a slow thread.
+    pub lent: bool,
+}
+
+/// The seats of a node, by number; see `Coordinator::seat`.
+pub struct Seats {
+    seats: Box<[Mutex<Seat>]>,
+}
+
+impl Seats {
+    /// So many empty seats.
+    pub fn new(count: usize) -> Seats {
+        Seats {
+            seats: std::iter::repeat_with(Mutex::default).take(count).collect(),
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether the node serves nothing.
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    /// Puts a new vnode in its seat.
+    pub fn place(&self, number: usize, vnode: Vnode) {
+        if let Some(mut seat) = self.lock(number) {
+            seat.put_back(Box::new(vnode));
+        }
+    }
+
+    /// Each seat with its number.
+    pub fn views(&self) -> impl Iterator<Item = (usize, SeatView)> {
+        (0..self.len()).filter_map(|number| {
+            let seat = self.lock(number)?;
+            let view = SeatView {
+                figures: seat.figures.clone(),
+                mailbox: seat.mailbox.len(),
+                lent: seat.lent,
+            };
+            Some((number, view))
+        })
+    }
+
+    /// Whether every vnode is in its seat and nothing waits for it.
+    pub fn idle(&self) -> bool {
+        let mut seats = (0..self.len()).filter_map(|number| self.lock(number));
+        seats.all(|seat| seat.vnode.is_some() && !seat.has_work())
+    }
+
+    /// Takes a vnode away for good, if it is there, after its guest was told why.
+    pub(super) fn terminate(&self, number: usize, reason: &str) {
+        let vnode = self.lock(number).and_then(|mut seat| seat.vnode.take());
+        if let Some(mut vnode) = vnode {
+            vnode.terminate(reason);
+        }
+    }
+
+    /// The seat, for a moment: nobody runs a guest while he holds it.
+    pub(super) fn lock(&self, number: usize) -> Option<MutexGuard<'_, Seat>> {
+        let seat = self.seats.get(number)?;
+        Some(seat.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vnode::request::{ReplyTo, Words};
+    use proptest::prelude::*;
+    use vnode_ring::PartitionId;
+
+    fn request(id: u64) -> Request {
+        Request {
+            service: 0,
+            command: 0,
+            partition: PartitionId(0),
+            range: PartitionId(0),
+            hash: 0,
+            words: Words::copy([b"x".as_slice()]),
+            now_ms: 0,
+            id,
+            arrived: Instant::now(),
+            reply_to: ReplyTo::Connection {
+                executor: 0,
+                connection: 0,
+                seq: 0,
+            },
+        }
+    }
+
+    fn ids(requests: &VecDeque<Request>) -> Vec<u64> {
+        requests.iter().map(|request| request.id).collect()
+    }
+
+    proptest! {
+        /// However handing in, running a part and bringing the rest back are mixed, the order stays.
+        #[test]
+        fn commands_run_in_the_order_in_which_they_were_handed_in(
+            steps in prop::collection::vec((0_usize..5, 0_usize..8), 1..60),
+        ) {
+            let mut seat = Seat::default();
+            let (mut next, mut ran) = (0, Vec::new());
+            for (handed_in, run) in steps {
+                let mut commands: VecDeque<_> = (next..).take(handed_in).map(request).collect();
+                next += handed_in as u64;
+                // Somebody has the vnode and its commands meanwhile.
+                let mut taken = std::mem::take(&mut seat.mailbox);
+                prop_assert!(seat.hand_in(&mut commands, usize::MAX).is_empty());
+                prop_assert!(commands.is_empty());
+                let count = run.min(taken.len());
+                ran.extend(taken.drain(..count).map(|request| request.id));
+                seat.unread(&mut taken);
+                prop_assert!(taken.is_empty());
+            }
+            ran.extend(ids(&seat.mailbox));
+            prop_assert_eq!(ran, (0..next).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_gives_the_last_ones_back() {
+        let mut seat = Seat::default();
+        let mut commands: VecDeque<_> = (0..3).map(request).collect();
+        assert!(seat.hand_in(&mut commands, 4).is_empty());
+        let mut commands: VecDeque<_> = (3..6).map(request).collect();
+        assert_eq!(ids(&seat.hand_in(&mut commands, 4)), [4, 5]);
+        assert_eq!(ids(&seat.mailbox), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn nobody_gets_a_vnode_that_is_away() {
+        let mut seat = Seat::default();
+        seat.hand_in(&mut VecDeque::from([request(1)]), 10);
+        assert!(seat.take().is_none());
+        assert!(seat.has_work());
+    }
+}
