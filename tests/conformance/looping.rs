@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::guests::{beside_kv, rust};
 use tests::eventually;
-use tests::resp::Reply;
+use tests::resp::{Reply, line};
 
 /// More than there are partitions, slow threads and executors.
 const CONNECTIONS: usize = 24;
@@ -66,4 +66,25 @@ fn loops_on_all_partitions_stop_neither_health_nor_metrics_nor_neighbours() {
             Reply::ok()
         );
     }
+}
+
+/// A merge has an hour here; on the only executor it would never come to an end.
+#[test]
+fn a_merge_that_loops_does_not_hold_its_executor() {
+    let flags = ["--executors", "1", "--command-budget", "1h"];
+    let node = beside_kv(&rust("hostile"), &flags);
+    let mut client = node.client();
+    for value in ["one", "two"] {
+        let fork = format!("HOSTILE.FORK loop {value}");
+        assert_eq!(client.run(&fork), Reply::ok());
+    }
+    let mut reader = node.client();
+    reader.send(&line("HOSTILE.GET loop"));
+    eventually("the merge to be stopped and moved", || {
+        assert_eq!(client.run("PING"), Reply::Simple("PONG".into()));
+        assert_eq!(client.run("KV.SET k v"), Reply::ok());
+        let vnodes = node.json("/v1/vnodes");
+        let mut vnodes = vnodes["vnodes"].as_array()?.iter();
+        vnodes.find(|vnode| vnode["state"] == "working").map(drop)
+    });
 }

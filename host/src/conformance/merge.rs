@@ -66,12 +66,13 @@ fn per_writer(writer: u64) -> usize {
 }
 
 fn check(guest: &Guest, samples: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>) -> Result<Verdict, String> {
+    let budget = guest.limits().command_budget;
     let (mut values, mut laws) = (0, 0);
     for (key, known) in samples {
         values += known.len();
         let join = |values: [&[u8]; 2]| {
             guest
-                .join(key, &values)
+                .join(key, &values, budget)
                 .map_err(|error| format!("merge of {}: {error}", shown(&values)))
         };
         for a in known {
@@ -91,7 +92,7 @@ fn check(guest: &Guest, samples: &BTreeMap<Vec<u8>, Vec<Vec<u8>>>) -> Result<Ver
                     let right = join([a, &join([b, c])?])?;
                     equal(&left, &right, &[a, b, c], "the grouping of values matters")?;
                     let three = guest
-                        .join(key, &[a, b, c])
+                        .join(key, &[a, b, c], budget)
                         .map_err(|error| error.to_string())?;
                     equal(
                         &left,

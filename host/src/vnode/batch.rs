@@ -42,7 +42,11 @@ impl Vnode {
         mailbox: &mut VecDeque<Request>,
         replies: &mut Replies,
         stats: &[CommandStats],
+        budget: Duration,
     ) {
+        if let Guest::Running(instance) = &mut self.guest {
+            instance.state().allow(budget);
+        }
         call.frames.clear();
         call.requests.clear();
         call.touched.clear();

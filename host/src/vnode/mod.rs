@@ -157,7 +157,7 @@ impl Vnode {
             }
             return Ran::All;
         }
-        self.fill(call, mailbox, replies, stats);
+        self.fill(call, mailbox, replies, stats, budget);
         if call.requests.is_empty() {
             return Ran::All;
         }

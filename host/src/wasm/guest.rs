@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::Store;
@@ -236,15 +237,20 @@ impl Guest {
         })
     }
 
-    /// Joins concurrent values as the merge policy says; `values` come latest first and are not empty.
+    /// Joins concurrent values as the merge policy says, within `budget`; `values` come latest first and are not empty.
     ///
     /// The guest's own merge runs in a throw-away instance, because this is also asked while the vnode's instance is in
     /// the middle of a call.
-    pub fn join(&self, key: &[u8], values: &[&[u8]]) -> Result<Vec<u8>, GuestError> {
+    pub fn join(
+        &self,
+        key: &[u8],
+        values: &[&[u8]],
+        budget: Duration,
+    ) -> Result<Vec<u8>, GuestError> {
         match (self.descriptor.merge, values) {
             (MergePolicy::Custom, [_, _, ..]) => {
                 let values: Vec<Vec<u8>> = values.iter().map(|v| v.to_vec()).collect();
-                let mut scratch = Scratch::store(&self.engine);
+                let mut scratch = Scratch::store(&self.engine, budget);
                 let mut call = || {
                     let guest = self.scratch.instantiate(&mut scratch)?;
                     guest
@@ -344,7 +350,7 @@ fn link<T: wasi::Stderr + 'static>(
 }
 
 fn describe(engine: &Engine, pre: &bindings::GuestPre<Scratch>) -> Result<Descriptor, LoadError> {
-    let mut scratch = Scratch::store(engine);
+    let mut scratch = Scratch::store(engine, engine.limits().command_budget);
     let call = |scratch: &mut Store<Scratch>| {
         let guest = pre.instantiate(&mut *scratch)?;
         guest.vnode_host_vnode().call_describe(&mut *scratch)

@@ -1,5 +1,7 @@
 //! What a guest may ask of its host while it runs: `store` and `log` of the contract, and memory.
 
+use std::time::Duration;
+
 use vnode_ring::Context;
 use wasmtime::component::{HasSelf, Linker};
 
@@ -269,8 +271,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// A wasmtime store around a fresh state, with the limits of one command.
-    pub(super) fn store(engine: &Engine) -> wasmtime::Store<Scratch> {
+    /// A wasmtime store around a fresh state, with the memory of one command and so much time.
+    pub(super) fn store(engine: &Engine, budget: Duration) -> wasmtime::Store<Scratch> {
         let limits = engine.limits();
         let state = Scratch {
             allowance: Allowance::new(limits),
@@ -279,7 +281,7 @@ impl Scratch {
         };
         let mut store = wasmtime::Store::new(engine.wasmtime(), state);
         store.limiter(|state| &mut state.allowance);
-        store.set_epoch_deadline(super::engine::ticks(limits.command_budget));
+        store.set_epoch_deadline(super::engine::ticks(budget));
         store
     }
 

@@ -231,6 +231,7 @@ impl Instance {
     fn begin(&mut self, command: &TypedCommand, budget: Duration) -> contract::Command {
         self.store.set_epoch_deadline(ticks(budget));
         let state = self.store.data_mut();
+        state.allow(budget);
         state.begin(command.scope);
         state.said.clear();
         contract::Command {

@@ -2,6 +2,7 @@
 
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
+use std::time::Instant;
 
 use super::guest::Guest;
 use super::state::{Refusal, Write, is_live, resolve};
@@ -15,6 +16,8 @@ const TAG_ROWS_MAX: usize = 10_000;
 /// Walks over the live rows of one page.
 pub(super) struct Rows<'a, W: Iterator<Item = (&'a Vec<u8>, &'a Write)>, V> {
     pub(super) guest: &'a Guest,
+    /// Until when merges may run.
+    pub(super) deadline: Instant,
     /// Whether values are wanted, or keys alone.
     pub(super) values: bool,
     /// The command's own writes after the start of the page, in order.
@@ -100,7 +103,7 @@ where
     fn emit(&mut self, key: &[u8], object: &[u8]) -> ControlFlow<()> {
         self.value.clear();
         let live = if self.values {
-            resolve(self.guest, key, object, &mut self.value)
+            resolve(self.guest, self.deadline, key, object, &mut self.value)
         } else {
             is_live(Some(object))
         };

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vnode_ring::{
     Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor,
@@ -135,6 +136,8 @@ pub struct VnodeState {
     store: Box<dyn Store>,
     clock: Hlc,
     scope: Scope,
+    /// When the time of the running call is over.
+    deadline: Instant,
     random: u64,
     calls: u32,
     /// By position, so that they lie in the order of a scan.
@@ -170,6 +173,7 @@ impl VnodeState {
                 now_ms: 0,
                 seed: 0,
             },
+            deadline: Instant::now(),
             random: 0,
             calls: 0,
             writes: BTreeMap::new(),
@@ -226,6 +230,14 @@ impl VnodeState {
         z ^ (z >> 31)
     }
 
+    /// Gives the next call so much time, which it shares with the merges that its reads need.
+    pub fn allow(&mut self, budget: Duration) {
+        // Nobody else asks for the time.
+        if self.guest.descriptor().merge == MergePolicy::Custom {
+            self.deadline = Instant::now() + budget;
+        }
+    }
+
     /// Starts a command. Whatever an earlier one left behind is forgotten.
     pub fn begin(&mut self, scope: Scope) {
         self.scope = scope;
@@ -259,7 +271,7 @@ impl VnodeState {
     ) -> Result<bool, Refusal> {
         match self.store.get(RowKey { hash, key })? {
             None => Ok(false),
-            Some(object) => resolve(&self.guest, key, object, out),
+            Some(object) => resolve(&self.guest, self.deadline, key, object, out),
         }
     }
 
@@ -272,7 +284,9 @@ impl VnodeState {
             None => self.store.get(RowKey { hash, key })?,
         };
         match object {
-            Some(object) if resolve(&self.guest, key, object, &mut value)? => Ok(Some(value)),
+            Some(object) if resolve(&self.guest, self.deadline, key, object, &mut value)? => {
+                Ok(Some(value))
+            }
             _ => Ok(None),
         }
     }
@@ -356,6 +370,7 @@ impl VnodeState {
             .take_while(|(at, _)| at.get(..8) <= Some(end.as_slice()));
         let mut rows = Rows {
             guest: &self.guest,
+            deadline: self.deadline,
             values,
             written: written.peekable(),
             reached: from.to_vec(),
@@ -506,6 +521,7 @@ pub(super) fn is_live(object: Option<&[u8]>) -> Result<bool, Refusal> {
 /// Appends the one value that readers of an encoded object see; false when it is deleted.
 pub(super) fn resolve(
     guest: &Guest,
+    deadline: Instant,
     key: &[u8],
     object: &[u8],
     out: &mut Vec<u8>,
@@ -520,6 +536,7 @@ pub(super) fn resolve(
     if values.is_empty() {
         return Ok(false);
     }
-    out.extend_from_slice(&guest.join(key, &values)?);
+    let left = deadline.saturating_duration_since(Instant::now());
+    out.extend_from_slice(&guest.join(key, &values, left)?);
     Ok(true)
 }
