@@ -127,6 +127,9 @@ pub enum DescriptorError {
         "service name {0:?} must be 1 to 32 letters, digits, `-` or `_`, starting with a letter"
     )]
     ServiceName(String),
+    /// The service's name is the host's own.
+    #[error("service name {0:?} is the host's own, as in VNODE.RING; choose another NAME")]
+    Reserved(String),
     /// No command at all, or more than the host takes.
     #[error("a guest must have 1 to {max} commands, this one has {count}")]
     CommandCount {
@@ -164,6 +167,9 @@ pub enum DescriptorError {
 /// Most commands of one guest; `handle-batch` counts them in 16 bits, people in fewer.
 pub const COMMANDS_MAX: usize = 256;
 
+/// Commands of the host's own begin with it.
+const RESERVED: &str = "vnode";
+
 impl Descriptor {
     /// Checks that the descriptor can be served.
     pub fn check(&self) -> Result<(), DescriptorError> {
@@ -171,6 +177,9 @@ impl Descriptor {
             c.is_ascii_alphanumeric() || c == '-' || c == '_'
         }) {
             return Err(DescriptorError::ServiceName(self.name.clone()));
+        }
+        if self.name.eq_ignore_ascii_case(RESERVED) {
+            return Err(DescriptorError::Reserved(self.name.clone()));
         }
         if self.schema_reads_from > self.schema_writes {
             return Err(DescriptorError::Schema {

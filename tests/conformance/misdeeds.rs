@@ -132,6 +132,9 @@ fn words_of_a_refusal_cannot_break_out_of_their_line() {
         );
         assert!(rest.ends_with("a +OK b"), "{text:?}");
     }
+    for code in ["MOVED", "ASK", "NOAUTH"] {
+        assert_eq!(spell(code, "1 10.0.0.1:6379"), "ERR 1 10.0.0.1:6379");
+    }
     let long = spell("ERR", &"x".repeat(100_000));
     assert!(long.len() < 2000, "{} bytes", long.len());
     assert_eq!(client.run("PING"), Reply::Simple("PONG".into()));

@@ -47,6 +47,7 @@ fn a_descriptor_that_cannot_be_served_is_refused_with_the_field() {
         ("many-commands", &["must have 1 to 256 commands", "has 300"]),
         ("bad-name", &["service name", "\"no name\""]),
         ("huge-name", &["service name", "\"\""]),
+        ("host-name", &["\"Vnode\"", "the host's own"]),
         ("twice", &["GET", "twice"]),
         ("no-keys", &["GET", "keys"]),
         ("arity-zero", &["GET", "arity 0"]),

@@ -78,13 +78,17 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// First words at which client libraries connect elsewhere or log in again. No guest may have them do that.
+const ACTED_ON: [&str; 3] = ["MOVED", "ASK", "NOAUTH"];
+
 /// The guest's own refusal, made to fit the first line of an error reply: a word of capitals, then one line.
 pub fn sanitize_refusal(code: &str, message: &str) -> (String, String) {
     let fits = (1..=32).contains(&code.len())
         && code.starts_with(|c: char| c.is_ascii_uppercase())
         && code
             .chars()
-            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+        && !ACTED_ON.contains(&code);
     let code = if fits { code } else { "ERR" };
     let message: String = one_line(message).chars().take(1024).collect();
     (code.to_owned(), message)

@@ -106,7 +106,13 @@ impl Guest for Liar {
             commands = (0..300).map(|n| spec(&format!("C{n}"), 2, CommandKind::Read, Aggregate::Single)).collect();
         }
         Descriptor {
-            name: if breaks("bad-name") { "no name" } else if breaks("huge-name") { "" } else { "liar" }.into(),
+            name: match () {
+                () if breaks("bad-name") => "no name",
+                () if breaks("huge-name") => "",
+                () if breaks("host-name") => "Vnode",
+                () => "liar",
+            }
+            .into(),
             version: "0.1.0".into(),
             schema_reads_from: if breaks("schema") { 9 } else { 1 },
             schema_writes: 1,
