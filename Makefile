@@ -36,6 +36,7 @@ test: lint check-pure unit build integration docs
 lint: guests
 	@echo "== format and lints"
 	@$(CARGO) fmt --all --check
+	@$(CARGO) fmt --manifest-path tests/guests/Cargo.toml --all --check
 	@$(CARGO) clippy --locked --release --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy --locked --profile guest --target $(WASM) $(addprefix -p ,$(GUESTS)) -- -D warnings
 

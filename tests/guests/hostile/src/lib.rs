@@ -32,9 +32,17 @@ impl Vnode for Hostile {
         write("FOREIGNKEY").arity(3).key(1).syntax("key other").summary("Write another key"),
         write("BIGVALUE").arity(3).key(1).syntax("key bytes").summary("Store a value of a size"),
         read("BIGREPLY").arity(3).key(1).syntax("key bytes").summary("Reply with bytes"),
-        read("WRITEREAD").arity(2).key(1).syntax("key").summary("Write where only reading is allowed"),
+        read("WRITEREAD")
+            .arity(2)
+            .key(1)
+            .syntax("key")
+            .summary("Write where only reading is allowed"),
         read("SPELL").arity(4).key(1).syntax("key code message").summary("Refuse with any words"),
-        write("FORK").arity(3).key(1).syntax("key value").summary("Store a value beside the others"),
+        write("FORK")
+            .arity(3)
+            .key(1)
+            .syntax("key value")
+            .summary("Store a value beside the others"),
         any("RAN").arity(-1).key(1).syntax("[key]").summary("Commands that this instance ran"),
         coverage("PAGES").arity(1).concat().summary("Pages without end"),
         coverage("LOOPALL").arity(1).sum().summary("Never return, on every vnode"),
@@ -52,7 +60,12 @@ impl Vnode for Hostile {
                 let bytes = usize::try_from(command.int(2)?).unwrap_or(0);
                 return Ok(Reply::bulk(vec![b'x'; bytes]));
             }
-            "SPELL" => return Err(Error::new(command.text(2)?.to_owned(), command.text(3)?.to_owned())),
+            "SPELL" => {
+                return Err(Error::new(
+                    command.text(2)?.to_owned(),
+                    command.text(3)?.to_owned(),
+                ));
+            }
             "FORK" => {
                 store::put_object(key, command.bytes(2)?, [])?;
                 return Ok(Reply::ok());
@@ -105,7 +118,11 @@ fn spin() -> ! {
 
 fn recurse(depth: i64) -> i64 {
     let frame = black_box([depth; 64]);
-    if depth == i64::MAX { 0 } else { recurse(depth + 1) + black_box(frame)[63] }
+    if depth == i64::MAX {
+        0
+    } else {
+        recurse(depth + 1) + black_box(frame)[63]
+    }
 }
 
 fn hoard() {

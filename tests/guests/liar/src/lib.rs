@@ -60,7 +60,12 @@ fn spec(name: &str, arity: i32, kind: CommandKind, aggregate: Aggregate) -> Comm
         syntax: String::new(),
         arity,
         kind,
-        keys: keyed.then(|| KeyRange { first: 1, last: 1, step: 1, prefix: String::new() }),
+        keys: keyed.then(|| KeyRange {
+            first: 1,
+            last: 1,
+            step: 1,
+            prefix: String::new(),
+        }),
         blind: is_blind(name),
         aggregate,
         n: None,
@@ -103,7 +108,9 @@ impl Guest for Liar {
             commands[0].arity = 0;
         }
         if breaks("many-commands") {
-            commands = (0..300).map(|n| spec(&format!("C{n}"), 2, CommandKind::Read, Aggregate::Single)).collect();
+            commands = (0..300)
+                .map(|n| spec(&format!("C{n}"), 2, CommandKind::Read, Aggregate::Single))
+                .collect();
         }
         Descriptor {
             name: match () {
@@ -142,7 +149,10 @@ impl Guest for Liar {
         typed::handle(&command)
     }
 
-    fn handle_coverage(_command: Command, cursor: Option<Vec<u8>>) -> Result<vnode::CoveragePage, Error> {
+    fn handle_coverage(
+        _command: Command,
+        cursor: Option<Vec<u8>>,
+    ) -> Result<vnode::CoveragePage, Error> {
         typed::list(cursor.as_deref())
     }
 

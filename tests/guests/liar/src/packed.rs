@@ -39,7 +39,11 @@ impl<'a> Reader<'a> {
                 _ => None,
             })
             .collect();
-        Frame { command, args, values }
+        Frame {
+            command,
+            args,
+            values,
+        }
     }
 }
 
@@ -80,7 +84,14 @@ pub(crate) fn answer(frames: &[u8]) -> Vec<u8> {
 
 fn one(frame: &Frame<'_>, out: &mut Vec<u8>) {
     // What the typed door does otherwise is left to it.
-    let typed = ["forgets", "mine-only", "read-writes", "counts", "binary-trap", "packed-never"];
+    let typed = [
+        "forgets",
+        "mine-only",
+        "read-writes",
+        "counts",
+        "binary-trap",
+        "packed-never",
+    ];
     let deferred = typed.iter().any(|promise| breaks(promise));
     let replies = ["two-values", "no-value", "line-break", "deep", "big-array"];
     if deferred || replies.iter().any(|promise| breaks(promise)) {
@@ -112,7 +123,11 @@ fn one(frame: &Frame<'_>, out: &mut Vec<u8>) {
         }
         SET => {
             let key = if breaks("packed-undeclared") { 7 } else { 0 };
-            let value = if breaks("packed-rows") { b"other" } else { frame.args[1] };
+            let value = if breaks("packed-rows") {
+                b"other"
+            } else {
+                frame.args[1]
+            };
             effects(1, key, value, out);
             bytes(b"+OK\r\n", out);
         }

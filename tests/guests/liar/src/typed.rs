@@ -14,7 +14,9 @@ pub(crate) fn handle(command: &Command) -> Result<Reply, Error> {
                 store::put(key, b"seen")?;
             }
             let found = if breaks("forgets") {
-                with(|memory| memory.rows.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.clone()))
+                with(|memory| {
+                    memory.rows.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.clone())
+                })
             } else {
                 store::get(key)?
             };
@@ -28,7 +30,11 @@ pub(crate) fn handle(command: &Command) -> Result<Reply, Error> {
             if breaks("forgets") {
                 with(|memory| memory.rows.push((key.clone(), value.clone())));
             }
-            let value = if breaks("mine-only") { mine(value) } else { value.clone() };
+            let value = if breaks("mine-only") {
+                mine(value)
+            } else {
+                value.clone()
+            };
             store::put(key, &value)?;
             Ok(vec![Node::Simple("OK".into())])
         }
@@ -53,9 +59,15 @@ pub(crate) fn list(cursor: Option<&[u8]>) -> Result<CoveragePage, Error> {
         items.push(Node::Array(2));
     }
     if breaks("same-cursor") {
-        return Ok(CoveragePage { items, next: Some(b"again".to_vec()) });
+        return Ok(CoveragePage {
+            items,
+            next: Some(b"again".to_vec()),
+        });
     }
-    Ok(CoveragePage { items, next: page.next })
+    Ok(CoveragePage {
+        items,
+        next: page.next,
+    })
 }
 
 fn mine(value: &[u8]) -> Vec<u8> {
@@ -72,11 +84,15 @@ fn reply(found: Option<Vec<u8>>) -> Reply {
         found => found,
     };
     match found {
-        _ if breaks("counts") => vec![Node::Integer(i64::try_from(with(|memory| memory.ran)).unwrap_or(0))],
+        _ if breaks("counts") => vec![Node::Integer(
+            i64::try_from(with(|memory| memory.ran)).unwrap_or(0),
+        )],
         _ if breaks("two-values") => vec![Node::Nil, Node::Nil],
         _ if breaks("no-value") => vec![],
         _ if breaks("line-break") => vec![Node::Simple("a\r\nb".into())],
-        _ if breaks("deep") => std::iter::repeat_n(Node::Array(1), 100_000).chain([Node::Nil]).collect(),
+        _ if breaks("deep") => {
+            std::iter::repeat_n(Node::Array(1), 100_000).chain([Node::Nil]).collect()
+        }
         _ if breaks("big-array") => vec![Node::Array(u32::MAX)],
         None => vec![Node::Nil],
         Some(value) => vec![Node::Bulk(value)],
