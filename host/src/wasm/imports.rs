@@ -9,7 +9,8 @@ use super::bindings::vnode::host as contract;
 use super::bindings::vnode::host::log::Level;
 use super::bindings::vnode::host::store::{Error, Object, Page, Projection, Row};
 use super::engine::{Engine, Limits};
-use super::state::{Refusal, VnodeState};
+use super::refusal::Refusal;
+use super::state::VnodeState;
 use super::wasi::Stderr;
 
 /// Bytes of one line in the log.

@@ -11,6 +11,7 @@ mod guest;
 mod imports;
 mod instance;
 mod packed;
+mod refusal;
 mod reply;
 mod scan;
 mod state;
@@ -21,7 +22,8 @@ pub use engine::{Engine, Limits};
 pub use guest::{Guest, LoadError, interface};
 pub use instance::{CoveragePage, Done, Instance, TypedCommand};
 pub use packed::{Answer, Answers, Effect, Effects, FrameHead, FrameWriter};
-pub use state::{Placement, Refusal, Scope, VnodeState};
+pub use refusal::Refusal;
+pub use state::{Placement, Scope, VnodeState};
 
 use crate::descriptor::{
     Aggregate, CommandKind, CommandSpec, Descriptor, KeyRange, MergePolicy, Quorum,

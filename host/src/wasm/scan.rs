@@ -5,7 +5,8 @@ use std::ops::{Bound, ControlFlow};
 use std::time::Instant;
 
 use super::guest::Guest;
-use super::state::{Refusal, Write, is_live, resolve};
+use super::refusal::Refusal;
+use super::state::{Write, is_live, resolve};
 use crate::store::{Page, RowKey, Scan, Store};
 
 /// Bytes of a page, keys and values together.

@@ -1,0 +1,70 @@
+//! Why a guest's request to its store is refused, in words that may reach a client.
+
+use vnode_ring::PartitionId;
+
+use crate::store::StoreError;
+
+/// Why a guest's request to its store was refused; becomes `error` of the contract.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A limit on keys.
+    #[error("key of {bytes} bytes, the limit is {max} (key_bytes_max)")]
+    KeyTooBig {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A limit on values.
+    #[error("value of {bytes} bytes, the limit is {max} (value_bytes_max)")]
+    ValueTooBig {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The key hashes to another part of the ring.
+    #[error(
+        "key {key:?} belongs to partition {there}, this command runs on {here}; keys with one {{tag}} live together"
+    )]
+    OtherPlace {
+        /// The key.
+        key: String,
+        /// Where the command runs.
+        here: PartitionId,
+        /// Where the key belongs.
+        there: PartitionId,
+    },
+    /// The descriptor says that the command does not write.
+    #[error("this command was declared as one that does not write")]
+    ReadOnly,
+    /// The budget of host calls is used up.
+    #[error("the command made more than {max} calls to the host (host_calls_max)")]
+    TooManyCalls {
+        /// The limit.
+        max: u32,
+    },
+    /// Not a cursor.
+    #[error("this is not a cursor of this host")]
+    BadCursor,
+    /// The object cannot be read, or takes no more versions; or not a context.
+    #[error("{0}")]
+    Object(#[from] vnode_ring::ObjectError),
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The guest's merge failed.
+    #[error("joining concurrent values failed: {0}")]
+    Join(#[from] super::GuestError),
+}
+
+impl Refusal {
+    /// First word of the client's error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refusal::KeyTooBig { .. } | Refusal::ValueTooBig { .. } => "TOOBIG",
+            Refusal::Object(vnode_ring::ObjectError::TooManyVersions { .. }) => "TOOBIG",
+            _ => "ERR",
+        }
+    }
+}
