@@ -8,7 +8,7 @@ pub mod coverage;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
@@ -77,6 +77,8 @@ pub struct Coordinator {
     acknowledge: Acknowledge,
     next_id: AtomicU64,
     draining: AtomicBool,
+    /// Calls under way.
+    calls: AtomicUsize,
 }
 
 impl Coordinator {
@@ -105,6 +107,7 @@ impl Coordinator {
             acknowledge,
             next_id: AtomicU64::new(first_id),
             draining: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
         }
     }
 
@@ -237,8 +240,14 @@ impl Coordinator {
         Route::One { partition, hash: 0 }
     }
 
+    /// Whether no call is under way.
+    pub fn is_idle(&self) -> bool {
+        self.calls.load(Ordering::Acquire) == 0
+    }
+
     /// Runs a command to its end: one RESP3 value, errors included.
     pub async fn call(&self, target: GuestCommand, words: Words) -> Vec<u8> {
+        let _under_way = UnderWay::new(&self.calls);
         let answer = match self.spec(target) {
             None => Err(Failure::Usage("no such command".into())),
             Some(spec) if !spec.takes(words.len()) => Err(Failure::Usage(format!(
@@ -252,7 +261,12 @@ impl Coordinator {
                     self.ask(target, partition, hash, words).await
                 }
                 Ok(Route::EachKey) => self.each_key(target, spec, &words).await,
-                Ok(Route::Coverage) => self.cover(target, spec, &words).await,
+                Ok(Route::Coverage) => {
+                    let begun = Instant::now();
+                    let answer = self.cover(target, spec, &words).await;
+                    self.count_coverage(target, answer.as_ref().err(), begun);
+                    answer
+                }
             },
         };
         answer.unwrap_or_else(|failure| {
@@ -280,6 +294,7 @@ impl Coordinator {
             words,
             now_ms: now_ms(),
             id: self.next_id(),
+            alone: false,
             arrived: Instant::now(),
             reply_to: ReplyTo::Task(reply_to),
         };
@@ -323,6 +338,22 @@ impl Coordinator {
             joined.add(&reply?)?;
         }
         Ok(joined.finish())
+    }
+}
+
+/// One call under way, as long as it lives.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl UnderWay<'_> {
+    fn new(calls: &AtomicUsize) -> UnderWay<'_> {
+        calls.fetch_add(1, Ordering::AcqRel);
+        UnderWay(calls)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

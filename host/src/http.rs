@@ -1,7 +1,7 @@
 //! HTTP, the front door for people and programs that manage a node: API, metrics, health.
 //!
-//! It runs on the control threads and reads snapshots, so it answers while every guest loops. What has to be asked of
-//! an executor has a deadline, and says so when an executor did not answer.
+//! It runs on the control threads and reads snapshots, so it answers while every guest loops. Only commands wait for
+//! guests, and they have a deadline.
 
 mod command;
 mod guard;
@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use self::problem::Problem;
 use crate::node::Shared;
@@ -28,9 +29,17 @@ type Node = State<Arc<Shared>>;
 /// Largest body of a request, bytes: a command with its arguments.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Serves HTTP on the listener until the node's control threads end.
-pub async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
-    if let Err(error) = axum::serve(listener, router(shared)).await {
+/// Serves HTTP on the listener until `end` says so, and what it has begun to its end.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    shared: Arc<Shared>,
+    end: oneshot::Receiver<()>,
+) {
+    let serving = axum::serve(listener, router(shared)).with_graceful_shutdown(async {
+        // It also ends when nobody can say so any more.
+        let _ = end.await;
+    });
+    if let Err(error) = serving.await {
         tracing::error!(%error, "the HTTP door is closed");
     }
 }

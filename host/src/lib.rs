@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod node;
 pub mod resp;
 pub mod store;
+mod vital;
 pub mod vnode;
 pub mod wasm;
 

@@ -21,7 +21,7 @@ use crate::vnode::service::{CommandStats, DURATION_BUCKETS_US};
 /// Counters of commands: by executor, then service, then command.
 pub type Counters = Vec<Vec<Arc<Vec<CommandStats>>>>;
 
-/// Counters for so many executors and these services, all zero.
+/// Counters for each executor, and last for what has the whole ring as its place.
 pub fn counters(coordinator: &Coordinator) -> Counters {
     let of_service = |commands: usize| {
         Arc::new(
@@ -30,17 +30,14 @@ pub fn counters(coordinator: &Coordinator) -> Counters {
                 .collect::<Vec<_>>(),
         )
     };
-    coordinator
-        .inboxes()
-        .iter()
-        .map(|_| {
-            coordinator
-                .services()
-                .iter()
-                .map(|service| of_service(service.guest.descriptor().commands.len()))
-                .collect()
-        })
-        .collect()
+    let services = || coordinator.services().iter();
+    let executors = coordinator.inboxes().iter().map(|_| {
+        services()
+            .map(|service| of_service(service.guest.descriptor().commands.len()))
+            .collect()
+    });
+    let coverage = services().map(|service| Arc::clone(&service.coverage));
+    executors.chain([coverage.collect()]).collect()
 }
 
 /// What one command did on all executors.

@@ -29,6 +29,8 @@ use crate::wasm::Placement;
 
 pub use guests::{BUILT_IN, GuestError, inspect};
 
+/// Time for the last HTTP answers of a node that ends.
+const HTTP_END_WITHIN: Duration = Duration::from_secs(1);
 /// How often a node that drains looks whether its vnodes are done.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
@@ -131,6 +133,8 @@ pub struct Node {
     control: Runtime,
     executors: Vec<JoinHandle<()>>,
     acceptor: tokio::task::JoinHandle<()>,
+    end_http: oneshot::Sender<()>,
+    http: tokio::task::JoinHandle<()>,
     started_in: Duration,
     new_directory: bool,
     _data_dir: DataDir,
@@ -207,18 +211,22 @@ impl Node {
             drain: tokio::sync::Notify::new(),
             config,
         });
-        let acceptor = {
+        let (acceptor, end_http, http) = {
             let _context = control.enter();
             let resp = tokio::net::TcpListener::from_std(resp).map_err(system("listen"))?;
             let http = tokio::net::TcpListener::from_std(http).map_err(system("listen"))?;
-            control.spawn(crate::http::serve(http, Arc::clone(&shared)));
-            control.spawn(accept(resp, Arc::clone(&shared)))
+            let (end_http, end) = oneshot::channel();
+            let http = control.spawn(crate::http::serve(http, Arc::clone(&shared), end));
+            let acceptor = control.spawn(accept(resp, Arc::clone(&shared)));
+            (acceptor, end_http, http)
         };
         Ok(Node {
             shared,
             control,
             executors,
             acceptor,
+            end_http,
+            http,
             started_in: started.elapsed(),
             new_directory,
             _data_dir: data_dir,
@@ -273,8 +281,8 @@ impl Node {
                 for drained in waiting {
                     drop(drained.await);
                 }
-                // No connection waits for anything now; requests by HTTP may.
-                while !coordinator.seats().idle() {
+                // No Redis client waits for anything now; requests by HTTP may.
+                while !coordinator.is_idle() || !coordinator.seats().idle() {
                     tokio::time::sleep(DRAIN_POLL).await;
                 }
             })
@@ -282,6 +290,11 @@ impl Node {
         });
         match drained {
             Ok(()) => {
+                // Nobody may be there any more to hear it.
+                let _ = self.end_http.send(());
+                let http = self.http;
+                let answered = async { tokio::time::timeout(HTTP_END_WITHIN, http).await };
+                drop(self.control.block_on(answered));
                 for inbox in coordinator.inboxes() {
                     inbox.send(Message::End);
                 }

@@ -177,6 +177,7 @@ impl Load {
             words: Words::new(buffer.clone(), &ranges),
             now_ms: 1_700_000_000_000,
             id: u64::from(seq),
+            alone: false,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {
                 executor: 0,

@@ -256,6 +256,7 @@ impl Rig {
             words,
             now_ms: START_MS + step.number,
             id: step.number,
+            alone: false,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {
                 executor: 0,
@@ -295,7 +296,7 @@ impl Rig {
                     self.budget,
                 ) {
                     Ran::All => Vec::new(),
-                    Ran::Left(left) => left,
+                    Ran::Left(left) | Ran::Overran(left) => left,
                 };
                 let failed = (seat.vnode.figures().traps > traps).then(|| {
                     "the guest trapped or broke the contract of the packed door".to_owned()

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use vnode_ring::{CoverageVnode, PartitionId};
 
-use super::{Coordinator, Joined, now_ms};
+use super::{Coordinator, Joined, UnderWay, now_ms};
 use crate::descriptor::{Aggregate, CommandSpec};
 use crate::executor::slow::PageRequest;
 use crate::executor::{Inbox, Message};
@@ -18,6 +19,7 @@ use crate::resp::write;
 use crate::store::Acknowledge;
 use crate::vnode::request::{Failure, Words};
 use crate::vnode::seed;
+use crate::vnode::service::Ended;
 use crate::wasm::{CoveragePage, Scope, TypedCommand};
 
 /// A page of a client's scan goes on into the next range while it has fewer items.
@@ -83,6 +85,8 @@ impl Coordinator {
         words: &Words,
         parts: mpsc::Sender<Result<Part, Failure>>,
     ) {
+        let _under_way = UnderWay::new(&self.calls);
+        let begun = Instant::now();
         let sent = async {
             let spec = self
                 .spec(target)
@@ -103,8 +107,24 @@ impl Coordinator {
             }
             Ok(())
         };
-        if let Err(failure) = sent.await {
+        let ended = sent.await;
+        self.count_coverage(target, ended.as_ref().err(), begun);
+        if let Err(failure) = ended {
             drop(parts.send(Err(failure)).await);
+        }
+    }
+
+    /// Counts a coverage command that began then and has ended.
+    pub(super) fn count_coverage(
+        &self,
+        target: GuestCommand,
+        failure: Option<&Failure>,
+        begun: Instant,
+    ) {
+        let service = self.services.get(target.service);
+        if let Some(stats) = service.and_then(|service| service.coverage.get(target.command)) {
+            let ended = failure.map_or(Ended::Ok, Failure::ended);
+            stats.count(ended, begun.elapsed());
         }
     }
 

@@ -86,12 +86,21 @@ struct Task {
     connection: Rc<Connection>,
 }
 
-/// When the commands of one read arrived.
+/// When commands arrived.
 #[derive(Clone, Copy)]
 struct Time {
     arrived: Instant,
     /// Wall clock, milliseconds.
     now_ms: u64,
+}
+
+impl Time {
+    fn now() -> Time {
+        Time {
+            arrived: Instant::now(),
+            now_ms: now_ms(),
+        }
+    }
 }
 
 /// Whether the command is one that shows all clients.
@@ -146,7 +155,7 @@ impl Task {
                 (state.closing, state.blocked_since.is_some())
             };
             let waits = closing || connection.is_full(&self.coordinator);
-            connection.waits.set(waits);
+            connection.set_waits(waits);
             let spare = buffer.capacity() - buffer.len();
             if spare < READ_BYTES_MIN {
                 // The read that left so little room may have filled it. Room for a large request grows with what has come of
@@ -162,7 +171,9 @@ impl Task {
                     Err(_) => return,
                     Ok(count) if count < needed => needed -= count,
                     Ok(_) => {
+                        connection.dispatching.set(true);
                         needed = self.take(&mut buffer, &mut args, &mut skip).await;
+                        connection.dispatching.set(false);
                         if buffer.is_empty() && buffer.capacity() > READ_BYTES_MAX {
                             // The room of a large request is not kept for the next one.
                             buffer = BytesMut::with_capacity(READ_BYTES);
@@ -307,8 +318,7 @@ impl Task {
         ranges: &[Range<usize>],
         requests: Vec<Parsed>,
     ) -> bool {
-        let arrived = Instant::now();
-        let now_ms = now_ms();
+        let mut time = Time::now();
         for request in requests {
             let (buffer, ranges) = match &request {
                 Parsed::Multibulk(of) => (chunk, ranges.get(of.clone()).unwrap_or_default()),
@@ -317,15 +327,16 @@ impl Task {
             if ranges.is_empty() {
                 continue;
             }
-            while self.connection.is_full(&self.coordinator) {
-                self.finish_batch();
-                self.connection.progressed().await;
+            if self.connection.is_full(&self.coordinator) {
+                self.wait_until(|connection| !connection.is_full(&self.coordinator))
+                    .await;
+                // Time that the client itself took is not taken from its commands.
+                time = Time::now();
             }
             if self.connection.state.borrow().dead {
                 return false;
             }
-            let time = Time { arrived, now_ms };
-            if !self.dispatch(buffer, ranges, time).await {
+            if !self.dispatch(buffer, ranges, &mut time).await {
                 return false;
             }
         }
@@ -333,7 +344,7 @@ impl Task {
     }
 
     /// Sends one command off, or answers it; false when the client said goodbye.
-    async fn dispatch(&self, buffer: &Bytes, ranges: &[Range<usize>], time: Time) -> bool {
+    async fn dispatch(&self, buffer: &Bytes, ranges: &[Range<usize>], time: &mut Time) -> bool {
         let view = codec::Words::new(ranges, buffer);
         let clients = match shows_clients(view) {
             true => self.clients().await,
@@ -368,12 +379,13 @@ impl Task {
                 match self.route(target, &words) {
                     Ok(Route::One { partition, hash }) => {
                         let place = Place { partition, hash };
-                        self.submit(target, place, words, time, silent);
+                        self.submit(target, place, words, *time, silent);
                     }
                     Ok(Route::EachKey | Route::Coverage) => {
                         self.settled().await;
                         let reply = self.coordinator.call(target, words).await;
                         self.answer(&reply, silent);
+                        *time = Time::now();
                     }
                     Err(failure) => {
                         failure.write(&mut reply);
@@ -454,7 +466,12 @@ impl Task {
             let bytes = words.bytes();
             let nth = u32::try_from(state.slots.len()).unwrap_or(u32::MAX);
             state.in_flight_bytes += bytes;
-            state.slots.push_back(Slot::Waiting { bytes, silent });
+            let proto = state.session.protocol();
+            state.slots.push_back(Slot::Waiting {
+                bytes,
+                silent,
+                proto,
+            });
             state.first.wrapping_add(nth)
         };
         let id = executor.next_id();
@@ -467,6 +484,7 @@ impl Task {
             words,
             now_ms: time.now_ms,
             id,
+            alone: false,
             arrived: time.arrived,
             reply_to: ReplyTo::Connection {
                 executor: index,
@@ -478,10 +496,20 @@ impl Task {
 
     /// Waits until every command before this one is answered.
     async fn settled(&self) {
-        while !self.connection.state.borrow().slots.is_empty()
-            && !self.connection.state.borrow().dead
-        {
-            self.finish_batch();
+        self.wait_until(|connection| {
+            let state = connection.state.borrow();
+            state.slots.is_empty() || state.dead
+        })
+        .await;
+    }
+
+    /// Lets the executor work until that holds.
+    async fn wait_until(&self, holds: impl Fn(&Connection) -> bool) {
+        if holds(&self.connection) {
+            return;
+        }
+        self.finish_batch();
+        while !holds(&self.connection) {
             self.connection.progressed().await;
         }
     }

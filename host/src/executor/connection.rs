@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
+use crate::resp::Protocol;
 use crate::resp::session::Session;
 use crate::resp::wire;
 
@@ -27,13 +28,22 @@ const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Memory for replies that a quiet connection keeps.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// Replies may weigh more than was expected; beyond so many times the limit the client is dropped.
+const OVERSHOOT_MAX: usize = 4;
 /// What the replies of a new connection are expected to weigh, until they come.
 const FIRST_REPLY_BYTES: usize = 128 * 1024;
 
 /// One place in the order of replies.
 pub(super) enum Slot {
-    /// The reply is not there yet; the request had so many bytes, and the client may not want to hear of it.
-    Waiting { bytes: usize, silent: bool },
+    /// The reply is not there yet.
+    Waiting {
+        /// Bytes of the request.
+        bytes: usize,
+        /// The client does not want to hear of it.
+        silent: bool,
+        /// What the client spoke when it asked.
+        proto: Protocol,
+    },
     /// The reply lies there in `early`.
     Ready(Range<usize>),
 }
@@ -46,7 +56,9 @@ pub(super) struct Connection {
     /// Something happened that the task may wait for.
     pub(super) progress: Notify,
     /// The task waits for replies rather than for requests.
-    pub(super) waits: Cell<bool>,
+    waits: Cell<bool>,
+    /// The task has requests in hand that it has not sent off.
+    pub(super) dispatching: Cell<bool>,
     dirty: Cell<bool>,
 }
 
@@ -88,20 +100,31 @@ impl State {
         }
     }
 
+    /// The connection ends, and what waited for it goes.
+    fn drop_replies(&mut self) {
+        self.dead = true;
+        self.out = Outbox::default();
+        self.early = Vec::new();
+    }
+
     /// Puts the reply of the command with that number where it belongs.
     fn fulfil(&mut self, seq: u32, reply: &[u8]) {
         let nth = seq.wrapping_sub(self.first) as usize;
         let Some(slot) = self.slots.get_mut(nth) else {
             return;
         };
-        let proto = self.session.protocol();
-        let Slot::Waiting { bytes, silent } = *slot else {
+        let Slot::Waiting {
+            bytes,
+            silent,
+            proto,
+        } = *slot
+        else {
             return;
         };
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         let reply = if silent { b"" } else { reply };
         // Falls slowly and rises at once: what is expected had better be too much than too little.
-        self.usual_reply = reply.len().max(self.usual_reply - self.usual_reply / 8);
+        self.usual_reply = reply.len().max(self.usual_reply - self.usual_reply / 64);
         if nth > 0 {
             let start = self.early.len();
             wire::transcode(reply, proto, &mut self.early);
@@ -155,11 +178,26 @@ impl Connection {
         self.waits.get() || state.closing || state.dead || state.blocked_since.is_some()
     }
 
-    /// Waits until the executor has done something for this connection.
+    /// Says whether the task waits for replies rather than for requests. A request that is not whole yet has time from
+    /// when it is read again.
+    pub(super) fn set_waits(&self, waits: bool) {
+        if self.waits.replace(waits) && !waits {
+            let mut state = self.state.borrow_mut();
+            if state.partial_since.is_some() {
+                state.partial_since = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Waits until the executor has done something for this connection, or the client took something.
     pub(super) async fn progressed(&self) {
-        self.waits.set(true);
-        self.progress.notified().await;
-        self.waits.set(false);
+        self.set_waits(true);
+        let blocked = self.state.borrow().blocked_since.is_some();
+        tokio::select! {
+            () = self.progress.notified() => {}
+            _ = self.writer.writable(), if blocked => self.flush(),
+        }
+        self.set_waits(false);
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -220,6 +258,7 @@ impl Connections {
             }),
             progress: Notify::new(),
             waits: Cell::new(false),
+            dispatching: Cell::new(false),
             dirty: Cell::new(false),
         });
         entry.insert(Rc::clone(&connection));
@@ -244,7 +283,22 @@ impl Connections {
         let Some(connection) = self.get(id).cloned() else {
             return;
         };
-        connection.state.borrow_mut().fulfil(seq, reply);
+        let mut state = connection.state.borrow_mut();
+        if state.dead {
+            return;
+        }
+        state.fulfil(seq, reply);
+        let held = state.out.len() + state.early.len();
+        let held_max = self.coordinator.limits().output_buffer_bytes_max;
+        if held > held_max.saturating_mul(OVERSHOOT_MAX) {
+            tracing::warn!(
+                client = state.session.client.id,
+                held,
+                "a client was dropped that asked for more than it took (output_buffer_bytes_max)"
+            );
+            state.drop_replies();
+        }
+        drop(state);
         self.touch(&connection);
     }
 
@@ -271,7 +325,8 @@ impl Connections {
         let patience = self.coordinator.limits().request_read_timeout;
         for (_, connection) in &self.live {
             let mut state = connection.state.borrow_mut();
-            let stuck = [state.partial_since, state.blocked_since]
+            let partial = state.partial_since.filter(|_| !connection.waits.get());
+            let stuck = [partial, state.blocked_since]
                 .into_iter()
                 .flatten()
                 .any(|since| since.elapsed() > patience);
@@ -295,7 +350,8 @@ impl Connections {
     pub(super) fn idle(&self) -> bool {
         self.live.iter().all(|(_, connection)| {
             let state = connection.state.borrow();
-            state.slots.is_empty() && (state.out.is_empty() || state.dead)
+            let done = state.slots.is_empty() && state.out.is_empty();
+            !connection.dispatching.get() && (done || state.dead)
         })
     }
 

@@ -30,7 +30,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -42,11 +42,13 @@ use crate::coordinator::Coordinator;
 use crate::store::{Acknowledge, Commit, Verdict};
 use crate::vnode::request::{Failure, Replies, ReplyTo, Request};
 use crate::vnode::service::{CommandStats, Ended};
-use crate::vnode::{Call, Ran};
+use crate::vnode::{Call, Ran, refuse_late};
 
 /// Time that a call of a guest may keep an executor's thread. A command that needs more is run again on a slow thread.
 const INLINE_BUDGET: Duration = Duration::from_millis(20);
 
+/// Time for all guests of an executor to end in good order.
+const TERMINATE_WITHIN: Duration = Duration::from_secs(2);
 /// Before a thread sleeps it lets others run so many times: a client on the same core often sends just then, and nobody
 /// has to wake anybody. (Seen: a tenth more commands per second with 50 clients that wait for each reply.)
 const YIELDS: u32 = 3;
@@ -226,15 +228,16 @@ impl Executor {
     /// One pass: each due vnode once, replies out, each connection written once.
     fn pass(&mut self) {
         let coordinator = Arc::clone(&self.coordinator);
+        let now = Instant::now();
         for _ in 0..self.due.len() {
             let Some(number) = self.due.pop_front() else {
                 break;
             };
-            self.run_seat(&coordinator, number);
+            self.run_seat(&coordinator, number, now);
+            // Now, not at the end: what all vnodes of a pass answer may be a lot.
+            self.settle_own();
         }
-        let mut replies = std::mem::take(&mut self.replies);
-        self.settle(&mut replies);
-        self.replies = replies;
+        self.settle_own();
         self.release();
         for (executor, parcel) in self.parcels.iter_mut().enumerate() {
             if !parcel.entries.is_empty()
@@ -248,7 +251,7 @@ impl Executor {
     }
 
     /// Hands in what is here for a vnode, and runs it if nobody else has it.
-    fn run_seat(&mut self, coordinator: &Arc<Coordinator>, number: usize) {
+    fn run_seat(&mut self, coordinator: &Arc<Coordinator>, number: usize, now: Instant) {
         let mailbox_max = coordinator.limits().mailbox_commands_max;
         let (Some(staged), Some(mut seat)) = (
             self.staged.get_mut(number),
@@ -272,6 +275,10 @@ impl Executor {
         let work = match errand {
             Errand::Lend(work) => work,
             Errand::Run(mut commands) => {
+                let within = coordinator.limits().request_timeout;
+                while let Some(late) = commands.pop_front_if(|first| first.is_late(now, within)) {
+                    refuse_late(late, within, &mut self.replies, stats);
+                }
                 let ran = vnode.run(
                     &mut self.call,
                     &mut commands,
@@ -298,7 +305,12 @@ impl Executor {
                         return;
                     }
                     Ran::Left(requests) => {
-                        seat.overran();
+                        seat.lend();
+                        Work::Commands(requests)
+                    }
+                    Ran::Overran(requests) => {
+                        seat.lend();
+                        seat.keep_apart();
                         Work::Commands(requests)
                     }
                 }
@@ -312,6 +324,14 @@ impl Executor {
             stats: Arc::clone(stats),
             work,
         });
+    }
+
+    fn settle_own(&mut self) {
+        if !self.replies.is_empty() {
+            let mut replies = std::mem::take(&mut self.replies);
+            self.settle(&mut replies);
+            self.replies = replies;
+        }
     }
 
     /// Sends replies on, or keeps those whose commit is not durable yet.
@@ -364,12 +384,14 @@ impl Executor {
         self.parked.is_empty() && self.due.is_empty() && self.connections.idle()
     }
 
-    /// Ends the guests of this executor's share of the seats.
+    /// Ends the guests of this executor's share of the seats, in a bounded time.
     fn terminate(&mut self) {
         let seats = self.coordinator.seats();
+        let until = Instant::now() + TERMINATE_WITHIN;
         for number in 0..seats.len() {
             if self.coordinator.executor_of(number) == self.index {
-                seats.terminate(number, "the node drains");
+                let left = until.saturating_duration_since(Instant::now());
+                seats.terminate(number, "the node drains", left);
             }
         }
     }

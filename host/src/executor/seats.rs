@@ -13,8 +13,8 @@ use super::slow::{PageRequest, Work};
 use crate::vnode::request::Request;
 use crate::vnode::{Figures, Vnode};
 
-/// A vnode that overran stays on the slow threads for so long after.
-const SLOW_FOR: Duration = Duration::from_secs(1);
+/// A vnode whose guest overran stays on the slow threads for so long after.
+const APART_FOR: Duration = Duration::from_secs(1);
 /// Commands of one loan.
 const LOAN_COMMANDS_MAX: usize = 64;
 
@@ -26,8 +26,10 @@ pub(super) struct Seat {
     /// Commands for whoever has the vnode next.
     mailbox: VecDeque<Request>,
     pub(super) pages: VecDeque<Box<PageRequest>>,
+    /// Whether the last errand was a page.
+    paged: bool,
     /// Its guest overran; until then it runs on the slow threads.
-    slow_until: Option<Instant>,
+    apart_until: Option<Instant>,
     /// Whether it is on a slow thread.
     lent: bool,
     figures: Figures,
@@ -62,17 +64,21 @@ impl Seat {
             return None;
         }
         let vnode = self.vnode.take()?;
-        if let Some(page) = self.pages.pop_front() {
+        // Pages and commands take turns, so that neither waits for all of the other.
+        let page_next = self.mailbox.is_empty() || !self.paged;
+        if page_next && let Some(page) = self.pages.pop_front() {
+            self.paged = true;
             self.lent = true;
             return Some((vnode, Errand::Lend(Work::Page(page))));
         }
-        if self.slow_until.is_some_and(|until| Instant::now() < until) {
+        self.paged = false;
+        if self.apart_until.is_some_and(|until| Instant::now() < until) {
             self.lent = true;
             let count = self.mailbox.len().min(LOAN_COMMANDS_MAX);
             let commands = self.mailbox.drain(..count).collect();
             return Some((vnode, Errand::Lend(Work::Commands(commands))));
         }
-        self.slow_until = None;
+        self.apart_until = None;
         Some((vnode, Errand::Run(std::mem::take(&mut self.mailbox))))
     }
 
@@ -84,10 +90,14 @@ impl Seat {
         }
     }
 
-    /// The guest took too long on an executor and goes to a slow thread.
-    pub(super) fn overran(&mut self) {
-        self.slow_until = Some(Instant::now() + SLOW_FOR);
+    /// The vnode goes to a slow thread.
+    pub(super) fn lend(&mut self) {
         self.lent = true;
+    }
+
+    /// Its guest took too long on an executor and stays off them for a while.
+    pub(super) fn keep_apart(&mut self) {
+        self.apart_until = Some(Instant::now() + APART_FOR);
     }
 
     /// Brings the vnode back.
@@ -164,10 +174,10 @@ impl Seats {
     }
 
     /// Takes a vnode away for good, if it is there, after its guest was told why.
-    pub(super) fn terminate(&self, number: usize, reason: &str) {
+    pub(super) fn terminate(&self, number: usize, reason: &str, budget: Duration) {
         let vnode = self.lock(number).and_then(|mut seat| seat.vnode.take());
         if let Some(mut vnode) = vnode {
-            vnode.terminate(reason);
+            vnode.terminate(reason, budget);
         }
     }
 
@@ -195,6 +205,7 @@ mod tests {
             words: Words::copy([b"x".as_slice()]),
             now_ms: 0,
             id,
+            alone: false,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {
                 executor: 0,

@@ -3,18 +3,24 @@
 //! A vnode comes here as a loan, does one piece of work, and goes back to its seat. Meanwhile its mailbox fills there, so
 //! its commands stay serial and nobody else waits.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Message;
 use crate::coordinator::Coordinator;
 use crate::store::Commit;
-use crate::vnode::Vnode;
+use crate::vital::Vital;
 use crate::vnode::request::{Failure, Replies, Request};
 use crate::vnode::service::CommandStats;
+use crate::vnode::{Vnode, refuse_late};
 use crate::wasm::{CoveragePage, TypedCommand};
+
+/// A loan that has lasted so long ends, so that its replies are sent and others have their turn.
+const LOAN_FOR: Duration = Duration::from_millis(20);
 
 /// A page of a coverage command, and who waits for it.
 pub struct PageRequest {
@@ -28,7 +34,7 @@ pub struct PageRequest {
 
 /// What a loaned vnode shall do.
 pub enum Work {
-    /// Run these, each with the full budget.
+    /// Run these, each with the full budget; those for which there is no time go back.
     Commands(Vec<Request>),
     /// Run one page.
     Page(Box<PageRequest>),
@@ -53,55 +59,151 @@ pub struct Loan {
 /// The threads. They end when the last handle is gone.
 #[derive(Clone)]
 pub struct Pool {
-    jobs: Sender<Loan>,
+    open: Arc<Open>,
+}
+
+/// While it is there, so are the threads.
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.more.notify_all();
+    }
+}
+
+struct Shared {
+    queues: Mutex<Queues>,
+    more: Condvar,
+    /// Threads that one service may have at once. One is always left for the others.
+    most: usize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Loans by the number of their service.
+#[derive(Default)]
+struct Queues {
+    services: BTreeMap<u16, Queue>,
+    /// The service that had its turn last.
+    last: u16,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Loan>,
+    running: usize,
+}
+
+impl Queues {
+    /// The next loan of the next service that may have another thread.
+    fn next(&mut self, most: usize) -> Option<(u16, Loan)> {
+        let ready = |queue: &Queue| !queue.waiting.is_empty() && queue.running < most;
+        let behind = (Bound::Excluded(self.last), Bound::Unbounded);
+        let turn = self
+            .services
+            .range(behind)
+            .chain(self.services.range(..=self.last))
+            .find(|(_, queue)| ready(queue))
+            .map(|(service, _)| *service)?;
+        let queue = self.services.get_mut(&turn)?;
+        let loan = queue.waiting.pop_front()?;
+        queue.running += 1;
+        self.last = turn;
+        Some((turn, loan))
+    }
 }
 
 impl Pool {
-    /// Starts so many threads.
+    /// Starts two threads or more.
     pub fn start(threads: usize) -> std::io::Result<Pool> {
-        let (jobs, queue) = channel();
-        let queue = Arc::new(Mutex::new(queue));
+        let threads = threads.max(2);
+        let shared = Arc::new(Shared {
+            queues: Mutex::default(),
+            more: Condvar::new(),
+            most: threads - 1,
+        });
         for number in 0..threads {
-            let queue = Arc::clone(&queue);
+            let shared = Arc::clone(&shared);
             std::thread::Builder::new()
                 .name(format!("slow-{number}"))
-                .spawn(move || work(&queue))?;
+                .spawn(move || work(&shared))?;
         }
-        Ok(Pool { jobs })
+        Ok(Pool {
+            open: Arc::new(Open(shared)),
+        })
     }
 
     /// Lends a vnode. It goes back to its seat when it is done.
     pub fn lend(&self, loan: Loan) {
-        // The threads live as long as this sender, so the queue is there.
-        drop(self.jobs.send(loan));
+        let Open(shared) = &*self.open;
+        let service = loan.vnode.service().index;
+        let mut queues = shared.lock();
+        let queue = queues.services.entry(service).or_default();
+        queue.waiting.push_back(loan);
+        drop(queues);
+        shared.more.notify_one();
     }
 }
 
-fn work(queue: &Mutex<Receiver<Loan>>) {
+fn work(shared: &Shared) {
+    let _vital = Vital("slow");
+    let mut queues = shared.lock();
     loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(loan) = next else { return };
+        if queues.closed {
+            return;
+        }
+        let Some((service, loan)) = queues.next(shared.most) else {
+            let waited = shared.more.wait(queues);
+            queues = waited.unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        drop(queues);
         run(loan);
+        queues = shared.lock();
+        if let Some(queue) = queues.services.get_mut(&service) {
+            queue.running -= 1;
+        }
+        // Its place may be what another thread waits for.
+        shared.more.notify_one();
     }
 }
 
 fn run(loan: Loan) {
     let mut vnode = loan.vnode;
     let mut replies = Replies::default();
-    let page = match loan.work {
+    let mut rest = VecDeque::new();
+    let mut page = None;
+    match loan.work {
         Work::Commands(requests) => {
             let budget = vnode.service().guest.limits().command_budget;
-            for request in requests {
+            let within = loan.coordinator.limits().request_timeout;
+            let begun = Instant::now();
+            rest.extend(requests);
+            while let Some(request) = rest.pop_front() {
+                if request.is_late(Instant::now(), within) {
+                    refuse_late(request, within, &mut replies, &loan.stats);
+                    continue;
+                }
                 vnode.run_one(request, &mut replies, &loan.stats, budget);
+                if begun.elapsed() > LOAN_FOR {
+                    break;
+                }
             }
-            None
         }
-        Work::Page(page) => {
-            let answer = vnode.cover(&page.command, page.cursor.as_deref());
-            Some((page, answer))
+        Work::Page(asked) if asked.reply.is_closed() => {}
+        Work::Page(asked) => {
+            let answer = vnode.cover(&asked.command, asked.cursor.as_deref());
+            page = Some((asked, answer));
         }
-    };
+    }
     if let Some(mut seat) = loan.coordinator.seats().lock(loan.seat) {
+        seat.unread(&mut rest);
         seat.put_back(vnode);
     }
     if let Some((page, answer)) = page {

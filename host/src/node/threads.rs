@@ -13,6 +13,7 @@ use crate::executor::Executor;
 use crate::executor::about::About;
 use crate::executor::slow::Pool;
 use crate::store::{Engine, Store, StoreError};
+use crate::vital::Vital;
 use crate::vnode::Vnode;
 use crate::vnode::service::Service;
 use crate::wasm::VnodeState;
@@ -25,7 +26,7 @@ pub(super) fn start(
     node: &NodeName,
 ) -> Result<Vec<JoinHandle<()>>, NodeError> {
     let threads = coordinator.inboxes().len();
-    let pool = Pool::start(threads).map_err(system("start the slow threads"))?;
+    let pool = Pool::start(threads + 1).map_err(system("start the slow threads"))?;
     let node: Arc<str> = node.as_str().into();
     let mut places = Vec::new();
     for service in coordinator.services() {
@@ -55,6 +56,7 @@ pub(super) fn start(
         let thread = std::thread::Builder::new()
             .name(format!("data-{index}"))
             .spawn(move || {
+                let _vital = Vital("data");
                 let runtime = Builder::new_current_thread().enable_all().build();
                 let vnodes: Result<(), StoreError> =
                     share

@@ -50,6 +50,13 @@ pub struct Batch {
     len: u32,
 }
 
+/// A place in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    bytes: usize,
+    len: u32,
+}
+
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
@@ -61,6 +68,20 @@ impl Batch {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.len = 0;
+    }
+
+    /// How much there is, for [`Batch::truncate`].
+    pub fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.bytes.len(),
+            len: self.len,
+        }
+    }
+
+    /// Forgets what was added after the mark.
+    pub fn truncate(&mut self, mark: Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.len = self.len.min(mark.len);
     }
 
     /// Number of changes.

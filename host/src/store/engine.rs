@@ -12,6 +12,7 @@ use super::overlay::Overlay;
 use super::sync::Writer;
 use super::tables::Tables;
 use super::{Acknowledge, Commit, Store, StoreError, recovery, sealed};
+use crate::vital::Vital;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -256,6 +257,7 @@ impl Disk {
         let journal = Journal::new(
             journal_path,
             settings.durability,
+            super::random()?,
             recovered.commit,
             recovered.last_segment,
             recovered.bytes,
@@ -285,12 +287,18 @@ impl Disk {
         let for_sync = Arc::clone(&shared);
         let sync = std::thread::Builder::new()
             .name("store-sync".into())
-            .spawn(move || writer.run(&for_sync.journal))
+            .spawn(move || {
+                let _vital = Vital("store-sync");
+                writer.run(&for_sync.journal);
+            })
             .map_err(io_error("start a thread for", &shared.path))?;
         let for_flush = Arc::clone(&shared);
         let flush = std::thread::Builder::new()
             .name("store-flush".into())
-            .spawn(move || flush::run(&for_flush))
+            .spawn(move || {
+                let _vital = Vital("store-flush");
+                flush::run(&for_flush);
+            })
             .map_err(io_error("start a thread for", &shared.path))?;
         // The journal may hold more than a flush takes at once.
         shared.consider_flush();

@@ -4,9 +4,13 @@
 //! buffer to the file and syncs, so that whatever was committed meanwhile shares one sync. All numbers big-endian:
 //!
 //! ```text
-//! segment  MAGIC u64 | segment u64 | first commit u64 | checksum u64 | records
-//! record   MARK u32 | checksum u64 | length u32 | commit u64 | durable u64 | service u16 | partition u16 | rows
+//! segment  MAGIC u64 | segment u64 | first commit u64 | salt u64 | checksum u64 | records
+//! record   MARK u32 | checksum u64 | length u32 | commit u64 | durable u64 | service u16 | partition u16
+//!          | checksum of the rows u64 | rows
 //! ```
+//!
+//! Checksums of records begin with the salt, a number that nobody outside knows: rows hold what clients send, and no
+//! client may write what passes for a record.
 //!
 //! `durable` is the last commit known to be on disk when the record was made. With it `recovery.rs` tells a torn tail, which is
 //! what a crash leaves, from damage to something that was safe already.
@@ -21,10 +25,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"vnjrnl\x00\x01");
+pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"vnjrnl\x00\x02");
 pub(super) const MARK: [u8; 4] = [0xa7, b'v', b'n', b'r'];
-pub(super) const SEGMENT_HEAD: usize = 32;
-pub(super) const RECORD_HEAD: usize = 36;
+pub(super) const SEGMENT_HEAD: usize = 40;
+pub(super) const RECORD_HEAD: usize = 44;
 /// A segment past this size is closed.
 pub(super) const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
 /// A buffer of this size is written without waiting for the interval.
@@ -44,6 +48,8 @@ pub(super) const NOWHERE: Place = Place {
 pub(super) struct Journal {
     pub(super) directory: PathBuf,
     pub(super) durability: Durability,
+    /// With what checksums of records begin.
+    pub(super) salt: u64,
     /// Bytes in all segments.
     pub(super) file_bytes: AtomicU64,
     state: Mutex<State>,
@@ -79,6 +85,7 @@ impl Journal {
     pub(super) fn new(
         directory: PathBuf,
         durability: Durability,
+        salt: u64,
         last: u64,
         sealed: u64,
         file_bytes: u64,
@@ -90,6 +97,7 @@ impl Journal {
         Self {
             directory,
             durability,
+            salt,
             file_bytes: AtomicU64::new(file_bytes),
             state: Mutex::new(State {
                 buffer: Vec::new(),
@@ -117,7 +125,7 @@ impl Journal {
                 max: BATCH_BYTES_MAX,
             });
         }
-        let sum = checksum(0, rows);
+        let sum = checksum(self.salt, rows);
         let mut state = self.lock_for_append()?;
         state.last += 1;
         let record = Head {
@@ -127,7 +135,9 @@ impl Journal {
             place,
         };
         let before = state.buffer.len();
-        state.buffer.extend_from_slice(&record.encode(sum));
+        state
+            .buffer
+            .extend_from_slice(&record.encode(self.salt, sum));
         state.buffer.extend_from_slice(rows);
         let early = before < WRITE_EARLY_BYTES && state.buffer.len() >= WRITE_EARLY_BYTES;
         if early || std::mem::take(&mut state.asleep) {
@@ -252,7 +262,7 @@ pub(super) struct Head {
 
 impl Head {
     /// The head of a record whose rows have that checksum.
-    pub(super) fn encode(&self, rows_sum: u64) -> [u8; RECORD_HEAD] {
+    pub(super) fn encode(&self, salt: u64, rows_sum: u64) -> [u8; RECORD_HEAD] {
         let mut head = [0; RECORD_HEAD];
         let (front, back) = head.split_at_mut(12);
         let len = u32::try_from(self.len).unwrap_or(u32::MAX);
@@ -262,11 +272,12 @@ impl Head {
             .chain(self.commit.to_be_bytes())
             .chain(self.durable.to_be_bytes())
             .chain(self.place.service.to_be_bytes())
-            .chain(self.place.partition.to_be_bytes());
+            .chain(self.place.partition.to_be_bytes())
+            .chain(rows_sum.to_be_bytes());
         for (to, from) in back.iter_mut().zip(parts) {
             *to = from;
         }
-        let sum = checksum(rows_sum, back).to_be_bytes();
+        let sum = checksum(salt, back).to_be_bytes();
         for (to, from) in front.iter_mut().zip(MARK.into_iter().chain(sum)) {
             *to = from;
         }
@@ -275,21 +286,26 @@ impl Head {
 
     /// Reads a record at the start of `bytes`: its head, its rows, and what follows. `None` when there is no whole and
     /// undamaged record.
-    pub(super) fn decode(bytes: &[u8]) -> Option<(Self, &[u8], &[u8])> {
+    pub(super) fn decode(bytes: &[u8], salt: u64) -> Option<(Self, &[u8], &[u8])> {
         let (mark, rest) = bytes.split_first_chunk::<4>()?;
         if *mark != MARK {
             return None;
         }
         let (sum, rest) = rest.split_first_chunk()?;
-        let (back, rest) = rest.split_first_chunk::<24>()?;
+        let (back, rest) = rest.split_first_chunk::<32>()?;
+        // First, so that what only looks like a head costs no look at its rows.
+        if checksum(salt, back) != u64::from_be_bytes(*sum) {
+            return None;
+        }
         let (len, fields) = back.split_first_chunk()?;
         let (commit, fields) = fields.split_first_chunk()?;
         let (durable, fields) = fields.split_first_chunk()?;
         let (service, fields) = fields.split_first_chunk()?;
-        let (partition, _) = fields.split_first_chunk()?;
+        let (partition, fields) = fields.split_first_chunk()?;
+        let (rows_sum, _) = fields.split_first_chunk()?;
         let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
         let (rows, rest) = rest.split_at_checked(len)?;
-        if checksum(checksum(0, rows), back) != u64::from_be_bytes(*sum) {
+        if checksum(salt, rows) != u64::from_be_bytes(*rows_sum) {
             return None;
         }
         let head = Self {
@@ -306,9 +322,9 @@ impl Head {
 }
 
 /// The first bytes of a segment.
-pub(super) fn segment_head(segment: u64, first: u64) -> Vec<u8> {
+pub(super) fn segment_head(segment: u64, first: u64, salt: u64) -> Vec<u8> {
     let mut head = Vec::with_capacity(SEGMENT_HEAD);
-    for number in [MAGIC, segment, first] {
+    for number in [MAGIC, segment, first, salt] {
         head.extend_from_slice(&number.to_be_bytes());
     }
     let sum = checksum(0, &head);

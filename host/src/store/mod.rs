@@ -28,7 +28,7 @@ mod tables;
 mod tests;
 
 pub use ack::{Acknowledge, Verdict};
-pub use batch::{Batch, Change, Changes, Liveness};
+pub use batch::{Batch, Change, Changes, Liveness, Mark};
 pub use engine::{DiskSettings, Durability, Durable, Engine, Health};
 pub use error::StoreError;
 

@@ -55,7 +55,7 @@ pub(super) fn recover(directory: &Path, replay: &mut Replay<'_>) -> Result<Recov
             if index == 0 && number > 1 {
                 return Err(damaged(
                     &path,
-                    "its first 32 bytes are not those of this segment",
+                    "its first 40 bytes are not those of this segment",
                 ));
             }
             // The node stopped while it started this segment; the next start overwrites it.
@@ -101,10 +101,10 @@ struct Segment<'s> {
 impl Segment<'_> {
     /// The last commit and the number of good bytes.
     fn read(&mut self, number: u64, replay: &mut Replay<'_>) -> Result<(u64, usize), StoreError> {
-        let first = first_commit(self.bytes, number).ok_or_else(|| {
+        let (first, salt) = first_commit(self.bytes, number).ok_or_else(|| {
             damaged(
                 self.path,
-                "its first 32 bytes are not those of this segment",
+                "its first 40 bytes are not those of this segment",
             )
         })?;
         if self.expected.is_some_and(|expected| expected != first) {
@@ -117,8 +117,8 @@ impl Segment<'_> {
         let mut rest = self.bytes.get(SEGMENT_HEAD..).unwrap_or_default();
         while !rest.is_empty() {
             let at = self.bytes.len() - rest.len();
-            let Some((head, rows, after)) = Head::decode(rest) else {
-                self.end(at, next, rest)?;
+            let Some((head, rows, after)) = Head::decode(rest, salt) else {
+                self.end(at, next, rest, salt)?;
                 return Ok((next - 1, at));
             };
             if head.place == NOWHERE {
@@ -145,14 +145,14 @@ impl Segment<'_> {
     }
 
     /// Decides what unreadable bytes are, and cuts them off if they are what a crash leaves.
-    fn end(&self, at: usize, next: u64, rest: &[u8]) -> Result<(), StoreError> {
+    fn end(&self, at: usize, next: u64, rest: &[u8], salt: u64) -> Result<(), StoreError> {
         if !self.last {
             return Err(damaged(
                 self.path,
                 format!("commit {next} at byte {at} cannot be read"),
             ));
         }
-        let safe = later_heads(rest, |head| {
+        let safe = later_heads(rest, salt, |head| {
             if head.durable >= next {
                 ControlFlow::Break(())
             } else {
@@ -187,6 +187,7 @@ fn cut(file: &File, at: usize) -> std::io::Result<()> {
 /// Visits every readable record after a place that is not one.
 fn later_heads(
     mut bytes: &[u8],
+    salt: u64,
     mut visit: impl FnMut(&Head) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     while let Some(at) = bytes
@@ -195,18 +196,20 @@ fn later_heads(
         .position(|window| window == MARK)
     {
         bytes = bytes.get(at + 1..).unwrap_or_default();
-        if let Some((head, _, _)) = Head::decode(bytes) {
+        if let Some((head, _, _)) = Head::decode(bytes, salt) {
             visit(&head)?;
         }
     }
     ControlFlow::Continue(())
 }
 
-fn first_commit(bytes: &[u8], segment: u64) -> Option<u64> {
+/// First commit and salt of a segment.
+fn first_commit(bytes: &[u8], segment: u64) -> Option<(u64, u64)> {
     let head = bytes.get(..SEGMENT_HEAD)?;
-    let (first, _) = head.get(16..)?.split_first_chunk()?;
-    let first = u64::from_be_bytes(*first);
-    (head == segment_head(segment, first)).then_some(first)
+    let (first, rest) = head.get(16..)?.split_first_chunk()?;
+    let (salt, _) = rest.split_first_chunk()?;
+    let (first, salt) = (u64::from_be_bytes(*first), u64::from_be_bytes(*salt));
+    (head == segment_head(segment, first, salt)).then_some((first, salt))
 }
 
 fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {

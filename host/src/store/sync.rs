@@ -63,7 +63,7 @@ impl Writer {
         let path = segment_path(&journal.directory, segment);
         // An empty file of that name may stand there from a crash at this point.
         let file = File::create(&path).map_err(io_error("create the journal", &path))?;
-        file.write_all_at(&segment_head(segment, last + 1), 0)
+        file.write_all_at(&segment_head(segment, last + 1, journal.salt), 0)
             .map_err(io_error("write the journal", &path))?;
         file.sync_all()
             .map_err(io_error("sync the journal", &path))?;
@@ -242,7 +242,7 @@ impl Writer {
                 place: NOWHERE,
             };
             self.pending
-                .extend_from_slice(&head.encode(checksum(0, &[])));
+                .extend_from_slice(&head.encode(journal.salt, checksum(journal.salt, &[])));
             self.write(journal)?;
             // A mark alone is no reason to wake the disk.
             self.unsynced = false;

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use vnode_ring::PartitionId;
 
 use super::request::{Failure, Replies, Request};
@@ -31,6 +32,8 @@ pub struct Call {
     pub(super) requests: Vec<Request>,
     touched: Touched,
     verdicts: Vec<Option<Failure>>,
+    /// Some value could not be read, so that a deferral says nothing about the command.
+    unread: bool,
 }
 
 impl Vnode {
@@ -50,10 +53,11 @@ impl Vnode {
         call.frames.clear();
         call.requests.clear();
         call.touched.clear();
+        call.unread = false;
         while let Some(request) = mailbox.front() {
             let full = call.requests.len() >= BATCH_COMMANDS_MAX
                 || call.frames.bytes().len() + request.words.bytes() > BATCH_BYTES_MAX;
-            let typed = self.service.is_typed(request.command);
+            let typed = request.alone || self.service.is_typed(request.command);
             if !call.requests.is_empty() && (full || typed)
                 || !call.touched.add(&self.service, request)
             {
@@ -63,14 +67,23 @@ impl Vnode {
                 return;
             };
             match self.write_frame(&mut call.frames, &request) {
-                Ok(()) => call.requests.push(request),
+                Ok(whole) => {
+                    call.unread |= !whole;
+                    call.requests.push(request);
+                }
                 // Frames of earlier commands are not touched: nothing was written before the values could be read.
                 Err(failure) => finish(replies, stats, request, Err(failure)),
             }
         }
     }
 
-    fn write_frame(&mut self, frames: &mut FrameWriter, request: &Request) -> Result<(), Failure> {
+    /// Says whether all values could be read that the command may want.
+    fn write_frame(
+        &mut self,
+        frames: &mut FrameWriter,
+        request: &Request,
+    ) -> Result<bool, Failure> {
+        let mut whole = true;
         let Some(spec) = self.service.command(request.command) else {
             return Err(Failure::Usage("no such command".into()));
         };
@@ -109,6 +122,7 @@ impl Vnode {
                 Err(Refusal::Join(_)) => {
                     frames.truncate(before);
                     frames.unsent();
+                    whole = false;
                 }
                 Err(refusal) => {
                     frames.truncate(start);
@@ -116,7 +130,7 @@ impl Vnode {
                 }
             }
         }
-        Ok(())
+        Ok(whole)
     }
 
     pub(super) fn call(&mut self, call: &Call, budget: Duration) -> Result<Vec<u8>, GuestError> {
@@ -197,7 +211,7 @@ impl Vnode {
                 stats.count(ended, took);
             }
         }
-        self.defer(rest, mailbox);
+        self.defer(rest, mailbox, call.unread);
         Ran::All
     }
 
@@ -243,17 +257,23 @@ impl Vnode {
 
     /// Puts commands back at the front of the mailbox, the first of which asked for the typed door. The instance may
     /// have run what followed it, so it goes: it must not remember what did not happen.
-    fn defer(&mut self, rest: Vec<Request>, mailbox: &mut VecDeque<Request>) {
-        let Some(first) = rest.first() else { return };
-        self.service.set_typed(first.command);
+    fn defer(&mut self, mut rest: Vec<Request>, mailbox: &mut VecDeque<Request>, unread: bool) {
+        let Some(first) = rest.first_mut() else {
+            return;
+        };
+        first.alone = true;
+        if !unread {
+            self.service.set_typed(first.command);
+        }
         for request in rest.into_iter().rev() {
             mailbox.push_front(request);
         }
-        self.restart();
+        self.end();
     }
 }
 
-/// Checks and stages the effects of one answer. A failure means that none of them is staged.
+/// Checks and stages the effects of one answer; of several on one key the last one counts. A failure means that none of
+/// them is staged.
 fn effects_of(
     state: &mut VnodeState,
     spec: Option<&CommandSpec>,
@@ -278,14 +298,22 @@ fn effects_of(
             return Some(refusal.into());
         }
     }
-    for effect in effects {
-        let Some(key) = key_of(&effect) else { continue };
+    let mut last: SmallVec<[_; 2]> = effects
+        .filter_map(|effect| Some((key_of(&effect)?, effect)))
+        .collect();
+    // The sort is stable, so of equal keys the first from behind is the last one.
+    last.sort_by_key(|(key, _)| *key);
+    last.reverse();
+    last.dedup_by_key(|(key, _)| *key);
+    let before = state.staged();
+    for (key, effect) in last {
         let hash = if effect.key == 0 {
             request.hash
         } else {
             state.placement().locate(key).0
         };
         if let Err(refusal) = state.stage(hash, key, effect.value) {
+            state.unstage(before);
             return Some(refusal.into());
         }
     }

@@ -34,6 +34,8 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 enum Guest {
     /// It runs.
     Running(Box<Instance>),
+    /// It ended and has to be started. That may take long, so no executor does it.
+    Ended(Box<VnodeState>),
     /// It did not start; the next command after a pause tries again.
     Down {
         state: Option<Box<VnodeState>>,
@@ -73,8 +75,10 @@ pub struct Figures {
 pub enum Ran {
     /// Nothing; more may wait in the mailbox.
     All,
-    /// The guest trapped or ran out of time on these. None was applied; each has to run alone, where it may take long.
+    /// These, none of which was applied. Each has to run alone, where it may take long.
     Left(Vec<Request>),
+    /// These, because the guest ran out of time. It should be kept apart for a while.
+    Overran(Vec<Request>),
 }
 
 impl Vnode {
@@ -108,6 +112,7 @@ impl Vnode {
                 let memory_bytes = instance.memory_bytes();
                 (None, memory_bytes, instance.state().store().stats())
             }
+            Guest::Ended(state) => (None, 0, state.store().stats()),
             Guest::Down { state, why, .. } => {
                 let store = state.as_ref().map(|state| state.store().stats());
                 (Some(why.as_str().into()), 0, store.unwrap_or_default())
@@ -123,10 +128,11 @@ impl Vnode {
         }
     }
 
-    /// Tells a guest that listens that it ends in good order.
-    pub fn terminate(&mut self, reason: &str) {
+    /// Tells a guest that listens that it ends in good order, and gives it so much time.
+    pub fn terminate(&mut self, reason: &str, budget: Duration) {
+        let budget = budget.min(self.budget());
         if let Guest::Running(instance) = &mut self.guest {
-            instance.terminate(reason);
+            instance.terminate(reason, budget);
         }
     }
 
@@ -139,14 +145,17 @@ impl Vnode {
         stats: &[CommandStats],
         budget: Duration,
     ) -> Ran {
+        if self.needs_start() {
+            return Ran::Left(mailbox.drain(..).collect());
+        }
         let typed = mailbox
             .front()
-            .is_some_and(|request| self.service.is_typed(request.command));
+            .is_some_and(|request| request.alone || self.service.is_typed(request.command));
         if typed {
             if let Some(request) = mailbox.pop_front() {
                 return match self.run_one(request, replies, stats, budget) {
                     None => Ran::All,
-                    Some(request) => Ran::Left(vec![request]),
+                    Some(request) => Ran::Overran(vec![request]),
                 };
             }
             return Ran::All;
@@ -165,8 +174,21 @@ impl Vnode {
             Ok(answers) => self.settle(call, &answers, mailbox, replies, stats),
             Err(error) => {
                 self.drop_instance(&error, budget);
-                Ran::Left(std::mem::take(&mut call.requests))
+                let requests = std::mem::take(&mut call.requests);
+                match error {
+                    GuestError::Deadline => Ran::Overran(requests),
+                    _ => Ran::Left(requests),
+                }
             }
+        }
+    }
+
+    /// Whether the guest has to be started before the next command, and now is the time to try.
+    fn needs_start(&self) -> bool {
+        match &self.guest {
+            Guest::Running(_) => false,
+            Guest::Ended(_) => true,
+            Guest::Down { since, .. } => since.elapsed() >= RESTART_PAUSE,
         }
     }
 
@@ -233,17 +255,23 @@ impl Vnode {
         self.service.guest.limits().command_budget
     }
 
-    /// The running instance, started again if it was down for a while.
+    /// The running instance, started if that is due.
     fn instance(&mut self) -> Result<&mut Instance, Failure> {
-        if let Guest::Down { state, since, .. } = &mut self.guest
-            && since.elapsed() >= RESTART_PAUSE
-            && let Some(state) = state.take()
-        {
-            self.restarts += 1;
-            self.start_guest(state);
+        if self.needs_start() {
+            match self.take_guest() {
+                Guest::Ended(state)
+                | Guest::Down {
+                    state: Some(state), ..
+                } => {
+                    self.restarts += 1;
+                    self.start_guest(state);
+                }
+                other => self.guest = other,
+            }
         }
         match &mut self.guest {
             Guest::Running(instance) => Ok(instance),
+            Guest::Ended(_) => Err(Failure::Usage("the vnode has ended".into())),
             Guest::Down { why, .. } => Err(Failure::Down {
                 partition: self.partition,
                 service: self.service.placement.service.clone(),
@@ -252,11 +280,11 @@ impl Vnode {
         }
     }
 
-    /// The guest failed: counts it and makes a new instance around the same state.
+    /// The guest failed: counts it and ends the instance. The next command has a new one made around the same state.
     fn drop_instance(&mut self, error: &GuestError, budget: Duration) {
         if *error == GuestError::Deadline && budget < self.budget() {
             self.overruns += 1;
-            return self.restart();
+            return self.end();
         }
         self.traps += 1;
         tracing::warn!(
@@ -265,22 +293,25 @@ impl Vnode {
             %error,
             "guest failed; its instance is made again"
         );
-        self.restart();
+        self.end();
     }
 
-    fn restart(&mut self) {
-        let down = Guest::Down {
+    /// Ends the instance and keeps its state.
+    fn end(&mut self) {
+        self.guest = match self.take_guest() {
+            Guest::Running(instance) => Guest::Ended(Box::new(instance.into_state())),
+            other => other,
+        };
+    }
+
+    /// Takes the guest out, for a moment.
+    fn take_guest(&mut self) -> Guest {
+        let none = Guest::Down {
             state: None,
             why: "starting".into(),
             since: Instant::now(),
         };
-        match std::mem::replace(&mut self.guest, down) {
-            Guest::Running(instance) => {
-                self.restarts += 1;
-                self.start_guest(Box::new(instance.into_state()));
-            }
-            down @ Guest::Down { .. } => self.guest = down,
-        }
+        std::mem::replace(&mut self.guest, none)
     }
 
     fn start_guest(&mut self, state: Box<VnodeState>) {
@@ -327,6 +358,18 @@ pub(crate) fn seed(id: u64) -> u64 {
     z ^= z >> 33;
     z = z.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     z ^ (z >> 33)
+}
+
+/// Refuses a command whose time was over before it had its turn.
+pub(crate) fn refuse_late(
+    request: Request,
+    within: Duration,
+    replies: &mut Replies,
+    stats: &[CommandStats],
+) {
+    let limit = "request_timeout";
+    let failure = Failure::Timeout { within, limit };
+    finish(replies, stats, request, Err(failure));
 }
 
 /// Replies to a command that ran alone, and counts it.

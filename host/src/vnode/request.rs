@@ -109,10 +109,20 @@ pub struct Request {
     pub now_ms: u64,
     /// Name of the command in the cluster.
     pub id: u64,
+    /// It runs through the typed door, whatever others of its kind do.
+    pub alone: bool,
     /// When it arrived.
     pub arrived: Instant,
     /// Who waits for the reply.
     pub reply_to: ReplyTo,
+}
+
+impl Request {
+    /// Whether nobody waits for it any more, at `now`.
+    pub fn is_late(&self, now: Instant, within: Duration) -> bool {
+        let closed = matches!(&self.reply_to, ReplyTo::Task(task) if task.is_closed());
+        closed || now.saturating_duration_since(self.arrived) > within
+    }
 }
 
 /// Who waits for a reply.

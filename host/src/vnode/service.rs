@@ -17,6 +17,8 @@ pub struct Service {
     pub placement: Placement,
     /// Replication of the service: the setting, else the guest's wish, else the cluster's default.
     pub quorum: Quorum,
+    /// Counters of its commands for the whole ring, which no executor runs as such, by position.
+    pub coverage: Arc<Vec<CommandStats>>,
     /// Commands that were seen to need the typed door, by position.
     typed: Vec<AtomicBool>,
 }
@@ -24,17 +26,16 @@ pub struct Service {
 impl Service {
     /// The service at position `index`.
     pub fn new(index: u16, guest: Arc<Guest>, placement: Placement, quorum: Quorum) -> Service {
-        let typed = guest
-            .descriptor()
-            .commands
-            .iter()
-            .map(|_| AtomicBool::new(!guest.has_batch()))
-            .collect();
+        let commands = &guest.descriptor().commands;
+        let typed = commands.iter().map(|_| AtomicBool::new(!guest.has_batch()));
+        let typed = typed.collect();
+        let coverage = commands.iter().map(|_| CommandStats::default()).collect();
         Service {
             index,
             guest,
             placement,
             quorum,
+            coverage: Arc::new(coverage),
             typed,
         }
     }
@@ -70,7 +71,7 @@ pub const DURATION_BUCKETS_US: [u64; 14] = [
     1_000_000,
 ];
 
-/// What one command of one service did on one executor. Written by one thread, read by the metrics.
+/// What one command of one service did on one executor and for the vnodes it lent. Read by the metrics.
 #[derive(Debug, Default)]
 pub struct CommandStats {
     /// Replies of the guest.
@@ -114,20 +115,12 @@ impl CommandStats {
             Ended::Timeout => &self.timeout,
             Ended::Busy => &self.busy,
         };
-        bump(counter, 1);
+        counter.fetch_add(1, Ordering::Relaxed);
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = DURATION_BUCKETS_US.partition_point(|bound| *bound < us);
         if let Some(bucket) = self.durations.get(bucket) {
-            bump(bucket, 1);
+            bucket.fetch_add(1, Ordering::Relaxed);
         }
-        bump(&self.duration_us, us);
+        self.duration_us.fetch_add(us, Ordering::Relaxed);
     }
-}
-
-/// Adds to a counter that only this thread writes: no locked instruction is needed.
-fn bump(counter: &AtomicU64, by: u64) {
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(by),
-        Ordering::Relaxed,
-    );
 }

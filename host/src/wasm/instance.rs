@@ -70,10 +70,17 @@ pub(super) struct Bound {
 }
 
 impl Instance {
-    /// Instantiates the guest and runs its `init`. The state comes back when that fails.
-    pub fn start(state: VnodeState) -> Result<Instance, Box<(VnodeState, GuestError)>> {
+    /// Instantiates the guest and runs its `init`, which has the time of a command. The state comes back when that fails.
+    pub fn start(mut state: VnodeState) -> Result<Instance, Box<(VnodeState, GuestError)>> {
         let guest = state.guest().clone();
         let budget = guest.engine().limits().command_budget;
+        // What a command that trapped has left behind is none of the new instance's business.
+        state.allow(budget);
+        state.begin(Scope {
+            range: state.partition(),
+            writes: false,
+            ..*state.scope()
+        });
         let partition = state.partition();
         let placement = state.placement();
         let identity = exported::Identity {
@@ -132,11 +139,10 @@ impl Instance {
     }
 
     /// Tells a guest that listens that this instance ends in good order. A guest that fails at it ends all the same.
-    pub fn terminate(&mut self, reason: &str) {
+    pub fn terminate(&mut self, reason: &str, budget: Duration) {
         let Some(door) = &self.guest.lifecycle else {
             return;
         };
-        let budget = self.store.data().limits().command_budget;
         self.store.set_epoch_deadline(ticks(budget));
         if let Err(error) = door
             .vnode_host_lifecycle()

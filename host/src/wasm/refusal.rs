@@ -50,6 +50,11 @@ pub enum Refusal {
     /// The object cannot be read, or takes no more versions; or not a context.
     #[error("{0}")]
     Object(#[from] vnode_ring::ObjectError),
+    /// A context that nobody can have been given.
+    #[error(
+        "this context covers writes that were not made yet; use one that VGET or VPUT answered"
+    )]
+    FutureContext,
     /// The store failed.
     #[error("{0}")]
     Store(#[from] StoreError),

@@ -13,12 +13,13 @@ use vnode_ring::{
     Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor,
 };
 
+use super::GuestError;
 use super::engine::Limits;
 use super::guest::Guest;
 use super::refusal::Refusal;
 use super::scan::{Rows, position};
 use crate::descriptor::MergePolicy;
-use crate::store::{Batch, Commit, Liveness, RowKey, Store, StoreError};
+use crate::store::{Batch, Commit, Liveness, Mark, RowKey, Store, StoreError};
 
 /// Memory for encoding objects that a vnode keeps between commands.
 const SCRATCH_BYTES_MAX: usize = 64 * 1024;
@@ -268,6 +269,9 @@ impl VnodeState {
     ) -> Result<Context, Refusal> {
         let hash = self.check_write(key, Some(value))?;
         let dot = next_dot(self.store.as_mut())?;
+        if seen.covers(dot) {
+            return Err(Refusal::FutureContext);
+        }
         let mut object = self.get_object(key)?;
         let was_live = !object.is_deleted();
         let latest = object.versions().iter().map(|version| version.hlc).max();
@@ -336,6 +340,16 @@ impl VnodeState {
                 None => return Ok(live),
             }
         }
+    }
+
+    /// What is staged so far, for [`unstage`](Self::unstage).
+    pub fn staged(&self) -> Mark {
+        self.batch.mark()
+    }
+
+    /// Forgets what was staged since.
+    pub fn unstage(&mut self, mark: Mark) {
+        self.batch.truncate(mark);
     }
 
     /// Adds one effect of the packed door to the batch: the same as `put`, without a transaction of its own.
@@ -473,6 +487,9 @@ pub(super) fn resolve(
         return Ok(false);
     }
     let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() && guest.descriptor().merge == MergePolicy::Custom {
+        return Err(Refusal::Join(GuestError::Deadline));
+    }
     out.extend_from_slice(&guest.join(key, &values, left)?);
     Ok(true)
 }

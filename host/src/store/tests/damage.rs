@@ -1,6 +1,7 @@
 //! Flipped bits, cut files: an error or the right bytes, never others, and never the end of the process.
 
 use super::*;
+use crate::store::journal::{RECORD_HEAD, SEGMENT_HEAD};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -170,7 +171,7 @@ fn a_torn_tail_costs_whole_batches_from_the_end_only() {
     let mut store = engine.open("kv", 5).unwrap();
     let mut batch = Batch::new();
     let mut ends = Vec::new();
-    let mut end = 32;
+    let mut end = SEGMENT_HEAD;
     for n in 0..12_u8 {
         batch.clear();
         for part in 0..3_u8 {
@@ -178,7 +179,7 @@ fn a_torn_tail_costs_whole_batches_from_the_end_only() {
                 .put(key(n.into(), &[part]), &[n + 1; 30], ADDED)
                 .unwrap();
         }
-        end += 36 + 3 * (15 + 1 + 30);
+        end += RECORD_HEAD + 3 * (15 + 1 + 30);
         ends.push(end);
         let commit = store.apply(&batch).unwrap();
         wait_durable(&engine, commit);
@@ -187,7 +188,7 @@ fn a_torn_tail_costs_whole_batches_from_the_end_only() {
     copy_all(&good, &bad);
     let segment = bad.join("journal/0000000000000001.log");
     let bytes = fs::read(&segment).unwrap();
-    for cut in (32..end).step_by(41).chain([end]) {
+    for cut in (SEGMENT_HEAD..end).step_by(41).chain([end]) {
         let _ = fs::remove_dir_all(&bad);
         copy_all(&good, &bad);
         // Half the time the tail is missing, half the time it is zeros.
