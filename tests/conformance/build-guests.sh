@@ -29,7 +29,7 @@ install() {
 fresh() {
   local name=$1 version=$2
   shift 2
-  sum=$( (echo "$version"; find "$@" -type f -not -path '*/target/*' -print0 | sort -z | xargs -0 sha256sum) | sha256sum)
+  sum=$( (echo "$version"; find "$@" -type f -not -path '*/target/*' -not -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum) | sha256sum)
   [ -f "$out/$name.wasm" ] && [ "$(cat "$out/.$name.sum" 2>/dev/null)" = "$sum" ]
 }
 

@@ -88,3 +88,64 @@ fn a_merge_that_loops_does_not_hold_its_executor() {
         vnodes.find(|vnode| vnode["state"] == "working").map(drop)
     });
 }
+
+/// An instance that is made again starts where it may take its time.
+#[test]
+fn an_init_that_loops_does_not_hold_its_executor() {
+    let flags = ["--executors", "1", "--command-budget", "1h"];
+    let node = beside_kv(&rust("hostile"), &flags);
+    let mut client = node.client();
+    assert_eq!(client.run("HOSTILE.SET slow-init v"), Reply::ok());
+    // After the panic a new instance has to start, which takes an hour.
+    let mut panics = node.client();
+    panics.send(&line("HOSTILE.PANIC {slow-init}").repeat(2));
+    eventually("the guest to be started", || {
+        assert_eq!(client.run("PING"), Reply::Simple("PONG".into()));
+        assert_eq!(client.run("KV.SET k v"), Reply::ok());
+        let vnodes = node.json("/v1/vnodes");
+        let mut vnodes = vnodes["vnodes"].as_array()?.iter();
+        vnodes.find(|vnode| vnode["state"] == "working").map(drop)
+    });
+    assert_eq!(client.run("KV.GET k"), "v".into());
+}
+
+/// Nothing is read while eight commands are under way; the time of the half request begins when it is read again.
+#[test]
+fn a_client_is_not_blamed_for_a_slow_guest() {
+    const LOOPS: usize = 16;
+    let flags = [
+        "--command-budget",
+        "100ms",
+        "--request-read-timeout",
+        "1s",
+        "--pipeline-commands-max",
+        "8",
+        "--request-timeout",
+        "1m",
+    ];
+    let node = beside_kv(&rust("hostile"), &flags);
+    let mut client = node.client();
+    client.send(&line("HOSTILE.LOOP key").repeat(LOOPS));
+    client.send(b"KV.GE");
+    for turn in 0..LOOPS {
+        assert!(client.reply().is_error("TIMEOUT"), "{turn}");
+    }
+    client.send(b"T k\r\n");
+    assert_eq!(client.reply(), Reply::Nil);
+}
+
+#[test]
+fn a_command_for_the_whole_ring_is_answered_before_the_node_ends() {
+    let flags = ["--command-budget", "500ms", "--drain-timeout", "1m"];
+    let node = beside_kv(&rust("hostile"), &flags);
+    let mut client = node.client();
+    client.send(&line("HOSTILE.LOOPALL"));
+    eventually("the command to be under way", || {
+        let vnodes = node.json("/v1/vnodes");
+        let mut vnodes = vnodes["vnodes"].as_array()?.iter();
+        vnodes.find(|vnode| vnode["state"] == "working").map(drop)
+    });
+    node.ask_to_end();
+    assert!(client.reply().is_error("TIMEOUT"));
+    assert_eq!(node.terminate().status.code(), Some(0));
+}

@@ -141,6 +141,18 @@ fn words_of_a_refusal_cannot_break_out_of_their_line() {
 }
 
 #[test]
+fn a_new_instance_sees_nothing_of_the_command_that_ended_the_last_one() {
+    let node = node();
+    let mut client = node.client();
+    for command in ["PANIC", "HOSTCALLS", "LOOP"] {
+        let reply = client.run(&format!("HOSTILE.{command} key"));
+        assert!(matches!(reply, Reply::Error(_)), "{command}: {reply:?}");
+        assert_eq!(client.run("HOSTILE.SAW key"), 0.into(), "{command}");
+        assert_eq!(client.run("HOSTILE.GET key"), Reply::Nil, "{command}");
+    }
+}
+
+#[test]
 fn a_flood_of_log_lines_is_cut_short() {
     let node = node();
     let mut client = node.client();

@@ -78,6 +78,25 @@ fn replies_of_the_packed_door_that_are_not_one_value_are_traps() {
 }
 
 #[test]
+fn of_several_effects_on_one_key_the_last_one_counts() {
+    with_liar("packed-again", |client| {
+        for (key, value) in [
+            ("a", "x"),
+            ("a", "y"),
+            ("b", "gone"),
+            ("c", "z"),
+            ("c", "gone"),
+        ] {
+            assert_eq!(client.run(&format!("LIAR.SET {key} {value}")), Reply::ok());
+        }
+        assert_eq!(client.run("LIAR.GET a"), "y".into());
+        assert_eq!(client.run("LIAR.GET b"), Reply::Nil);
+        assert_eq!(client.run("LIAR.GET c"), Reply::Nil);
+        assert_eq!(client.run("LIAR.LIST"), Reply::Array(vec!["a".into()]));
+    });
+}
+
+#[test]
 fn effects_that_the_command_may_not_have_are_refused() {
     with_liar("packed-undeclared", |client| {
         fails(

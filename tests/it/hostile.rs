@@ -70,6 +70,29 @@ fn a_client_that_never_reads_does_not_fill_the_memory_and_others_are_served() {
 }
 
 #[test]
+fn many_small_replies_buy_no_room_for_large_ones() {
+    let node = Node::in_memory();
+    let mut other = node.client();
+    assert_eq!(
+        other.call(&["SET", "big", &"v".repeat(1 << 20)]),
+        Reply::ok()
+    );
+    assert_eq!(other.run("SET small v"), Reply::ok());
+    let before = resident(&node);
+    let mut greedy = node.client();
+    let small = vec![line("GET small"); 1000];
+    assert_eq!(greedy.pipeline(&small).len(), 1000);
+    let asking = ask_for_big(&greedy, 1200);
+    wait_until_it_stalls(&node, &mut other);
+    let grown = (resident(&node) - before) / MIB;
+    // It may be gone already.
+    drop(greedy.stream().shutdown(std::net::Shutdown::Both));
+    asking.join().unwrap();
+    // Four times the limit of 32 MiB, and as much again in the allocator's reserve.
+    assert!(grown < 256.0, "it grew the node by {grown:.0} MiB");
+}
+
+#[test]
 fn a_client_that_reads_again_gets_every_reply() {
     let node = Node::in_memory();
     let mut other = node.client();

@@ -2,6 +2,7 @@
 
 use tests::Node;
 use tests::resp::{Client, Protocol, Reply, line};
+use vnode_ring::{Context, Dot};
 
 const BOTH: [Protocol; 2] = [Protocol::Resp2, Protocol::Resp3];
 
@@ -235,6 +236,42 @@ fn a_context_that_nobody_gave_is_refused_and_nothing_is_stored() {
         assert!(reply.is_error("ERR"), "{context}: {reply:?}");
     }
     assert_eq!(client.run("EXISTS k"), 0.into());
+}
+
+/// Such a context would cover every write to come, so that each of them would be lost to the next writer.
+#[test]
+fn a_context_of_the_future_is_refused() {
+    let node = Node::in_memory();
+    let mut client = node.client();
+    assert_eq!(client.run("SET k v"), Reply::ok());
+    let given = client.run("VGET k").items()[0].text();
+    let bytes = |hex: &str| u8::from_str_radix(hex, 16).unwrap();
+    let token: Vec<u8> = given
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| bytes(std::str::from_utf8(pair).unwrap()))
+        .collect();
+    let mut context = Context::from_token(&token).unwrap();
+    let actor = context.dots().next().unwrap().actor;
+    context.insert(Dot {
+        actor,
+        seq: u64::MAX,
+    });
+    let forged: String = context
+        .to_token()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let reply = client.call(&["VPUT", "k", "lost", &forged]);
+    assert!(
+        reply.is_error("ERR") && reply.text().contains("not made yet"),
+        "{reply:?}"
+    );
+    assert_eq!(client.run("GET k"), "v".into());
+    assert!(matches!(
+        client.call(&["VPUT", "k", "new", &given]),
+        Reply::Bulk(_)
+    ));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Many commands on one connection: answered in order, each key's in turn, however the bytes are cut.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -20,6 +20,25 @@ fn each_read_of_a_key_sees_the_write_before_it() {
     for (turn, pair) in replies.chunks(2).enumerate() {
         assert_eq!(pair, [Reply::ok(), turn.to_string().as_str().into()]);
     }
+}
+
+#[test]
+fn a_reply_is_in_the_protocol_of_its_request() {
+    let node = Node::in_memory();
+    let client = node.client();
+    let mut stream = client.stream();
+    stream
+        .write_all(b"GET none\r\nHELLO 3\r\nGET none\r\nHELLO 2\r\nGET none\r\nQUIT\r\n")
+        .unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).unwrap();
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.starts_with("$-1\r\n%"), "{said}");
+    let nils: Vec<_> = said
+        .split("\r\n")
+        .filter(|line| matches!(*line, "$-1" | "_"))
+        .collect();
+    assert_eq!(nils, ["$-1", "_", "$-1"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is malformed or too big: refused clearly, at no cost to anybody else.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use tests::resp::{Reply, encode, line};
 use tests::{Node, Starter, eventually};
@@ -273,4 +273,22 @@ fn the_limits_are_settings() {
             .is_error("TOOBIG")
     );
     assert!(node.client().run("DEL 1 2 3 4").is_error("TOOBIG"));
+}
+
+/// A web page may have a browser post to this port: what stands in the body must not run.
+#[test]
+fn a_browser_is_shown_the_door() {
+    let node = Node::in_memory();
+    for request in [
+        "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nSET hacked yes\r\n",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nSET hacked yes\r\n",
+    ] {
+        let client = node.client();
+        let mut stream = client.stream();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.ends_with("HTTP has one of its own\r\n"), "{said}");
+    }
+    assert_eq!(node.client().run("EXISTS hacked"), 0.into());
 }

@@ -16,6 +16,8 @@ const FILE: &str = "config";
 #[derive(Clone, Debug, Default)]
 pub struct RunArgs {
     file: Option<PathBuf>,
+    /// Whether the file came from the command line.
+    file_flag: bool,
     flags: BTreeMap<&'static str, Vec<String>>,
     env: BTreeMap<&'static str, String>,
 }
@@ -40,7 +42,8 @@ impl RunArgs {
     /// A flag that was given on the command line, if any was.
     pub(super) fn first_flag(&self) -> Option<&'static str> {
         let given = |setting: &&Setting| self.flags.contains_key(setting.key);
-        SETTINGS.iter().find(given).map(|setting| setting.flag)
+        let setting = SETTINGS.iter().find(given).map(|setting| setting.flag);
+        setting.or(self.file_flag.then_some(FILE))
     }
 }
 
@@ -119,6 +122,7 @@ impl FromArgMatches for RunArgs {
                 _ => {}
             }
         }
+        self.file_flag |= matches.value_source(FILE) == Some(ValueSource::CommandLine);
         let file = matches.get_one::<PathBuf>(FILE).cloned();
         self.file = file
             .filter(|path| !path.as_os_str().is_empty())

@@ -103,6 +103,7 @@ fn wrong_command_lines_are_refused() {
         "host status --timeout soon",
         "host --port 1 status",
         "host --port 1 run --vnode kv",
+        "host --config host.toml config show",
         "host --n 1 --n 2 --vnode kv",
     ] {
         let error = parse_line(line).unwrap_err();

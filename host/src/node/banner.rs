@@ -60,11 +60,22 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
         "http      http://{}   dashboard, /metrics, /v1",
         shared.addresses.http
     )?;
-    let seats = shared.coordinator.seats().len();
+    let seats = shared.coordinator.seats();
+    let down = seats
+        .views()
+        .filter(|(_, seat)| seat.figures.down.is_some())
+        .count();
     writeln!(
         out,
-        "ready     {seats}/{seats} vnodes in {} ms",
-        node.started_in().as_millis()
+        "ready     {}/{} vnodes in {} ms{}",
+        seats.len() - down,
+        seats.len(),
+        node.started_in().as_millis(),
+        if down > 0 {
+            "   note: the others do not start; `host status` says why"
+        } else {
+            ""
+        }
     )
 }
 

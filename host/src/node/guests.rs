@@ -49,7 +49,7 @@ pub enum GuestError {
     },
     /// The component is refused.
     #[error(
-        "{source}\n  in: {from}\n  next: `host inspect FILE` shows what a component imports and exports; `host new NAME` makes one that loads"
+        "{source}\n  in: {from}\n  next: `host new NAME` makes a project whose component loads; guest-sdk/README.md and wit/ say what is asked of one"
     )]
     Load {
         /// The file or name.

@@ -167,6 +167,14 @@ pub fn dispatch(
     out: &mut Vec<u8>,
 ) -> Next {
     session.client.active_ms = facts.now_ms();
+    if is_http(words.get(0).unwrap_or_default()) {
+        write::error(
+            out,
+            "ERR",
+            "this is the Redis port; HTTP has one of its own",
+        );
+        return Next::Replied(After::Close);
+    }
     let Some(target) = admit(words, session, facts, out) else {
         return Next::Replied(After::Continue);
     };
@@ -189,6 +197,14 @@ pub fn dispatch(
             Next::Replied(After::Continue)
         }
     }
+}
+
+/// Whether this is the beginning of an HTTP request that has a body or of its header. A web page may have a browser send
+/// one here, and what stands in its body must not pass for commands; Redis ends such a connection as well.
+fn is_http(name: &[u8]) -> bool {
+    [&b"POST"[..], b"Host:"]
+        .iter()
+        .any(|first| name.eq_ignore_ascii_case(first))
 }
 
 /// Who answers, or the refusal appended.

@@ -1,7 +1,9 @@
 //! Flipped bits, cut files: an error or the right bytes, never others, and never the end of the process.
 
 use super::*;
-use crate::store::journal::{RECORD_HEAD, SEGMENT_HEAD};
+use crate::store::catalog::Place;
+use crate::store::journal::{Head, RECORD_HEAD, SEGMENT_HEAD};
+use crate::store::sealed::checksum;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -204,4 +206,50 @@ fn a_torn_tail_costs_whole_batches_from_the_end_only() {
             assert_eq!(rows.len(), whole * 3, "cut at {cut}");
         }
     }
+}
+
+/// A client stores what looks like a record that was made after everything was safe. Cut off behind it, it must not pass
+/// for one.
+#[test]
+fn a_value_does_not_pass_for_a_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, crashed) = (
+        directory.path().join("data"),
+        directory.path().join("crashed"),
+    );
+    let forged = Head {
+        len: 0,
+        commit: 3,
+        durable: u64::MAX,
+        place: Place {
+            service: 0,
+            partition: 5,
+        },
+    };
+    let mut object = vec![7; 100];
+    object.extend(forged.encode(0, checksum(0, &[])));
+    object.extend([7; 100]);
+    {
+        let engine = Engine::disk(&path, tiny(Durability::Always)).unwrap();
+        let mut store = engine.open("kv", 5).unwrap();
+        for (n, object) in [(1, &[1; 30][..]), (2, &object)] {
+            let mut batch = Batch::new();
+            batch.put(key(n, b"k"), object, ADDED).unwrap();
+            let commit = store.apply(&batch).unwrap();
+            wait_durable(&engine, commit);
+        }
+        copy_all(&path, &crashed);
+    }
+    let segment = crashed.join("journal/0000000000000001.log");
+    let bytes = fs::read(&segment).unwrap();
+    let torn = bytes
+        .windows(RECORD_HEAD)
+        .position(|window| window == &object[100..100 + RECORD_HEAD])
+        .unwrap();
+    // As a crash leaves it: the end of the record is not there.
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.set_len((torn + RECORD_HEAD + 10) as u64).unwrap();
+    let engine = Engine::disk(&crashed, tiny(Durability::Always)).unwrap();
+    let rows = read_all(&mut *engine.open("kv", 5).unwrap(), 10).unwrap();
+    assert_eq!(rows.len(), 1);
 }

@@ -11,6 +11,8 @@ use guest_sdk::prelude::*;
 pub struct Hostile {
     /// Commands that this instance ran; starts anew with each instance.
     ran: i64,
+    /// Rows that `init` saw.
+    saw: usize,
 }
 
 guest_sdk::export!(Hostile);
@@ -44,12 +46,26 @@ impl Vnode for Hostile {
             .syntax("key value")
             .summary("Store a value beside the others"),
         any("RAN").arity(-1).key(1).syntax("[key]").summary("Commands that this instance ran"),
+        any("SAW").arity(2).key(1).syntax("key").summary("Rows that init of this instance saw"),
         coverage("PAGES").arity(1).concat().summary("Pages without end"),
         coverage("LOOPALL").arity(1).sum().summary("Never return, on every vnode"),
     ];
 
+    fn init(&mut self, _: &Identity) -> Result<(), String> {
+        let rows = store::scan(None, 100, store::Projection::Keys);
+        let rows = rows.map_err(|error| error.to_string())?.rows;
+        if rows.iter().any(|row| row.key == b"slow-init") {
+            spin();
+        }
+        self.saw = rows.len();
+        Ok(())
+    }
+
     fn handle(&mut self, command: &Command) -> Result<Reply> {
         self.ran += 1;
+        if command.name() == "SAW" {
+            return Ok(Reply::int(i64::try_from(self.saw).unwrap_or(i64::MAX)));
+        }
         if command.name() == "RAN" {
             return Ok(Reply::int(self.ran));
         }

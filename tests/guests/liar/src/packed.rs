@@ -121,6 +121,16 @@ fn one(frame: &Frame<'_>, out: &mut Vec<u8>) {
             bytes(b"two words\r\n+OK", out);
             bytes(b"first\r\n+second", out);
         }
+        SET if breaks("packed-again") => {
+            out.extend([0, 2, 0]);
+            effect(0, Some(b"first"), out);
+            effect(
+                0,
+                Some(frame.args[1]).filter(|value| *value != b"gone"),
+                out,
+            );
+            bytes(b"+OK\r\n", out);
+        }
         SET => {
             let key = if breaks("packed-undeclared") { 7 } else { 0 };
             let value = if breaks("packed-rows") {
@@ -139,8 +149,15 @@ fn effects(count: u16, key: u16, value: &[u8], out: &mut Vec<u8>) {
     out.push(0);
     out.extend_from_slice(&count.to_le_bytes());
     for _ in 0..count {
-        out.extend_from_slice(&key.to_le_bytes());
-        out.push(1);
+        effect(key, Some(value), out);
+    }
+}
+
+/// A value to put, or none to delete.
+fn effect(key: u16, value: Option<&[u8]>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&key.to_le_bytes());
+    out.push(u8::from(value.is_some()));
+    if let Some(value) = value {
         bytes(value, out);
     }
 }
