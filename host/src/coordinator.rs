@@ -27,6 +27,9 @@ use crate::vnode::seed;
 use crate::vnode::service::Service;
 use crate::wasm::CoveragePage;
 
+/// Keys of one command that are asked for at once, so that no more replies than that wait here.
+const KEYS_AT_ONCE: usize = 64;
+
 /// Limits and times that the coordinator and the executors hold to. Each is a setting of the same name.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -314,28 +317,31 @@ impl Coordinator {
         }
     }
 
-    /// Runs a command once for each of its keys, all at once, and joins the replies in the order of the keys.
+    /// Runs a command once for each of its keys, many at once, and joins the replies in the order of the keys.
     async fn each_key(
         &self,
         target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
     ) -> Result<Vec<u8>, Failure> {
-        let mut asked = Vec::new();
-        for position in spec.key_positions(words.len()) {
-            // What stands between this key and the next belongs to this key, as the values of an MSET.
-            let step = spec.keys.as_ref().map_or(1, |keys| keys.step as usize);
-            let own = (position..position + step).map(|at| words.get(at));
-            let one = Words::copy(std::iter::once(words.get(0)).chain(own));
-            let Route::One { partition, hash } = self.route(target, &one)? else {
-                return Err(Failure::Usage("the command needs its keys".into()));
-            };
-            asked.push(self.ask(target, partition, hash, one));
-        }
-        // Sending happens when a future is first polled: `join_all` polls every one before it waits for any.
         let mut joined = Joined::new(spec.aggregate, &self.limits);
-        for reply in join_all(asked).await {
-            joined.add(&reply?)?;
+        let mut positions = spec.key_positions(words.len()).peekable();
+        while positions.peek().is_some() {
+            let mut asked = Vec::new();
+            for position in positions.by_ref().take(KEYS_AT_ONCE) {
+                // What stands between this key and the next belongs to this key, as the values of an MSET.
+                let step = spec.keys.as_ref().map_or(1, |keys| keys.step as usize);
+                let own = (position..position + step).map(|at| words.get(at));
+                let one = Words::copy(std::iter::once(words.get(0)).chain(own));
+                let Route::One { partition, hash } = self.route(target, &one)? else {
+                    return Err(Failure::Usage("the command needs its keys".into()));
+                };
+                asked.push(self.ask(target, partition, hash, one));
+            }
+            // Sending happens when a future is first polled: `join_all` polls every one before it waits for any.
+            for reply in join_all(asked).await {
+                joined.add(&reply?)?;
+            }
         }
         Ok(joined.finish())
     }

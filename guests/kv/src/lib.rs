@@ -24,8 +24,8 @@ impl Vnode for Kv {
     const COMMANDS: &'static [CommandSpec] = &[
         read("GET").arity(2).key(1).syntax("key").summary("Get a value"),
         // More words than three are refused as Redis refuses options, not as a wrong number.
-        write("SET").arity(-3).key(1).syntax("key value").summary("Set a value"),
-        write("PUT").arity(3).key(1).syntax("key value").summary("Set a value"),
+        write("SET").arity(-3).key(1).blind().syntax("key value").summary("Set a value"),
+        write("PUT").arity(3).key(1).blind().syntax("key value").summary("Set a value"),
         write("DEL").arity(-2).keys(1, -1, 1).sum().syntax(SOME_KEYS).summary("Delete keys"),
         write("DELETE").arity(2).key(1).syntax("key").summary("Delete a key and get its value"),
         read("EXISTS").arity(-2).keys(1, -1, 1).sum().syntax(SOME_KEYS).summary("Count keys"),
