@@ -6,6 +6,7 @@
 mod command;
 mod guard;
 mod problem;
+mod serve;
 mod views;
 
 use std::sync::Arc;
@@ -22,12 +23,10 @@ use tokio::sync::oneshot;
 
 use self::problem::Problem;
 use crate::node::Shared;
+use crate::resp::codec::REQUEST_BYTES_MAX;
 use crate::store::Health;
 
 type Node = State<Arc<Shared>>;
-
-/// Largest body of a request, bytes: a command with its arguments.
-const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Serves HTTP on the listener until `end` says so, and what it has begun to its end.
 pub async fn serve(
@@ -35,13 +34,8 @@ pub async fn serve(
     shared: Arc<Shared>,
     end: oneshot::Receiver<()>,
 ) {
-    let serving = axum::serve(listener, router(shared)).with_graceful_shutdown(async {
-        // It also ends when nobody can say so any more.
-        let _ = end.await;
-    });
-    if let Err(error) = serving.await {
-        tracing::error!(%error, "the HTTP door is closed");
-    }
+    let limits = shared.config.limits.clone();
+    serve::serve(listener, router(shared), &limits, end).await;
 }
 
 /// Every route.
@@ -76,7 +70,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
                 .hint("GET /v1/openapi.json lists the routes and their methods")
         })
-        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::extract::DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .layer(axum::middleware::from_fn(guard::same_site))
         .with_state(shared)
 }

@@ -87,6 +87,7 @@ fn what_is_too_big_is_refused_with_the_limit() {
         "TOOBIG",
         &["1048577", "1048576", "value_bytes_max"],
     );
+    misdeed(client, "BIGWRITES k3", "TOOBIG", &["memory_per_vnode"]);
     misdeed(
         client,
         "BIGREPLY k2 4200000",

@@ -1,10 +1,13 @@
 //! What HTTP shows of a node: health, metrics, and the JSON that dashboards and the command line read.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::Node;
 use tests::resp::Reply;
+use tests::{Node, Starter};
 
 /// Asserts that an object has these keys; more are allowed.
 fn has(value: &Value, keys: &[&str]) {
@@ -362,4 +365,30 @@ fn metrics_are_prometheus_text_and_count_what_happened() {
         "buckets only grow: {buckets:?}"
     );
     assert_eq!(client.run("PING"), Reply::Simple("PONG".into()));
+}
+
+/// What the node says to bytes on a connection of its HTTP door, until it closes it.
+fn heard(node: &Node, bytes: &str) -> String {
+    let mut socket = TcpStream::connect(node.http).expect("the door is open");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("a timeout can be set");
+    socket.write_all(bytes.as_bytes()).expect("bytes go out");
+    let mut heard = String::new();
+    socket
+        .read_to_string(&mut heard)
+        .expect("the node closes it");
+    heard
+}
+
+#[test]
+fn half_a_request_is_not_waited_for_without_end() {
+    let flags = ["--storage", "memory", "--request-read-timeout", "300ms"];
+    let node = Starter::three(&flags).start();
+    let head = "POST /v1/services/kv/commands/set HTTP/1.1\r\nHost: localhost\r\n";
+    assert_eq!(heard(&node, head), "", "nothing is said to half a head");
+    let body = "content-type: application/json\r\ncontent-length: 30\r\n\r\n{\"args\": [";
+    let answer = heard(&node, &format!("{head}{body}"));
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("request_read_timeout"), "{answer}");
 }

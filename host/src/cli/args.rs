@@ -220,7 +220,7 @@ pub enum Guest {
 /// Commands about the node.
 #[derive(Debug, Subcommand)]
 pub enum Node {
-    /// Stop taking commands and finish those in flight; ownership stays
+    /// Finish the commands in flight and end the node; what it owns stays its own
     Drain,
 }
 

@@ -273,4 +273,14 @@ mod tests {
             }
         }
     }
+    #[test]
+    fn the_readme_shows_what_the_template_makes() {
+        let source = Template::Counter
+            .files()
+            .iter()
+            .find(|file| file.path == "src/lib.rs");
+        let made = fill(source.unwrap().text, "hits", "\"0.1.0\"");
+        let (_, code) = made.split_once("use guest_sdk").unwrap();
+        assert!(include_str!("../../../README.md").contains(code));
+    }
 }

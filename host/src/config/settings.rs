@@ -10,6 +10,8 @@ use super::codec::{
     Address, Bytes, Codec, Count, Directory, Endpoint, Kind, Label, LogFilter, NodeName, Port,
     Replicas, RingSize, Time, Word, guests,
 };
+use crate::resp::codec::REQUEST_BYTES_MAX;
+use crate::store::KEY_BYTES_MAX;
 
 /// One setting.
 pub struct Setting {
@@ -54,6 +56,8 @@ fn last(values: &[String]) -> &str {
 }
 
 const KIB: u64 = 1 << 10;
+/// A value, and whatever else its request says, fit into one request.
+const VALUE_BYTES_MAX: u64 = REQUEST_BYTES_MAX as u64 / 2;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Milliseconds.
@@ -66,7 +70,7 @@ const VNODE: Setting = Setting {
     env: "VNODE_VNODE",
     kind: Kind::List,
     value_name: "GUEST",
-    help: "Guest to serve: FILE.wasm, or a built-in name such as kv; repeat for more services",
+    help: "Guest to serve: FILE.wasm, or one that is built in: kv, ping or counter; repeat for more services",
     set: |config, values| {
         config.vnodes = guests(values)?;
         Ok(())
@@ -146,9 +150,9 @@ pub const SETTINGS: &[Setting] = &[
     setting!("log", "log", "VNODE_LOG", LogFilter, "FILTER", log, "What is logged: info, debug, or warn,vnode_host::node=debug"),
     setting!("log_format", "log-format", "VNODE_LOG_FORMAT", Word<super::LogFormat>, "FORMAT", log_format,
         "Look of log lines: auto (text on a terminal, JSON otherwise), text or json"),
-    setting!("limits.key_bytes_max", "key-bytes-max", "VNODE_KEY_BYTES_MAX", Bytes<1, { 64 * KIB - 1 }>, "SIZE", limits.key_bytes_max,
+    setting!("limits.key_bytes_max", "key-bytes-max", "VNODE_KEY_BYTES_MAX", Bytes<1, { KEY_BYTES_MAX as u64 }>, "SIZE", limits.key_bytes_max,
         "Longest key; beyond it TOOBIG"),
-    setting!("limits.value_bytes_max", "value-bytes-max", "VNODE_VALUE_BYTES_MAX", Bytes<1, { 512 * MIB }>, "SIZE", limits.value_bytes_max,
+    setting!("limits.value_bytes_max", "value-bytes-max", "VNODE_VALUE_BYTES_MAX", Bytes<1, { VALUE_BYTES_MAX }>, "SIZE", limits.value_bytes_max,
         "Longest value or other argument; beyond it TOOBIG"),
     setting!("limits.args_max", "args-max", "VNODE_ARGS_MAX", Count<2, 65_535>, "N", limits.args_max,
         "Most words of one command; beyond it TOOBIG"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -80,15 +80,26 @@ impl Argument {
     }
 }
 
-pub(super) async fn run(
-    State(node): Node,
-    Path((service, command)): Path<(String, String)>,
-    body: Result<Json<Call>, JsonRejection>,
-) -> Result<Response, Problem> {
+/// The body, if it arrives in time.
+async fn read(request: Request, patience: Duration) -> Result<Call, Problem> {
+    let body = tokio::time::timeout(patience, Json::from_request(request, &()));
+    let body: Result<Json<Call>, JsonRejection> = body.await.map_err(|_| {
+        let detail = format!("the body did not arrive in {patience:?} (request_read_timeout)");
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    })?;
     let Json(call) = body.map_err(|rejection| {
         Problem::new(rejection.status(), rejection.body_text())
             .hint(r#"send {"args": ["key", "value"]}"#)
     })?;
+    Ok(call)
+}
+
+pub(super) async fn run(
+    State(node): Node,
+    Path((service, command)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let call = read(request, node.config.limits.request_read_timeout).await?;
     let target = target(&node, &service, &command)?;
     let mut words = vec![command.into_bytes()];
     for arg in &call.args {

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use super::Node;
 use crate::config::{StorageKind, SyncMode};
+use crate::descriptor::{CommandSpec, Descriptor};
+use crate::resp::catalog::GuestCommand;
 
 /// The banner, which ends with the `ready` line.
 pub(super) fn banner(node: &Node) -> String {
@@ -22,14 +24,10 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
         ""
     };
     writeln!(out, "node      {}   ({new}{})", shared.name, data.display())?;
-    for service in shared.coordinator.services() {
+    for (position, service) in shared.coordinator.services().iter().enumerate() {
         let descriptor = service.guest.descriptor();
         let digest = service.guest.digest().get(..12).unwrap_or_default();
-        let names: Vec<&str> = descriptor
-            .commands
-            .iter()
-            .map(|c| c.name.as_str())
-            .collect();
+        let names = callable(shared, position, descriptor);
         writeln!(
             out,
             "guest     {} {}  sha256 {digest}  {}  {} commands: {}",
@@ -77,6 +75,19 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
             ""
         }
     )
+}
+
+/// Its commands by the shortest names that reach them: another one may have the short name.
+fn callable(shared: &super::Shared, service: usize, descriptor: &Descriptor) -> Vec<String> {
+    let commands = descriptor.commands.iter().enumerate();
+    let name = |(command, spec): (usize, &CommandSpec)| {
+        let guest = GuestCommand { service, command };
+        if shared.coordinator.catalog().has_short_name(guest) {
+            return spec.name.clone();
+        }
+        format!("{}.{}", descriptor.name, spec.name).to_ascii_uppercase()
+    };
+    commands.map(name).collect()
 }
 
 fn storage(shared: &super::Shared) -> String {

@@ -17,6 +17,9 @@ const BULK_MAX: i64 = 512 * 1024 * 1024;
 /// Bytes of the shortest argument on the wire: `$0`, CR LF, CR LF.
 const ARGUMENT_MIN: usize = 6;
 
+/// Bytes of a request with many arguments; one value may weigh as much.
+pub const REQUEST_BYTES_MAX: usize = 16 << 20;
+
 /// What one request may weigh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -36,19 +39,7 @@ impl Default for Limits {
             arg_bytes_max: 1 << 20,
             args_max: 1024,
             inline_bytes_max: 64 << 10,
-            request_bytes_max: 16 << 20,
-        }
-    }
-}
-
-impl Limits {
-    /// What a connection may send before it has authenticated: enough for HELLO and AUTH, as in Redis.
-    #[must_use]
-    pub fn before_auth(&self) -> Self {
-        Self {
-            arg_bytes_max: self.arg_bytes_max.min(16 << 10),
-            args_max: self.args_max.min(10),
-            ..*self
+            request_bytes_max: REQUEST_BYTES_MAX,
         }
     }
 }

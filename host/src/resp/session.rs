@@ -12,8 +12,6 @@ pub struct Session {
     pub client: ClientInfo,
     /// Whether it may run commands; starts true where no password is set.
     pub authenticated: bool,
-    /// Replicas besides the coordinator that acknowledged this connection's last write, for WAIT. Kept by the listener.
-    pub write_acks: usize,
     pub(super) replies: Replies,
 }
 
@@ -74,16 +72,8 @@ impl Session {
                 no_touch: false,
             },
             authenticated: true,
-            write_acks: 0,
             replies: Replies::All,
         }
-    }
-
-    /// The same for a node with a password: it must AUTH first.
-    #[must_use]
-    pub fn locked(mut self) -> Self {
-        self.authenticated = false;
-        self
     }
 
     /// What it speaks now.

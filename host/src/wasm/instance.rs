@@ -159,6 +159,7 @@ impl Instance {
             return Err(GuestError::Contract("no packed door".into()));
         };
         self.store.set_epoch_deadline(ticks(budget));
+        self.store.data_mut().said.clear();
         door.vnode_host_batch()
             .call_handle_batch(&mut self.store, frames)
             .map_err(|error| Self::failed(&mut self.store, &error))

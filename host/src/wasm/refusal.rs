@@ -23,6 +23,12 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
+    /// A limit on what one command may write.
+    #[error("the command writes more than {max} bytes (memory_per_vnode)")]
+    WritesTooBig {
+        /// The limit.
+        max: usize,
+    },
     /// The key hashes to another part of the ring.
     #[error(
         "key {key:?} belongs to partition {there}, this command runs on {here}; keys with one {{tag}} live together"
@@ -67,7 +73,9 @@ impl Refusal {
     /// First word of the client's error.
     pub fn code(&self) -> &'static str {
         match self {
-            Refusal::KeyTooBig { .. } | Refusal::ValueTooBig { .. } => "TOOBIG",
+            Refusal::KeyTooBig { .. }
+            | Refusal::ValueTooBig { .. }
+            | Refusal::WritesTooBig { .. } => "TOOBIG",
             Refusal::Object(vnode_ring::ObjectError::TooManyVersions { .. }) => "TOOBIG",
             _ => "ERR",
         }

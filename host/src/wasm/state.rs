@@ -79,6 +79,8 @@ pub struct VnodeState {
     calls: u32,
     /// By position, so that they lie in the order of a scan.
     writes: BTreeMap<Vec<u8>, Write>,
+    /// Keys and objects put there by the running command, the replaced ones too.
+    written_bytes: usize,
     batch: Batch,
     scratch: Vec<u8>,
     pub(super) memory: super::imports::Allowance,
@@ -114,6 +116,7 @@ impl VnodeState {
             random: 0,
             calls: 0,
             writes: BTreeMap::new(),
+            written_bytes: 0,
             batch: Batch::default(),
             scratch: Vec::new(),
             memory,
@@ -181,6 +184,7 @@ impl VnodeState {
         self.random = scope.seed;
         self.calls = 0;
         self.writes.clear();
+        self.written_bytes = 0;
         self.batch.clear();
     }
 
@@ -246,7 +250,7 @@ impl VnodeState {
         let hlc = tick(&mut self.clock, seen, self.scope.now_ms);
         let mut object = Vec::new();
         encode_successor(old.as_ref(), dot, hlc, value, &mut object);
-        self.write(hash, key, object, was_live, value.is_some());
+        self.write(hash, key, object, was_live, value.is_some())?;
         Ok(was_live)
     }
 
@@ -282,7 +286,7 @@ impl VnodeState {
         }
         let mut bytes = Vec::new();
         object.encode(&mut bytes);
-        self.write(hash, key, bytes, was_live, true);
+        self.write(hash, key, bytes, was_live, true)?;
         // A context says "everything of this actor up to here". Beside versions that the caller has not seen it must not name
         // the new one, or it would cover those too and the caller's next write would lose them.
         Ok(match object.versions() {
@@ -427,7 +431,21 @@ impl VnodeState {
         Ok(hash)
     }
 
-    fn write(&mut self, hash: u64, key: &[u8], object: Vec<u8>, was_live: bool, is_live: bool) {
+    /// Keeps a write of the running command. What a command writes waits here until it is done, so it may not weigh more than
+    /// the guest's own memory.
+    fn write(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        object: Vec<u8>,
+        was_live: bool,
+        is_live: bool,
+    ) -> Result<(), Refusal> {
+        self.written_bytes += key.len() + object.len();
+        let max = self.limits().memory_bytes_max;
+        if self.written_bytes > max {
+            return Err(Refusal::WritesTooBig { max });
+        }
         match self.writes.entry(position(hash, key)) {
             Entry::Occupied(mut earlier) => {
                 let earlier = earlier.get_mut();
@@ -442,6 +460,7 @@ impl VnodeState {
                 });
             }
         }
+        Ok(())
     }
 }
 

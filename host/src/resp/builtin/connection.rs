@@ -47,7 +47,7 @@ pub(super) fn time(call: &mut Call<'_>) -> After {
     call.reply(&Value::array(parts))
 }
 
-/// The quorum has answered before the write was, so there is nothing left to wait for.
+/// How many replicas besides the coordinator have the last write: none while a node serves alone.
 pub(super) fn wait(call: &mut Call<'_>) -> After {
     if integer(call.word(1)).is_none() {
         return call.err("value is not an integer or out of range");
@@ -57,7 +57,7 @@ pub(super) fn wait(call: &mut Call<'_>) -> After {
         Some(timeout) if timeout < 0 => return call.err("timeout is negative"),
         Some(_) => {}
     }
-    write::count(call.out, call.session.write_acks);
+    write::count(call.out, 0);
     After::Continue
 }
 

@@ -33,6 +33,7 @@ impl Vnode for Hostile {
         write("LOGFLOOD").arity(2).key(1).syntax("key").summary("Log a thousand lines"),
         write("FOREIGNKEY").arity(3).key(1).syntax("key other").summary("Write another key"),
         write("BIGVALUE").arity(3).key(1).syntax("key bytes").summary("Store a value of a size"),
+        write("BIGWRITES").arity(2).key(1).syntax("key").summary("Write without end"),
         read("BIGREPLY").arity(3).key(1).syntax("key bytes").summary("Reply with bytes"),
         read("WRITEREAD")
             .arity(2)
@@ -99,6 +100,12 @@ impl Vnode for Hostile {
             "HOSTCALLS" => loop {
                 store::get_object(key)?;
             },
+            "BIGWRITES" => {
+                let value = vec![b'x'; 1 << 20];
+                loop {
+                    store::put(key, &value)?;
+                }
+            }
             "LOGFLOOD" => (0..1000).for_each(|n| log::info!("line {n} {}", "long ".repeat(2000))),
             "FOREIGNKEY" => store::put(command.bytes(2)?, "never seen")?,
             "BIGVALUE" => {
