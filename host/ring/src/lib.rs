@@ -13,6 +13,7 @@
 //! Start with [`Ring`], then [`preflist()`]; [`Object`] stands on its own.
 #![forbid(unsafe_code)]
 
+pub mod claim;
 pub mod coverage;
 pub mod etf;
 pub mod index;

@@ -1,0 +1,164 @@
+//! Claim: which node should own which partition.
+//!
+//! Owns the choice of owners and the report on how safe a choice is. It never changes a ring and never moves data: a plan is made
+//! of what it answers, and somebody commits it. Equal arguments give equal answers on every node.
+//!
+//! What is wanted, the first things first:
+//!
+//! 1. as few preference lists as possible with two replicas on one node,
+//! 2. as few as possible with replicas in fewer locations than there could be,
+//! 3. as few as possible that would be bad after the loss of a node or a location,
+//! 4. shares by weight, rounded, unless the first two force others,
+//! 5. few partitions that move.
+//!
+//! What is bad after a loss is worth moving a fifth more partitions than must move, and no more. Next: `claim/quotas.rs` for how
+//! many partitions each node gets, `claim/keep.rs` for a ring that stays close to the present one, `claim/layout.rs` for one
+//! from scratch, `claim/safety.rs` for the report.
+
+mod keep;
+mod layout;
+mod members;
+mod quotas;
+mod safety;
+mod spacing;
+
+use self::keep::Budget;
+use self::layout::Pattern;
+use self::members::Members;
+pub use self::safety::{Cure, Safety, Spread, safety};
+use self::spacing::{Assignment, Spacing};
+use crate::ring::NodeName;
+
+/// How many partitions and their surroundings a claim may look at; a second of work, and far more than a good ring needs.
+const LOOKS_MAX: usize = 4_000_000;
+
+/// The most partitions a claim tries to turn a ring from scratch by, times the ring size.
+const TURNS_MAX: usize = 1 << 24;
+
+/// A node that may own partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimer {
+    /// The node.
+    pub node: NodeName,
+    /// What it shares with other nodes that may fail together with it, such as a rack; a node without one shares nothing.
+    pub location: Option<String>,
+    /// Its share of the ring, in relation to the weights of the others. 100 is usual; with 0 it owns nothing.
+    pub weight: u16,
+}
+
+/// Why nothing can be claimed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// There is no claimer with a weight above 0.
+    #[error("no node may own partitions; let a node join, or give one a weight above 0")]
+    Nobody,
+    /// A node is named twice.
+    #[error("node {node} is named twice among those that may own partitions")]
+    Duplicate {
+        /// The node.
+        node: NodeName,
+    },
+    /// Preference lists of no replicas.
+    #[error("n is 0; a key needs at least one replica")]
+    NoReplicas,
+}
+
+/// Who should own each partition, in ring order, so that preference lists of `n` are safe.
+///
+/// `owners` has the present owners. Those that are not among the claimers, or have the weight 0, lose all they own. The order of
+/// the claimers is of no consequence.
+///
+/// # Errors
+/// Refuses `n` = 0, claimers that name a node twice, and claimers of which none may own anything.
+pub fn claim(
+    owners: &[NodeName],
+    claimers: &[Claimer],
+    n: u16,
+) -> Result<Vec<NodeName>, ClaimError> {
+    if n == 0 {
+        return Err(ClaimError::NoReplicas);
+    }
+    let members = Members::new(claimers)?;
+    let before = members.assignment(owners);
+    let after = assign(&members, &before, width(n, owners.len()));
+    Ok(after
+        .0
+        .iter()
+        .filter_map(|&node| members.name(node))
+        .cloned()
+        .collect())
+}
+
+/// How many partitions hold the replicas of a key.
+fn width(n: u16, partitions: usize) -> usize {
+    usize::from(n).min(partitions).max(1)
+}
+
+fn assign(members: &Members, before: &Assignment, n: usize) -> Assignment {
+    let owned = members.owned(before);
+    let quotas = quotas::quotas(members, before.len(), n, &owned);
+    let spacing = Spacing::new(members, before.len(), n);
+    let moves_least = keep::moves_least(&owned, &quotas);
+    let moves_most = moves_least + moves_least / 5;
+    let rate = |ring: &Assignment| {
+        let moves = ring.moves_from(before);
+        let badness = spacing.badness(ring);
+        (badness.now(), moves > moves_most, badness.after_loss, moves)
+    };
+    let mut budget = Budget(LOOKS_MAX);
+
+    let rank = ranks(members, before);
+    let layouts = [Pattern::Blocks, Pattern::Diagonal, Pattern::Even];
+    let layouts =
+        layouts.map(|pattern| turned(&layout::layout(members, &quotas, &rank, pattern), before));
+    let fresh = layouts.into_iter().min_by_key(rate);
+    if let Some(fresh) = &fresh
+        && rate(fresh) <= ((0, 0), false, 0, moves_least)
+    {
+        return fresh.clone();
+    }
+    let mut kept = before.clone();
+    keep::hand_out(&mut kept, &spacing, &owned, &quotas, &mut budget);
+    keep::improve(&mut kept, before, &spacing, moves_most, &mut budget);
+    let Some(mut fresh) = fresh else { return kept };
+    if rate(&fresh).0 != (0, 0) && rate(&kept).0 != (0, 0) {
+        keep::improve(&mut fresh, before, &spacing, moves_most, &mut budget);
+    }
+    if rate(&fresh) < rate(&kept) {
+        fresh
+    } else {
+        kept
+    }
+}
+
+/// The order in which nodes first appear on the ring; those that do not come last, by name.
+fn ranks(members: &Members, ring: &Assignment) -> Vec<usize> {
+    let mut ranks: Vec<usize> = (0..members.len()).map(|node| ring.len() + node).collect();
+    for (partition, &owner) in ring.0.iter().enumerate().rev() {
+        ranks
+            .get_mut(owner)
+            .into_iter()
+            .for_each(|rank| *rank = partition);
+    }
+    ranks
+}
+
+/// The ring turned so that the fewest partitions change their owner.
+fn turned(ring: &Assignment, before: &Assignment) -> Assignment {
+    let turn = |by: usize| {
+        Assignment(
+            ring.0
+                .iter()
+                .cycle()
+                .skip(by)
+                .take(ring.len())
+                .copied()
+                .collect(),
+        )
+    };
+    let turns = (TURNS_MAX / ring.len().max(1)).min(ring.len());
+    let moves = |by: &usize| turn(*by).moves_from(before);
+    (0..turns)
+        .min_by_key(moves)
+        .map_or_else(|| ring.clone(), turn)
+}
