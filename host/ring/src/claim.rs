@@ -22,7 +22,7 @@ mod quotas;
 mod safety;
 mod spacing;
 
-use self::keep::Budget;
+use self::keep::{Budget, Judge};
 use self::layout::Pattern;
 use self::members::Members;
 pub use self::safety::{Cure, Safety, Spread, safety};
@@ -30,7 +30,7 @@ use self::spacing::{Assignment, Spacing};
 use crate::ring::NodeName;
 
 /// How many partitions and their surroundings a claim may look at; a second of work, and far more than a good ring needs.
-const LOOKS_MAX: usize = 4_000_000;
+const LOOKS_MAX: usize = 1_000_000;
 
 /// The most partitions a claim tries to turn a ring from scratch by, times the ring size.
 const TURNS_MAX: usize = 1 << 24;
@@ -97,50 +97,42 @@ fn width(n: u16, partitions: usize) -> usize {
 fn assign(members: &Members, before: &Assignment, n: usize) -> Assignment {
     let owned = members.owned(before);
     let quotas = quotas::quotas(members, before.len(), n, &owned);
-    let spacing = Spacing::new(members, before.len(), n);
     let moves_least = keep::moves_least(&owned, &quotas);
-    let moves_most = moves_least + moves_least / 5;
-    let rate = |ring: &Assignment| {
-        let moves = ring.moves_from(before);
-        let badness = spacing.badness(ring);
-        (badness.now(), moves > moves_most, badness.after_loss, moves)
+    let judge = Judge {
+        spacing: Spacing::new(members, before.len(), n),
+        before,
+        moves_worth: moves_least + moves_least / 5,
     };
     let mut budget = Budget(LOOKS_MAX);
 
-    let rank = ranks(members, before);
-    let layouts = [Pattern::Blocks, Pattern::Diagonal, Pattern::Even];
-    let layouts =
-        layouts.map(|pattern| turned(&layout::layout(members, &quotas, &rank, pattern), before));
-    let fresh = layouts.into_iter().min_by_key(rate);
+    let by_location = members.by_location(before);
+    let by_node: Vec<Vec<usize>> = layout::interleaved(&by_location)
+        .map(|node| vec![node])
+        .collect();
+    let layouts = [&by_location, &by_node].into_iter().flat_map(|groups| {
+        let patterns = [Pattern::Blocks, Pattern::Diagonal, Pattern::Even];
+        patterns.map(|pattern| layout::layout(groups, &quotas, pattern, n + 1))
+    });
+    let fresh = layouts
+        .map(|layout| turned(&layout, before))
+        .min_by_key(|layout| judge.rate(layout));
     if let Some(fresh) = &fresh
-        && rate(fresh) <= ((0, 0), false, 0, moves_least)
+        && judge.rate(fresh) <= ((0, 0), 0, 0, moves_least)
     {
         return fresh.clone();
     }
     let mut kept = before.clone();
-    keep::hand_out(&mut kept, &spacing, &owned, &quotas, &mut budget);
-    keep::improve(&mut kept, before, &spacing, moves_most, &mut budget);
+    keep::hand_out(&mut kept, &judge.spacing, &owned, &quotas, &mut budget);
+    keep::improve(&mut kept, &judge, &mut budget);
     let Some(mut fresh) = fresh else { return kept };
-    if rate(&fresh).0 != (0, 0) && rate(&kept).0 != (0, 0) {
-        keep::improve(&mut fresh, before, &spacing, moves_most, &mut budget);
+    if judge.rate(&kept).0 != (0, 0) {
+        keep::improve(&mut fresh, &judge, &mut budget);
     }
-    if rate(&fresh) < rate(&kept) {
+    if judge.rate(&fresh) < judge.rate(&kept) {
         fresh
     } else {
         kept
     }
-}
-
-/// The order in which nodes first appear on the ring; those that do not come last, by name.
-fn ranks(members: &Members, ring: &Assignment) -> Vec<usize> {
-    let mut ranks: Vec<usize> = (0..members.len()).map(|node| ring.len() + node).collect();
-    for (partition, &owner) in ring.0.iter().enumerate().rev() {
-        ranks
-            .get_mut(owner)
-            .into_iter()
-            .for_each(|rank| *rank = partition);
-    }
-    ranks
 }
 
 /// The ring turned so that the fewest partitions change their owner.

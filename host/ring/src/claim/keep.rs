@@ -123,13 +123,14 @@ fn neediest(
     partition: usize,
     budget: &mut Budget,
 ) -> Option<usize> {
-    let nodes = (0..needs.quotas.len()).filter(|&node| needs.lacks(node) > 0);
-    nodes.min_by_key(|&node| {
-        let hurts = budget
-            .spend(1)
-            .then(|| change(ring, spacing, partition, node));
-        (hurts, Reverse(needs.lacks(node)), node)
-    })
+    let nodes = || (0..needs.quotas.len()).filter(|&node| needs.lacks(node) > 0);
+    let preference = |node: usize| (Reverse(needs.lacks(node)), node);
+    let first = nodes().min_by_key(|&node| preference(node))?;
+    let harmless = change(ring, spacing, partition, first) <= Badness::default();
+    if harmless || !budget.spend(needs.quotas.len()) {
+        return Some(first);
+    }
+    nodes().min_by_key(|&node| (change(ring, spacing, partition, node), preference(node)))
 }
 
 /// The partition to give to `node`, from those whose owner has too much: the one that hurts least, then the one at the distance
@@ -143,25 +144,21 @@ fn best_place(
     budget: &mut Budget,
 ) -> Option<usize> {
     let distances = distances(ring, node);
-    let mut places: Vec<(usize, Reverse<usize>, usize)> = distances
-        .into_iter()
-        .enumerate()
-        .map(|(partition, distance)| {
-            let spares = needs.spares(ring.owner(partition));
-            (distance.abs_diff(gap), Reverse(spares), partition)
-        })
-        .filter(|(_, spares, _)| spares.0 > 0)
-        .collect();
-    let first = places.iter().min().copied()?;
-    if change(ring, spacing, first.2, node) <= Badness::default() || !budget.spend(places.len()) {
-        return Some(first.2);
+    let preference = |ring: &Assignment, (partition, distance): (usize, usize)| {
+        let spares = needs.spares(ring.owner(partition));
+        (spares > 0).then_some((distance.abs_diff(gap), Reverse(spares), partition))
+    };
+    let places = || distances.iter().copied().enumerate();
+    let (_, _, first) = places().filter_map(|place| preference(ring, place)).min()?;
+    let harmless = change(ring, spacing, first, node) <= Badness::default();
+    if harmless || !budget.spend(ring.len()) {
+        return Some(first);
     }
-    places.sort_unstable();
-    let hurts = |place: &(usize, Reverse<usize>, usize)| change(ring, spacing, place.2, node);
-    places
-        .into_iter()
-        .min_by_key(hurts)
-        .map(|(_, _, partition)| partition)
+    let places = places().filter_map(|place| {
+        let preference = preference(ring, place)?;
+        Some((change(ring, spacing, place.0, node), preference))
+    });
+    places.min().map(|(_, (_, _, partition))| partition)
 }
 
 /// How far each partition is from the nearest one of `node`, either way; the length of the ring if there is none.
@@ -187,31 +184,51 @@ fn distances(ring: &Assignment, node: usize) -> Vec<usize> {
     distances
 }
 
-/// Swaps owners while that makes lists better, or leaves them as they are and brings partitions back to whom they belonged.
-///
-/// For the sake of lists that are bad now, any number of partitions may move; for those bad after a loss, `moves_most`.
-pub(super) fn improve(
-    ring: &mut Assignment,
-    before: &Assignment,
-    spacing: &Spacing<'_>,
-    moves_most: usize,
-    budget: &mut Budget,
-) {
-    let mut moves = ring.moves_from(before);
+/// What a search is after, the smaller the better: bad lists, moves beyond what they are worth, bad lists after a loss, moves.
+pub(super) type Rating = ((i64, i64), usize, i64, usize);
+
+/// Rates rings by what is bad on them and by how much of the present ring they move.
+#[derive(Debug)]
+pub(super) struct Judge<'r> {
+    pub(super) spacing: Spacing<'r>,
+    /// The present ring.
+    pub(super) before: &'r Assignment,
+    /// How many partitions may move for the sake of what is bad only after a loss.
+    pub(super) moves_worth: usize,
+}
+
+impl Judge<'_> {
+    pub(super) fn rate(&self, ring: &Assignment) -> Rating {
+        self.rating(self.spacing.badness(ring), ring.moves_from(self.before))
+    }
+
+    fn rating(&self, badness: Badness, moves: usize) -> Rating {
+        let excess = moves.saturating_sub(self.moves_worth);
+        (badness.now(), excess, badness.after_loss, moves)
+    }
+
+    fn moved(&self, ring: &Assignment, partition: usize) -> usize {
+        usize::from(ring.owner(partition) != self.before.owner(partition))
+    }
+}
+
+/// Swaps owners as long as that makes a better ring.
+pub(super) fn improve(ring: &mut Assignment, judge: &Judge<'_>, budget: &mut Budget) {
+    let mut moves = ring.moves_from(judge.before);
     loop {
         let mut improved = false;
         for partition in 0..ring.len() {
-            if spacing.badness_at(ring, partition) == Badness::default() {
+            let badness = judge.spacing.badness_at(ring, partition);
+            let astray = moves > judge.moves_worth && judge.moved(ring, partition) > 0;
+            if badness == Badness::default() && !astray {
                 continue;
             }
             if !budget.spend(ring.len()) {
                 return;
             }
-            let room = i64::try_from(moves_most).unwrap_or(i64::MAX)
-                - i64::try_from(moves).unwrap_or(i64::MAX);
-            if let Some(other) = best_swap(ring, before, spacing, partition, room) {
+            if let Some((other, moves_then)) = best_swap(ring, judge, partition, moves) {
                 ring.swap(partition, other);
-                moves = ring.moves_from(before);
+                moves = moves_then;
                 improved = true;
             }
         }
@@ -221,35 +238,31 @@ pub(super) fn improve(
     }
 }
 
-/// The partition whose owner `partition` should have instead, and the other way round.
+/// The partition whose owner `partition` should have instead, and the other way round, with the moves there are then.
 fn best_swap(
     ring: &mut Assignment,
-    before: &Assignment,
-    spacing: &Spacing<'_>,
+    judge: &Judge<'_>,
     partition: usize,
-    room: i64,
-) -> Option<usize> {
-    let here = spacing.badness_at(ring, partition);
-    let moved = |ring: &Assignment, at: usize| i64::from(ring.owner(at) != before.owner(at));
-    let mut best = ((Badness::default(), 0), None);
+    moves: usize,
+) -> Option<(usize, usize)> {
+    let badness = |ring: &Assignment, other: usize| {
+        let there = judge.spacing.badness_at(ring, other);
+        judge.spacing.badness_at(ring, partition).plus(there)
+    };
+    let moved =
+        |ring: &Assignment, other: usize| judge.moved(ring, partition) + judge.moved(ring, other);
+    let mut best = (judge.rating(Badness::default(), moves), None);
     for other in 0..ring.len() {
         if ring.owner(other) == ring.owner(partition) {
             continue;
         }
-        let start = here.plus(spacing.badness_at(ring, other));
-        let moves = moved(ring, partition) + moved(ring, other);
+        let (bad_now, moved_now) = (badness(ring, other), moved(ring, other));
         ring.swap(partition, other);
-        let end = spacing
-            .badness_at(ring, partition)
-            .plus(spacing.badness_at(ring, other));
-        let moves = moved(ring, partition) + moved(ring, other) - moves;
+        let moves_then = moves + moved(ring, other) - moved_now;
+        let rating = judge.rating(badness(ring, other).minus(bad_now), moves_then);
         ring.swap(partition, other);
-        let change = end.minus(start);
-        if change.now() == (0, 0) && moves > 0 && moves > room {
-            continue;
-        }
-        if (change, moves) < best.0 {
-            best = ((change, moves), Some(other));
+        if rating < best.0 {
+            best = (rating, Some((other, moves_then)));
         }
     }
     best.1

@@ -114,6 +114,35 @@ impl Members {
         owned
     }
 
+    /// The nodes of each location. Nodes, and locations by their first node, are in the order in which they first own something on
+    /// the ring; those that own nothing come last, by name.
+    pub(super) fn by_location(&self, ring: &Assignment) -> Vec<Vec<usize>> {
+        let mut first: Vec<usize> = vec![ring.len(); self.len()];
+        for (partition, &owner) in ring.0.iter().enumerate().rev() {
+            first
+                .get_mut(owner)
+                .into_iter()
+                .for_each(|first| *first = partition);
+        }
+        let mut nodes: Vec<usize> = (0..self.len()).collect();
+        nodes.sort_by_key(|&node| first.get(node).copied());
+        let mut places: Vec<Option<usize>> = vec![None; self.location_count()];
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for node in nodes {
+            let Some(place) = places.get_mut(self.location(node)) else {
+                continue;
+            };
+            match place.and_then(|place| groups.get_mut(place)) {
+                Some(group) => group.push(node),
+                None => {
+                    *place = Some(groups.len());
+                    groups.push(vec![node]);
+                }
+            }
+        }
+        groups
+    }
+
     /// These members and `count` more of average weight, in the location given or each in one of its own.
     pub(super) fn with_more(&self, count: usize, location: Option<usize>) -> Members {
         let mut more = self.clone();

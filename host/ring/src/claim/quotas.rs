@@ -4,7 +4,7 @@
 //! than `N / n` partitions is in some list twice; if there are fewer nodes than `n`, one that owns less than that is missing from
 //! some list. The same holds for locations. For their sake a node may own more than its share, but not without limit.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use super::members::Members;
 
@@ -68,19 +68,32 @@ pub(super) fn quotas(
     quotas
 }
 
-/// Quotas without regard to locations.
+/// Quotas without regard to locations, but for the order of ties: it goes around the locations, lest all nodes that get one
+/// partition more be in the same.
 fn flat_quotas(members: &Members, partitions: usize, n: usize, owned: &[usize]) -> Vec<usize> {
     let (least, most) = node_bounds(partitions, n, members.len());
-    let claims: Vec<Claim> = (0..members.len())
-        .zip(owned)
-        .map(|(node, &owned)| Claim {
+    let mut met = vec![0; members.location_count()];
+    let mut order: Vec<(usize, usize)> = Vec::with_capacity(members.len());
+    for node in 0..members.len() {
+        let turn = met
+            .get_mut(members.location(node))
+            .map_or(0, |met| std::mem::replace(met, *met + 1));
+        order.push((turn, node));
+    }
+    order.sort_unstable();
+    let claims: Vec<Claim> = order
+        .iter()
+        .map(|&(_, node)| Claim {
             weight: members.weight(node),
             least,
             most,
-            owned,
+            owned: owned.get(node).copied().unwrap_or(0),
         })
         .collect();
-    apportion(partitions, &claims)
+    let nodes = order.into_iter().map(|(_, node)| node);
+    let mut quotas: Vec<(usize, usize)> = nodes.zip(apportion(partitions, &claims)).collect();
+    quotas.sort_unstable();
+    quotas.into_iter().map(|(_, quota)| quota).collect()
 }
 
 /// The most each location may own, by number.
@@ -106,24 +119,36 @@ fn load_limits(members: &Members, partitions: usize, n: usize, flat: &[usize]) -
 
 /// The least and the most that a node may own if all lists are to be on distinct nodes, or as close to that as can be.
 fn node_bounds(partitions: usize, n: usize, nodes: usize) -> (usize, usize) {
-    if nodes < n {
-        (partitions.div_ceil(n).min(partitions / nodes), partitions)
+    let most = if nodes < n {
+        partitions
     } else {
-        (0, (partitions / n).max(partitions.div_ceil(nodes)))
-    }
+        (partitions / n).max(partitions.div_ceil(nodes))
+    };
+    (least(partitions, n, nodes), most)
 }
 
-/// The same for locations, of which each cannot own more than `limits` says.
+/// The same for locations, of which each cannot own more than its limit.
 fn location_bounds(partitions: usize, n: usize, limits: &[usize]) -> (usize, usize) {
-    if limits.len() < n {
-        return (
-            partitions.div_ceil(n).min(partitions / limits.len()),
-            partitions,
-        );
+    let room = |most: usize| limits.iter().map(|&limit| limit.min(most)).sum::<usize>();
+    let first = if limits.len() < n {
+        partitions
+    } else {
+        partitions / n
+    };
+    let most = (first..partitions).find(|&most| room(most) >= partitions);
+    (
+        least(partitions, n, limits.len()),
+        most.unwrap_or(partitions),
+    )
+}
+
+/// The least that a group may own: with no more groups than replicas, every list needs every group.
+fn least(partitions: usize, n: usize, groups: usize) -> usize {
+    match groups.cmp(&n) {
+        Ordering::Less => partitions.div_ceil(n).min(partitions / groups),
+        Ordering::Equal => partitions / n,
+        Ordering::Greater => 0,
     }
-    let room = |bound: usize| limits.iter().map(|&limit| limit.min(bound)).sum::<usize>();
-    let bound = (partitions / n..partitions).find(|&bound| room(bound) >= partitions);
-    (0, bound.unwrap_or(partitions))
 }
 
 /// Adds up, for each location, what its nodes have.
