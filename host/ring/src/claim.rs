@@ -30,7 +30,7 @@ use self::spacing::{Assignment, Spacing};
 use crate::ring::NodeName;
 
 /// How many partitions and their surroundings a claim may look at; a second of work, and far more than a good ring needs.
-const LOOKS_MAX: usize = 1_000_000;
+const LOOKS_MAX: usize = 300_000;
 
 /// The most partitions a claim tries to turn a ring from scratch by, times the ring size.
 const TURNS_MAX: usize = 1 << 24;
@@ -95,44 +95,65 @@ fn width(n: u16, partitions: usize) -> usize {
 }
 
 fn assign(members: &Members, before: &Assignment, n: usize) -> Assignment {
+    let mut budget = Budget(LOOKS_MAX);
+    let spacing = Spacing::new(members, before.len(), n);
+    let mut ring = step(members, &spacing, before, &mut budget);
+    // A ring without bad lists stays as it is if it is claimed again; one with some is claimed again until it does.
+    while spacing.badness(&ring).now() != (0, 0) {
+        let next = step(members, &spacing, &ring, &mut budget);
+        if next == ring {
+            break;
+        }
+        ring = next;
+    }
+    ring
+}
+
+/// The better of a ring close to `before` and the best one from scratch.
+fn step(
+    members: &Members,
+    spacing: &Spacing<'_>,
+    before: &Assignment,
+    budget: &mut Budget,
+) -> Assignment {
     let owned = members.owned(before);
-    let quotas = quotas::quotas(members, before.len(), n, &owned);
+    let quotas = quotas::quotas(members, before.len(), spacing.list, &owned);
     let moves_least = keep::moves_least(&owned, &quotas);
     let judge = Judge {
-        spacing: Spacing::new(members, before.len(), n),
+        spacing,
         before,
         moves_worth: moves_least + moves_least / 5,
     };
-    let mut budget = Budget(LOOKS_MAX);
-
-    let by_location = members.by_location(before);
-    let by_node: Vec<Vec<usize>> = layout::interleaved(&by_location)
-        .map(|node| vec![node])
-        .collect();
-    let layouts = [&by_location, &by_node].into_iter().flat_map(|groups| {
-        let patterns = [Pattern::Blocks, Pattern::Diagonal, Pattern::Even];
-        patterns.map(|pattern| layout::layout(groups, &quotas, pattern, n + 1))
-    });
-    let fresh = layouts
-        .map(|layout| turned(&layout, before))
-        .min_by_key(|layout| judge.rate(layout));
-    if let Some(fresh) = &fresh
-        && judge.rate(fresh) <= ((0, 0), 0, 0, moves_least)
-    {
-        return fresh.clone();
+    let Some(mut fresh) = best_layout(members, &quotas, &judge) else {
+        return before.clone();
+    };
+    if judge.rate(&fresh) <= ((0, 0), 0, 0, moves_least) {
+        return fresh;
     }
     let mut kept = before.clone();
-    keep::hand_out(&mut kept, &judge.spacing, &owned, &quotas, &mut budget);
-    keep::improve(&mut kept, &judge, &mut budget);
-    let Some(mut fresh) = fresh else { return kept };
+    keep::hand_out(&mut kept, spacing, &owned, &quotas, budget);
+    keep::improve(&mut kept, &judge, budget);
     if judge.rate(&kept).0 != (0, 0) {
-        keep::improve(&mut fresh, &judge, &mut budget);
+        keep::improve(&mut fresh, &judge, budget);
     }
     if judge.rate(&fresh) < judge.rate(&kept) {
         fresh
     } else {
         kept
     }
+}
+
+fn best_layout(members: &Members, quotas: &[usize], judge: &Judge<'_>) -> Option<Assignment> {
+    let by_location = members.by_location(judge.before);
+    let by_node: Vec<Vec<usize>> = layout::interleaved(&by_location)
+        .map(|node| vec![node])
+        .collect();
+    let layouts = [&by_location, &by_node].into_iter().flat_map(|groups| {
+        let patterns = [Pattern::Blocks, Pattern::Diagonal, Pattern::Even];
+        patterns.map(|pattern| layout::layout(groups, quotas, pattern, judge.spacing.extended))
+    });
+    let turned = layouts.map(|layout| turned(&layout, judge.before));
+    turned.min_by_key(|layout| judge.rate(layout))
 }
 
 /// The ring turned so that the fewest partitions change their owner.

@@ -190,7 +190,7 @@ pub(super) type Rating = ((i64, i64), usize, i64, usize);
 /// Rates rings by what is bad on them and by how much of the present ring they move.
 #[derive(Debug)]
 pub(super) struct Judge<'r> {
-    pub(super) spacing: Spacing<'r>,
+    pub(super) spacing: &'r Spacing<'r>,
     /// The present ring.
     pub(super) before: &'r Assignment,
     /// How many partitions may move for the sake of what is bad only after a loss.
