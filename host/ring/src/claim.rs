@@ -15,6 +15,7 @@
 //! many partitions each node gets, `claim/keep.rs` for a ring that stays close to the present one, `claim/layout.rs` for one
 //! from scratch, `claim/safety.rs` for the report.
 
+mod improve;
 mod keep;
 mod layout;
 mod members;
@@ -22,7 +23,7 @@ mod quotas;
 mod safety;
 mod spacing;
 
-use self::keep::{Budget, Judge};
+use self::improve::{Budget, Judge};
 use self::layout::Pattern;
 use self::members::Members;
 pub use self::safety::{Cure, Safety, Spread, safety};
@@ -120,6 +121,7 @@ fn step(
     let quotas = quotas::quotas(members, before.len(), spacing.list, &owned);
     let moves_least = keep::moves_least(&owned, &quotas);
     let judge = Judge {
+        members,
         spacing,
         before,
         moves_worth: moves_least + moves_least / 5,
@@ -132,9 +134,9 @@ fn step(
     }
     let mut kept = before.clone();
     keep::hand_out(&mut kept, spacing, &owned, &quotas, budget);
-    keep::improve(&mut kept, &judge, budget);
+    improve::improve(&mut kept, &judge, budget);
     if judge.rate(&kept).0 != (0, 0) {
-        keep::improve(&mut fresh, &judge, budget);
+        improve::improve(&mut fresh, &judge, budget);
     }
     if judge.rate(&fresh) < judge.rate(&kept) {
         fresh

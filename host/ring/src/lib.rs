@@ -21,6 +21,7 @@ pub mod object;
 pub mod preflist;
 pub mod ring;
 
+pub use claim::{ClaimError, Claimer, Cure, Safety, Spread, claim, safety};
 pub use coverage::{
     CoverageError, CoveragePlan, CoverageVnode, coverage_plan, partial_coverage_plan,
 };

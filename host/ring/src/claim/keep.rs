@@ -1,23 +1,12 @@
-//! From the present ring to one with the wanted quotas, moving as little as may be.
+//! From the present ring to one with the wanted quotas, by the fewest moves.
 //!
-//! First every node gets what it lacks from those that own too much or are gone, each partition where it hurts least. Then swaps
-//! of two owners undo what still hurts.
+//! Every node gets what it lacks from those that own too much or are gone, each partition where it hurts least. What still hurts
+//! then is left to `improve.rs`.
 
 use std::cmp::Reverse;
 
+use super::improve::Budget;
 use super::spacing::{Assignment, Badness, NOBODY, Spacing};
-
-/// How much work a search may do, counted in looks at a partition and its surroundings.
-#[derive(Debug)]
-pub(super) struct Budget(pub(super) usize);
-
-impl Budget {
-    fn spend(&mut self, looks: usize) -> bool {
-        let left = self.0.checked_sub(looks);
-        self.0 = left.unwrap_or(0);
-        left.is_some()
-    }
-}
 
 /// The number of moves that no plan can do without.
 pub(super) fn moves_least(owned: &[usize], quotas: &[usize]) -> usize {
@@ -182,88 +171,4 @@ fn distances(ring: &Assignment, node: usize) -> Vec<usize> {
         .rev()
         .for_each(|partition| walk(partition, &mut since));
     distances
-}
-
-/// What a search is after, the smaller the better: bad lists, moves beyond what they are worth, bad lists after a loss, moves.
-pub(super) type Rating = ((i64, i64), usize, i64, usize);
-
-/// Rates rings by what is bad on them and by how much of the present ring they move.
-#[derive(Debug)]
-pub(super) struct Judge<'r> {
-    pub(super) spacing: &'r Spacing<'r>,
-    /// The present ring.
-    pub(super) before: &'r Assignment,
-    /// How many partitions may move for the sake of what is bad only after a loss.
-    pub(super) moves_worth: usize,
-}
-
-impl Judge<'_> {
-    pub(super) fn rate(&self, ring: &Assignment) -> Rating {
-        self.rating(self.spacing.badness(ring), ring.moves_from(self.before))
-    }
-
-    fn rating(&self, badness: Badness, moves: usize) -> Rating {
-        let excess = moves.saturating_sub(self.moves_worth);
-        (badness.now(), excess, badness.after_loss, moves)
-    }
-
-    fn moved(&self, ring: &Assignment, partition: usize) -> usize {
-        usize::from(ring.owner(partition) != self.before.owner(partition))
-    }
-}
-
-/// Swaps owners as long as that makes a better ring.
-pub(super) fn improve(ring: &mut Assignment, judge: &Judge<'_>, budget: &mut Budget) {
-    let mut moves = ring.moves_from(judge.before);
-    loop {
-        let mut improved = false;
-        for partition in 0..ring.len() {
-            let badness = judge.spacing.badness_at(ring, partition);
-            let astray = moves > judge.moves_worth && judge.moved(ring, partition) > 0;
-            if badness == Badness::default() && !astray {
-                continue;
-            }
-            if !budget.spend(ring.len()) {
-                return;
-            }
-            if let Some((other, moves_then)) = best_swap(ring, judge, partition, moves) {
-                ring.swap(partition, other);
-                moves = moves_then;
-                improved = true;
-            }
-        }
-        if !improved {
-            return;
-        }
-    }
-}
-
-/// The partition whose owner `partition` should have instead, and the other way round, with the moves there are then.
-fn best_swap(
-    ring: &mut Assignment,
-    judge: &Judge<'_>,
-    partition: usize,
-    moves: usize,
-) -> Option<(usize, usize)> {
-    let badness = |ring: &Assignment, other: usize| {
-        let there = judge.spacing.badness_at(ring, other);
-        judge.spacing.badness_at(ring, partition).plus(there)
-    };
-    let moved =
-        |ring: &Assignment, other: usize| judge.moved(ring, partition) + judge.moved(ring, other);
-    let mut best = (judge.rating(Badness::default(), moves), None);
-    for other in 0..ring.len() {
-        if ring.owner(other) == ring.owner(partition) {
-            continue;
-        }
-        let (bad_now, moved_now) = (badness(ring, other), moved(ring, other));
-        ring.swap(partition, other);
-        let moves_then = moves + moved(ring, other) - moved_now;
-        let rating = judge.rating(badness(ring, other).minus(bad_now), moves_then);
-        ring.swap(partition, other);
-        if rating < best.0 {
-            best = (rating, Some((other, moves_then)));
-        }
-    }
-    best.1
 }

@@ -64,6 +64,11 @@ impl Members {
         self.locations.len()
     }
 
+    /// Whether any two nodes share a location; if not, locations say no more than nodes do.
+    pub(super) fn share_locations(&self) -> bool {
+        self.location_count() < self.len()
+    }
+
     pub(super) fn weights(&self) -> impl Iterator<Item = u64> {
         self.nodes.iter().map(|node| node.weight)
     }

@@ -79,8 +79,6 @@ impl Badness {
 #[derive(Clone, Debug)]
 pub(super) struct Spacing<'m> {
     members: &'m Members,
-    /// Whether some members share a location; if none do, locations say no more than nodes.
-    shared: bool,
     /// The width of a list.
     pub(super) list: usize,
     /// The width of a list with the next partition.
@@ -91,7 +89,6 @@ impl<'m> Spacing<'m> {
     pub(super) fn new(members: &'m Members, partitions: usize, list: usize) -> Spacing<'m> {
         Spacing {
             members,
-            shared: members.location_count() < members.len(),
             list,
             extended: (list + 1).min(partitions),
         }
@@ -112,7 +109,7 @@ impl<'m> Spacing<'m> {
 
     fn window(&self, ring: &Assignment, first: usize) -> (bool, bool) {
         let nodes = self.few_nodes(ring, first, self.list);
-        let locations = match self.shared {
+        let locations = match self.members.share_locations() {
             true => self.few_locations(ring, first, self.list),
             false => nodes,
         };
@@ -121,7 +118,8 @@ impl<'m> Spacing<'m> {
 
     fn extended_window(&self, ring: &Assignment, first: usize) -> i64 {
         let nodes = self.few_nodes(ring, first, self.extended);
-        let locations = self.shared && self.few_locations(ring, first, self.extended);
+        let locations =
+            self.members.share_locations() && self.few_locations(ring, first, self.extended);
         i64::from(nodes) + i64::from(locations)
     }
 
