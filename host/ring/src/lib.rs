@@ -7,6 +7,8 @@
 //! - [`index`]: hashing a key, ring sizes, partition ids and the hash range of each; [`etf`] reproduces Erlang's placement.
 //! - [`ring`]: node names and the ring value, the owner of every partition at one epoch.
 //! - [`preflist`](mod@preflist): the vnodes that hold a key's replicas, with fallbacks for owners that are not up.
+//! - [`claim`](mod@claim): which node should own which partition, and how safe that is.
+//! - [`member`] and [`map`]: the members of a cluster, changes, plans and commits, as one state machine.
 //! - [`coverage`]: the vnodes that together hold every key once.
 //! - [`object`]: what a key holds, merged without losing concurrent writes, and its bytes.
 //!
@@ -17,6 +19,8 @@ pub mod claim;
 pub mod coverage;
 pub mod etf;
 pub mod index;
+pub mod map;
+pub mod member;
 pub mod object;
 pub mod preflist;
 pub mod ring;
@@ -26,6 +30,10 @@ pub use coverage::{
     CoverageError, CoveragePlan, CoverageVnode, coverage_plan, partial_coverage_plan,
 };
 pub use index::{HashId, IndexError, KeyHash, PartitionId, RingSize};
+pub use map::change::{Change, Staged};
+pub use map::plan::{Move, NotPlanId, Plan, PlanId};
+pub use map::{ClusterId, ClusterMap, MapError, MapEvent, Transfer};
+pub use member::{Addresses, Card, Member, MemberStatus, WEIGHT};
 pub use object::{
     Actor, CONTEXT_ACTORS_MAX, Context, Dot, Hlc, Object, ObjectError, ObjectRef, VERSIONS_MAX,
     Version, VersionRef, encode_successor,

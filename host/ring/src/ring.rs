@@ -195,6 +195,22 @@ impl Ring {
         }
     }
 
+    /// The same ring with another owner of one partition.
+    pub(crate) fn with_owner(&self, partition: PartitionId, owner: NodeName) -> Ring {
+        let mut ring = self.clone();
+        if let Some(place) = ring.owners.get_mut(usize::from(partition.0)) {
+            *place = owner;
+        }
+        ring
+    }
+
+    /// The same ring at another epoch.
+    pub(crate) fn at_epoch(&self, epoch: u64) -> Ring {
+        let mut ring = self.clone();
+        ring.epoch = epoch;
+        ring
+    }
+
     /// The partitions a node owns, in ring order.
     pub fn partitions_of(&self, node: &NodeName) -> impl Iterator<Item = PartitionId> {
         let owned = self.size.partitions().zip(&self.owners);

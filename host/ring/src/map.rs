@@ -1,0 +1,594 @@
+//! The cluster map: what all nodes agree on, and how it changes.
+//!
+//! Owns the members, the owners of the partitions, the transfers under way and the staged changes, at one epoch. It is a
+//! state machine without I/O: every node applies the same events in the same order and holds the same map. Somebody else agrees
+//! on the order. Next: `change.rs` for what operators stage, `plan.rs` for what a commit would do.
+
+pub mod change;
+pub mod plan;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use self::change::{Change, Staged};
+use self::plan::{Plan, PlanId};
+use crate::claim::Claimer;
+use crate::index::{HashId, PartitionId, RingSize};
+use crate::member::{Card, Member, MemberStatus, WEIGHT};
+use crate::ring::{NodeName, Ring};
+
+/// Name of a cluster: drawn when its first node starts, and never changed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterId(pub u128);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A partition on its way to another owner. Its present owner serves it until the map says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Who will own it.
+    pub to: NodeName,
+    /// Which try this is. Whoever gives one up has it renewed, after which nothing that belongs to the old one counts.
+    pub attempt: u64,
+}
+
+/// What all nodes of a cluster agree on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Parts", into = "Parts")]
+pub struct ClusterMap {
+    cluster: ClusterId,
+    /// Replicas of a key that the claim spreads over nodes.
+    n: u16,
+    /// Its epoch is that of the map.
+    ring: Ring,
+    members: BTreeMap<NodeName, Member>,
+    transfers: BTreeMap<PartitionId, Transfer>,
+    staged: Vec<Staged>,
+    /// The number of the next try of a transfer.
+    next_attempt: u64,
+}
+
+/// Something that happens to a map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MapEvent {
+    /// A node asks to be let in. The same node may ask again.
+    JoinStaged {
+        /// Its name.
+        node: NodeName,
+        /// What it says of itself.
+        card: Card,
+        /// Partitions of the ring it has kept its rows by.
+        size: RingSize,
+        /// How it has placed its keys.
+        hash: HashId,
+        /// What it shares with other nodes that may fail together with it.
+        location: Option<String>,
+    },
+    /// An operator stages a change, instead of the one of the same kind that was staged for the node before.
+    ChangeStaged(Staged),
+    /// An operator gives up everything that is staged; nodes that only asked to join are forgotten.
+    StagedCleared,
+    /// An operator commits the plan that he has seen.
+    PlanCommitted(PlanId),
+    /// An operator says that a node will not come back soon.
+    MarkedDown(NodeName),
+    /// A node has started, or is back.
+    Returned {
+        /// Its name.
+        node: NodeName,
+        /// What it says of itself now.
+        card: Card,
+    },
+    /// The owner of a partition has handed it over.
+    HandedOver {
+        /// The partition.
+        partition: PartitionId,
+        /// The try that succeeded.
+        attempt: u64,
+    },
+    /// The owner of a partition gives up one try to hand it over; another begins.
+    TransferRenewed {
+        /// The partition.
+        partition: PartitionId,
+        /// The try that ends.
+        attempt: u64,
+    },
+    /// A node that may go has gone.
+    Left(NodeName),
+}
+
+/// Why an event does not happen. The words are for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum MapError {
+    /// The node is not one of the cluster's.
+    #[error("{node} is not a member; `host cluster status` lists them")]
+    NotMember {
+        /// The node.
+        node: NodeName,
+    },
+    /// Another node has the name.
+    #[error(
+        "the cluster has another node named {node}; start this one with another --name and a data directory of its own"
+    )]
+    NameTaken {
+        /// The name.
+        node: NodeName,
+    },
+    /// A ring cannot take in rows of another.
+    #[error(
+        "the cluster's ring has {wanted} partitions and hash {wanted_hash}, {node} has {found} and {hash}; start it with --join and a new data directory"
+    )]
+    OtherRing {
+        /// The node.
+        node: NodeName,
+        /// The cluster's.
+        wanted: RingSize,
+        /// The cluster's.
+        wanted_hash: HashId,
+        /// The node's.
+        found: RingSize,
+        /// The node's.
+        hash: HashId,
+    },
+    /// Somebody has to own the ring.
+    #[error("nobody but {node} may own partitions; let another node join first")]
+    OnlyMember {
+        /// The node.
+        node: NodeName,
+    },
+    /// A member's status does not allow it.
+    #[error("{node} is {status}, which does not allow it to be {wanted}")]
+    Status {
+        /// The node.
+        node: NodeName,
+        /// What it is.
+        status: MemberStatus,
+        /// What was wanted.
+        wanted: String,
+    },
+    /// The one that replaces has to be new.
+    #[error(
+        "{by} is {status}; only a node that joins can replace another: `host cluster join` makes it one"
+    )]
+    NotJoining {
+        /// The node that was to replace another.
+        by: NodeName,
+        /// What it is.
+        status: MemberStatus,
+    },
+    /// One node replaces one other.
+    #[error("{by} already replaces {node}; `host cluster clear` forgets all staged changes")]
+    AlreadyReplacement {
+        /// The node that replaces.
+        by: NodeName,
+        /// The node that it replaces.
+        node: NodeName,
+    },
+    /// There is nothing to plan.
+    #[error("nothing is staged; stage a change first, such as `host cluster join`")]
+    NothingStaged,
+    /// What was planned is not what a commit would do now.
+    #[error(
+        "plan {found} is not that of the cluster any more, which is {current}; look at `host cluster plan` again"
+    )]
+    StalePlan {
+        /// The plan that was to be committed.
+        found: PlanId,
+        /// What a commit would do now.
+        current: PlanId,
+    },
+    /// A location's name is no name.
+    #[error("a location has 1 to 128 visible characters")]
+    Location,
+    /// The transfer is over, or another try has begun.
+    #[error("no transfer of partition {partition} is at attempt {attempt}")]
+    NoTransfer {
+        /// The partition.
+        partition: PartitionId,
+        /// The try.
+        attempt: u64,
+    },
+}
+
+impl ClusterMap {
+    /// The map of a new cluster: one node owns everything, at epoch 1.
+    #[must_use]
+    pub fn new(
+        cluster: ClusterId,
+        n: u16,
+        size: RingSize,
+        hash: HashId,
+        node: NodeName,
+        card: Card,
+        location: Option<String>,
+    ) -> ClusterMap {
+        let member = Member {
+            status: MemberStatus::Valid,
+            card,
+            location,
+            weight: WEIGHT,
+        };
+        ClusterMap {
+            cluster,
+            n,
+            ring: Ring::single(node.clone(), size, hash),
+            members: BTreeMap::from([(node, member)]),
+            transfers: BTreeMap::new(),
+            staged: Vec::new(),
+            next_attempt: 1,
+        }
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The version of the map; grows with every event that changes it.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.ring.epoch()
+    }
+
+    /// Replicas of a key that the claim spreads over nodes.
+    #[must_use]
+    pub fn n(&self) -> u16 {
+        self.n
+    }
+
+    /// Who owns what now.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The members by name.
+    #[must_use]
+    pub fn members(&self) -> &BTreeMap<NodeName, Member> {
+        &self.members
+    }
+
+    /// A member.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn member(&self, node: &NodeName) -> Result<&Member, MapError> {
+        self.members
+            .get(node)
+            .ok_or_else(|| MapError::NotMember { node: node.clone() })
+    }
+
+    /// Partitions on their way to another owner.
+    #[must_use]
+    pub fn transfers(&self) -> &BTreeMap<PartitionId, Transfer> {
+        &self.transfers
+    }
+
+    /// Everything that is staged, joins too: in the order in which a plan shows it.
+    #[must_use]
+    pub fn staged(&self) -> Vec<Staged> {
+        let joining = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.status == MemberStatus::Joining);
+        let joins = joining.map(|(node, _)| Staged {
+            node: node.clone(),
+            change: Change::Join,
+        });
+        joins.chain(self.staged.iter().cloned()).collect()
+    }
+
+    /// Who owns each partition once all transfers are done, in ring order.
+    #[must_use]
+    pub fn future_owners(&self) -> Vec<NodeName> {
+        let owner = |partition| match self.transfers.get(&partition) {
+            Some(transfer) => transfer.to.clone(),
+            None => self.ring.owner(partition).clone(),
+        };
+        self.ring.size().partitions().map(owner).collect()
+    }
+
+    /// Those among whom the ring is divided.
+    #[must_use]
+    pub fn claimers(&self) -> Vec<Claimer> {
+        let claims = self.members.iter().filter(|(_, m)| m.status.claims());
+        let claimer = |(node, member): (&NodeName, &Member)| Claimer {
+            node: node.clone(),
+            location: member.location.clone(),
+            weight: member.weight,
+        };
+        claims.map(claimer).collect()
+    }
+
+    /// What a commit would do now.
+    ///
+    /// # Errors
+    /// When nothing is staged, or nobody would be left to own the ring.
+    pub fn plan(&self) -> Result<Plan, MapError> {
+        plan::plan(self)
+    }
+
+    /// Lets an event happen. Returns the epoch after it, which is the old one when it changes nothing.
+    ///
+    /// # Errors
+    /// Says why it cannot happen; then nothing has changed.
+    pub fn apply(&mut self, event: &MapEvent) -> Result<u64, MapError> {
+        let mut next = self.clone();
+        next.happen(event)?;
+        next.let_go();
+        if next != *self {
+            let epoch = self.epoch() + 1;
+            next.ring = next.ring.at_epoch(epoch);
+            *self = next;
+        }
+        Ok(self.epoch())
+    }
+
+    fn happen(&mut self, event: &MapEvent) -> Result<(), MapError> {
+        match event {
+            MapEvent::JoinStaged {
+                node,
+                card,
+                size,
+                hash,
+                location,
+            } => {
+                self.check_join(node, card, *size, *hash)?;
+                self.let_join(node, card, location.as_ref());
+                Ok(())
+            }
+            MapEvent::ChangeStaged(staged) => change::stage(self, staged),
+            MapEvent::StagedCleared => {
+                self.staged.clear();
+                self.members
+                    .retain(|_, member| member.status != MemberStatus::Joining);
+                Ok(())
+            }
+            MapEvent::PlanCommitted(id) => {
+                let plan = self.plan()?;
+                if plan.id != *id {
+                    return Err(MapError::StalePlan {
+                        found: *id,
+                        current: plan.id,
+                    });
+                }
+                *self = plan.after;
+                Ok(())
+            }
+            MapEvent::MarkedDown(node) => {
+                self.someone_else_serves(node)?;
+                self.become_(node, MemberStatus::Down)
+            }
+            MapEvent::Returned { node, card } => self.welcome_back(node, card),
+            MapEvent::HandedOver { partition, attempt } => {
+                let transfer = self.transfer(*partition, *attempt)?.clone();
+                self.transfers.remove(partition);
+                self.ring = self.ring.with_owner(*partition, transfer.to);
+                Ok(())
+            }
+            MapEvent::TransferRenewed { partition, attempt } => {
+                self.transfer(*partition, *attempt)?;
+                let next = self.new_attempt();
+                if let Some(transfer) = self.transfers.get_mut(partition) {
+                    transfer.attempt = next;
+                }
+                Ok(())
+            }
+            MapEvent::Left(node) => {
+                let status = self.member(node)?.status;
+                if status != MemberStatus::Exiting {
+                    return Err(self.illegal(node, status, "gone"));
+                }
+                self.forget(node);
+                Ok(())
+            }
+        }
+    }
+
+    fn check_join(
+        &self,
+        node: &NodeName,
+        card: &Card,
+        size: RingSize,
+        hash: HashId,
+    ) -> Result<(), MapError> {
+        if let Some(member) = self.members.get(node)
+            && member.status != MemberStatus::Joining
+            && member.card.number != card.number
+        {
+            return Err(MapError::NameTaken { node: node.clone() });
+        }
+        if (size, hash) != (self.ring.size(), self.ring.hash()) {
+            return Err(MapError::OtherRing {
+                node: node.clone(),
+                wanted: self.ring.size(),
+                wanted_hash: self.ring.hash(),
+                found: size,
+                hash,
+            });
+        }
+        Ok(())
+    }
+
+    /// A node that asks again has begun anew, unless it is in already.
+    fn let_join(&mut self, node: &NodeName, card: &Card, location: Option<&String>) {
+        let member = self.members.entry(node.clone()).or_insert_with(|| Member {
+            status: MemberStatus::Joining,
+            card: card.clone(),
+            location: location.cloned(),
+            weight: WEIGHT,
+        });
+        member.card = card.clone();
+    }
+
+    fn welcome_back(&mut self, node: &NodeName, card: &Card) -> Result<(), MapError> {
+        let member = self
+            .members
+            .get_mut(node)
+            .ok_or_else(|| MapError::NotMember { node: node.clone() })?;
+        if member.card.number != card.number {
+            return Err(MapError::NameTaken { node: node.clone() });
+        }
+        member.card = card.clone();
+        if member.status == MemberStatus::Down {
+            member.status = MemberStatus::Valid;
+        }
+        Ok(())
+    }
+
+    /// Refuses what would leave nobody but `node` to own the ring.
+    fn someone_else_serves(&self, node: &NodeName) -> Result<(), MapError> {
+        self.member(node)?;
+        let other = self.members.iter().any(|(name, member)| {
+            name != node && member.status == MemberStatus::Valid && member.weight > 0
+        });
+        if other {
+            Ok(())
+        } else {
+            Err(MapError::OnlyMember { node: node.clone() })
+        }
+    }
+
+    fn become_(&mut self, node: &NodeName, next: MemberStatus) -> Result<(), MapError> {
+        let status = self.member(node)?.status;
+        if !status.may_become(next) {
+            return Err(self.illegal(node, status, &next.to_string()));
+        }
+        if let Some(member) = self.members.get_mut(node) {
+            member.status = next;
+        }
+        Ok(())
+    }
+
+    fn illegal(&self, node: &NodeName, status: MemberStatus, wanted: &str) -> MapError {
+        MapError::Status {
+            node: node.clone(),
+            status,
+            wanted: wanted.to_owned(),
+        }
+    }
+
+    fn transfer(&self, partition: PartitionId, attempt: u64) -> Result<&Transfer, MapError> {
+        self.transfers
+            .get(&partition)
+            .filter(|transfer| transfer.attempt == attempt)
+            .ok_or(MapError::NoTransfer { partition, attempt })
+    }
+
+    fn new_attempt(&mut self) -> u64 {
+        let attempt = self.next_attempt;
+        self.next_attempt += 1;
+        attempt
+    }
+
+    /// Removes a member and what is staged for it.
+    fn forget(&mut self, node: &NodeName) {
+        self.members.remove(node);
+        self.staged
+            .retain(|staged| staged.node != *node && staged.change.by() != Some(node));
+    }
+
+    /// Leaving nodes that own nothing any more, and are to own nothing, may exit.
+    fn let_go(&mut self) {
+        let owns = |node: &NodeName| {
+            self.ring.owners().contains(node) || self.transfers.values().any(|t| t.to == *node)
+        };
+        let done: Vec<NodeName> = self
+            .members
+            .iter()
+            .filter(|(node, member)| member.status == MemberStatus::Leaving && !owns(node))
+            .map(|(node, _)| node.clone())
+            .collect();
+        for node in done {
+            if let Some(member) = self.members.get_mut(&node) {
+                member.status = MemberStatus::Exiting;
+            }
+        }
+    }
+
+    /// What holds of every map: each owner and each heir is a member that may own partitions.
+    fn check(&self) -> Result<(), String> {
+        let partitions = self.ring.size().partitions();
+        let owners = partitions.zip(self.ring.owners());
+        for (partition, owner) in owners {
+            let status = self.members.get(owner).map(|member| member.status);
+            if matches!(
+                status,
+                None | Some(MemberStatus::Joining | MemberStatus::Exiting)
+            ) {
+                return Err(format!(
+                    "partition {partition} is owned by {owner}, which is {status:?}"
+                ));
+            }
+        }
+        for (partition, transfer) in &self.transfers {
+            if !self.ring.size().contains(*partition)
+                || self.ring.owner(*partition) == &transfer.to
+                || !self.members.contains_key(&transfer.to)
+                || transfer.attempt >= self.next_attempt
+            {
+                return Err(format!(
+                    "partition {partition} has the transfer {transfer:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A map as it is written down, before its invariants have been checked.
+#[derive(Serialize, Deserialize)]
+struct Parts {
+    cluster: ClusterId,
+    n: u16,
+    ring: Ring,
+    members: BTreeMap<NodeName, Member>,
+    transfers: BTreeMap<PartitionId, Transfer>,
+    staged: Vec<Staged>,
+    next_attempt: u64,
+}
+
+impl TryFrom<Parts> for ClusterMap {
+    type Error = String;
+
+    fn try_from(parts: Parts) -> Result<ClusterMap, String> {
+        let map = ClusterMap {
+            cluster: parts.cluster,
+            n: parts.n,
+            ring: parts.ring,
+            members: parts.members,
+            transfers: parts.transfers,
+            staged: parts.staged,
+            next_attempt: parts.next_attempt,
+        };
+        map.check()?;
+        Ok(map)
+    }
+}
+
+impl From<ClusterMap> for Parts {
+    fn from(map: ClusterMap) -> Parts {
+        Parts {
+            cluster: map.cluster,
+            n: map.n,
+            ring: map.ring,
+            members: map.members,
+            transfers: map.transfers,
+            staged: map.staged,
+            next_attempt: map.next_attempt,
+        }
+    }
+}
