@@ -453,7 +453,9 @@ proptest! {
         let after = claim(&before, &staying, n).unwrap();
         prop_assert_eq!(bad(&safety(&after, &staying, n).unwrap()), (0, 0));
         let least = moves_least(&before, &after);
-        prop_assert!(moves(&before, &after) <= least + (least / 5).max(1), "{} of {least}", moves(&before, &after));
+        // A swap that mends a bad list moves two.
+        let most = least + least / 5 + 2;
+        prop_assert!(moves(&before, &after) <= most, "{} of {least}", moves(&before, &after));
     }
 
     #[test]
