@@ -9,6 +9,7 @@
 //! - [`preflist`](mod@preflist): the vnodes that hold a key's replicas, with fallbacks for owners that are not up.
 //! - [`claim`](mod@claim): which node should own which partition, and how safe that is.
 //! - [`member`] and [`map`]: the members of a cluster, changes, plans and commits, as one state machine.
+//! - [`view`]: what one node knows of its cluster at one moment, and where that sends a command.
 //! - [`coverage`]: the vnodes that together hold every key once.
 //! - [`object`]: what a key holds, merged without losing concurrent writes, and its bytes.
 //!
@@ -24,6 +25,7 @@ pub mod member;
 pub mod object;
 pub mod preflist;
 pub mod ring;
+pub mod view;
 
 pub use claim::{ClaimError, Claimer, Cure, Safety, Spread, claim, safety};
 pub use coverage::{
@@ -32,11 +34,12 @@ pub use coverage::{
 pub use index::{HashId, IndexError, KeyHash, PartitionId, RingSize};
 pub use map::change::{Change, Staged};
 pub use map::plan::{Move, NotPlanId, Plan, PlanId};
-pub use map::{ClusterId, ClusterMap, MapError, MapEvent, Transfer};
-pub use member::{Addresses, Card, Member, MemberStatus, WEIGHT};
+pub use map::{ClusterId, ClusterMap, MapError, MapEvent, NotClusterId, Transfer};
+pub use member::{Addresses, Card, GuestCard, Member, MemberStatus, WEIGHT};
 pub use object::{
     Actor, CONTEXT_ACTORS_MAX, Context, Dot, Hlc, Object, ObjectError, ObjectRef, VERSIONS_MAX,
     Version, VersionRef, encode_successor,
 };
-pub use preflist::{Replica, ReplicaKind, preflist, primaries};
+pub use preflist::{Replica, ReplicaKind, preflist, preflist_from, primaries};
 pub use ring::{NodeName, Ring, RingError};
+pub use view::{Place, Role, View};

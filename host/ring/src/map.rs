@@ -9,6 +9,7 @@ pub mod plan;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,13 +22,32 @@ use crate::ring::{NodeName, Ring};
 
 /// Name of a cluster: drawn when its first node starts, and never changed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ClusterId(pub u128);
+pub struct ClusterId(pub [u8; 16]);
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+impl FromStr for ClusterId {
+    type Err = NotClusterId;
+
+    fn from_str(text: &str) -> Result<ClusterId, NotClusterId> {
+        if text.len() != 32 {
+            return Err(NotClusterId);
+        }
+        match u128::from_str_radix(text, 16) {
+            Ok(number) => Ok(ClusterId(number.to_be_bytes())),
+            Err(_) => Err(NotClusterId),
+        }
+    }
+}
+
+/// Not the name of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a cluster has 32 hexadecimal digits")]
+pub struct NotClusterId;
 
 impl fmt::Debug for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,6 +83,8 @@ pub struct ClusterMap {
 /// Something that happens to a map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MapEvent {
+    /// The first node of a cluster starts. Always the first event, and only that.
+    Founded(Box<ClusterMap>),
     /// A node asks to be let in. The same node may ask again.
     JoinStaged {
         /// Its name.
@@ -91,20 +113,11 @@ pub enum MapEvent {
         /// What it says of itself now.
         card: Card,
     },
-    /// The owner of a partition has handed it over.
-    HandedOver {
-        /// The partition.
-        partition: PartitionId,
-        /// The try that succeeded.
-        attempt: u64,
-    },
-    /// The owner of a partition gives up one try to hand it over; another begins.
-    TransferRenewed {
-        /// The partition.
-        partition: PartitionId,
-        /// The try that ends.
-        attempt: u64,
-    },
+    /// The owner of partitions has handed them over, each at the try that succeeded. All of them, or none if one is at another
+    /// try by now.
+    HandedOver(BTreeMap<PartitionId, u64>),
+    /// The owner of partitions gives up these tries to hand them over; others begin. Tries that are over already do not matter.
+    TransfersRenewed(BTreeMap<PartitionId, u64>),
     /// A node that may go has gone.
     Left(NodeName),
 }
@@ -112,6 +125,9 @@ pub enum MapEvent {
 /// Why an event does not happen. The words are for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum MapError {
+    /// The cluster has begun, or has not.
+    #[error("the cluster has its map already, or none yet")]
+    NotTheBeginning,
     /// The node is not one of the cluster's.
     #[error("{node} is not a member; `host cluster status` lists them")]
     NotMember {
@@ -231,6 +247,17 @@ impl ClusterMap {
         }
     }
 
+    /// The map after the first event of all.
+    ///
+    /// # Errors
+    /// Refuses every event but the one that founds a cluster.
+    pub fn found(event: &MapEvent) -> Result<ClusterMap, MapError> {
+        match event {
+            MapEvent::Founded(map) => Ok(ClusterMap::clone(map)),
+            _ => Err(MapError::NotTheBeginning),
+        }
+    }
+
     /// The cluster's name.
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
@@ -339,6 +366,7 @@ impl ClusterMap {
 
     fn happen(&mut self, event: &MapEvent) -> Result<(), MapError> {
         match event {
+            MapEvent::Founded(_) => Err(MapError::NotTheBeginning),
             MapEvent::JoinStaged {
                 node,
                 card,
@@ -373,17 +401,23 @@ impl ClusterMap {
                 self.become_(node, MemberStatus::Down)
             }
             MapEvent::Returned { node, card } => self.welcome_back(node, card),
-            MapEvent::HandedOver { partition, attempt } => {
-                let transfer = self.transfer(*partition, *attempt)?.clone();
-                self.transfers.remove(partition);
-                self.ring = self.ring.with_owner(*partition, transfer.to);
+            MapEvent::HandedOver(tries) => {
+                for (partition, attempt) in tries {
+                    let transfer = self.transfer(*partition, *attempt)?.clone();
+                    self.transfers.remove(partition);
+                    self.ring = self.ring.with_owner(*partition, transfer.to);
+                }
                 Ok(())
             }
-            MapEvent::TransferRenewed { partition, attempt } => {
-                self.transfer(*partition, *attempt)?;
-                let next = self.new_attempt();
-                if let Some(transfer) = self.transfers.get_mut(partition) {
-                    transfer.attempt = next;
+            MapEvent::TransfersRenewed(tries) => {
+                for (partition, attempt) in tries {
+                    let next = self.next_attempt;
+                    if let Some(transfer) = self.transfers.get_mut(partition)
+                        && transfer.attempt == *attempt
+                    {
+                        transfer.attempt = next;
+                        self.next_attempt += 1;
+                    }
                 }
                 Ok(())
             }

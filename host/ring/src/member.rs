@@ -80,6 +80,15 @@ pub struct Addresses {
     pub peer: String,
 }
 
+/// A guest that a node serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestCard {
+    /// The version that it says it is.
+    pub version: String,
+    /// SHA-256 of the component, hexadecimal.
+    pub digest: String,
+}
+
 /// What a node says of itself when it joins and whenever it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Card {
@@ -87,8 +96,8 @@ pub struct Card {
     pub number: u64,
     /// Where it is.
     pub addresses: Addresses,
-    /// The guests it serves: name and digest.
-    pub guests: BTreeMap<String, String>,
+    /// The guests it serves, by the names of their services.
+    pub guests: BTreeMap<String, GuestCard>,
 }
 
 /// One node of a cluster.

@@ -46,7 +46,11 @@ impl ReplicaKind {
 /// `n` is brought between 1 and the ring size.
 #[must_use]
 pub fn primaries(ring: &Ring, hash: &KeyHash, n: u16) -> Vec<Replica> {
-    walk(ring, hash)
+    primaries_from(ring, ring.size().first_replica(hash), n)
+}
+
+fn primaries_from(ring: &Ring, first: PartitionId, n: u16) -> Vec<Replica> {
+    walk(ring, first)
         .take(width(ring, n))
         .map(|(partition, node)| Replica {
             partition,
@@ -70,7 +74,18 @@ pub fn preflist(
     hash: &KeyHash,
     n: u16,
 ) -> Vec<Replica> {
-    let primaries = primaries(ring, hash, n);
+    preflist_from(ring, up, ring.size().first_replica(hash), n)
+}
+
+/// The active preference list of all keys whose first replica is that of partition `first`. See [`preflist`].
+#[must_use]
+pub fn preflist_from(
+    ring: &Ring,
+    up: &impl Fn(&NodeName) -> bool,
+    first: PartitionId,
+    n: u16,
+) -> Vec<Replica> {
+    let primaries = primaries_from(ring, first, n);
     let width = primaries.len();
     let (mut list, absent): (Vec<Replica>, Vec<Replica>) =
         primaries.into_iter().partition(|replica| up(&replica.node));
@@ -80,7 +95,7 @@ pub fn preflist(
     let mut listed: BTreeSet<&NodeName> = list.iter().map(|replica| &replica.node).collect();
     let mut distinct = Vec::with_capacity(absent.len());
     let mut repeated = Vec::new();
-    for (_, node) in walk(ring, hash).skip(width).filter(|(_, node)| up(node)) {
+    for (_, node) in walk(ring, first).skip(width).filter(|(_, node)| up(node)) {
         if listed.insert(node) {
             distinct.push(node);
         } else {
@@ -108,10 +123,9 @@ pub fn preflist(
 /// Every partition once with its owner, from the first replica on.
 fn walk<'r>(
     ring: &'r Ring,
-    hash: &KeyHash,
+    first: PartitionId,
 ) -> impl Iterator<Item = (PartitionId, &'r NodeName)> + use<'r> {
     let size = ring.size();
-    let first = size.first_replica(hash);
     (0..size.get()).map(move |steps| {
         let partition = size.after(first, steps);
         (partition, ring.owner(partition))

@@ -38,7 +38,7 @@ fn number(name: &str) -> u64 {
 fn single(partitions: u32) -> ClusterMap {
     let me = node("a");
     ClusterMap::new(
-        ClusterId(7),
+        ClusterId([7; 16]),
         3,
         size(partitions),
         HashId::V1,
@@ -73,9 +73,8 @@ fn commit(map: &mut ClusterMap) -> Result<u64, MapError> {
 /// Lets every transfer succeed.
 fn hand_over_all(map: &mut ClusterMap) {
     while let Some((&partition, transfer)) = map.transfers().iter().next() {
-        let attempt = transfer.attempt;
-        map.apply(&MapEvent::HandedOver { partition, attempt })
-            .unwrap();
+        let tries = BTreeMap::from([(partition, transfer.attempt)]);
+        map.apply(&MapEvent::HandedOver(tries)).unwrap();
     }
 }
 
@@ -315,12 +314,13 @@ fn a_try_that_was_given_up_hands_nothing_over() {
     commit(&mut map).unwrap();
     let (&partition, transfer) = map.transfers().iter().next().unwrap();
     let attempt = transfer.attempt;
-    let renewed = MapEvent::TransferRenewed { partition, attempt };
-    let handed_over = MapEvent::HandedOver { partition, attempt };
-    map.apply(&renewed).unwrap();
+    let tries = BTreeMap::from([(partition, attempt)]);
+    let epoch = map
+        .apply(&MapEvent::TransfersRenewed(tries.clone()))
+        .unwrap();
     let gone = Err(MapError::NoTransfer { partition, attempt });
-    assert_eq!(map.apply(&handed_over), gone);
-    assert_eq!(map.apply(&renewed), gone);
+    assert_eq!(map.apply(&MapEvent::HandedOver(tries.clone())), gone);
+    assert_eq!(map.apply(&MapEvent::TransfersRenewed(tries)), Ok(epoch));
 }
 
 /// Something that may happen next. The numbers choose among what there is.
@@ -355,8 +355,8 @@ fn event(map: &ClusterMap, kind: u8, which: usize, other: usize) -> MapEvent {
             card: card(number(name)),
         },
         16 => MapEvent::Left(node(name)),
-        17 => MapEvent::TransferRenewed { partition, attempt },
-        _ => MapEvent::HandedOver { partition, attempt },
+        17 => MapEvent::TransfersRenewed(BTreeMap::from([(partition, attempt)])),
+        _ => MapEvent::HandedOver(BTreeMap::from([(partition, attempt)])),
     }
 }
 
@@ -401,7 +401,7 @@ fn check_step(
         .filter(|p| before.ring().owner(*p) != after.ring().owner(*p))
         .collect();
     match event {
-        MapEvent::HandedOver { partition, .. } => assert!(changed.iter().all(|p| p == partition)),
+        MapEvent::HandedOver(tries) => assert!(changed.iter().all(|p| tries.contains_key(p))),
         MapEvent::PlanCommitted(_) => {
             let alive = |p: &PartitionId| after.members().contains_key(before.ring().owner(*p));
             assert!(
