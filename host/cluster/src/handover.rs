@@ -1,0 +1,114 @@
+//! Handing over partitions that hold nothing.
+//!
+//! The owner has the commands for a partition wait, looks whether its vnodes hold nothing, and offers it to the cluster. Once the
+//! map says that another node owns it, the commands go there. If it cannot know whether the offer was taken, they wait until it
+//! can: it withdraws the offer, and whatever of the two comes first in the log holds (`TransfersRenewed` against `HandedOver`).
+//! What is offered is on disk before anybody can take it, so that a restart does not serve a partition that another node may own.
+
+use std::collections::BTreeMap;
+
+use vnode_ring::{ClusterMap, MapEvent, PartitionId};
+
+use crate::cluster::{Cluster, ProposeError, Vnodes};
+
+impl Cluster {
+    /// Has the commands wait for what was offered before this node ended.
+    pub(crate) fn freeze_offered(&self, vnodes: &impl Vnodes) {
+        for partition in self.offered().keys() {
+            vnodes.freeze(*partition);
+        }
+    }
+
+    fn offered(&self) -> BTreeMap<PartitionId, u64> {
+        self.standing().now().offered.clone()
+    }
+
+    fn set_offered(&self, offered: BTreeMap<PartitionId, u64>) -> bool {
+        let changed = self
+            .standing()
+            .change(|standing| standing.offered = offered);
+        if let Err(error) = &changed {
+            tracing::error!(%error, "offers of partitions cannot be kept");
+        }
+        changed.is_ok()
+    }
+
+    /// Hands over what this node owns, is to go elsewhere, and holds nothing.
+    pub(crate) async fn hand_over(&self, map: &ClusterMap, vnodes: &impl Vnodes) {
+        if !self.settle_offers(vnodes).await {
+            return;
+        }
+        let view = vnodes.view();
+        let mut offer = BTreeMap::new();
+        for (partition, transfer) in map.transfers() {
+            if *map.ring().owner(*partition) != self.name || !view.is_up(&transfer.to) {
+                continue;
+            }
+            vnodes.freeze(*partition);
+            if vnodes.holds_nothing(*partition).await {
+                offer.insert(*partition, transfer.attempt);
+            } else {
+                vnodes.thaw(*partition);
+            }
+        }
+        if offer.is_empty() {
+            return;
+        }
+        let thaw = || offer.keys().for_each(|partition| vnodes.thaw(*partition));
+        if !self.set_offered(offer.clone()) {
+            return thaw();
+        }
+        match self.propose(MapEvent::HandedOver(offer.clone())).await {
+            // The new view, which comes with the map, opens what was frozen.
+            Ok(epoch) => {
+                self.wait_for_epoch(epoch).await;
+                self.set_offered(BTreeMap::new());
+            }
+            Err(ProposeError::Refused(_) | ProposeError::NoClaimant) => {
+                if self.set_offered(BTreeMap::new()) {
+                    thaw();
+                }
+            }
+            // The commands wait until it is known.
+            Err(ProposeError::Unknown) => {}
+        }
+    }
+
+    /// Finds out what became of offers whose outcome is not known. False: it still is not.
+    async fn settle_offers(&self, vnodes: &impl Vnodes) -> bool {
+        let offered = self.offered();
+        if offered.is_empty() {
+            return true;
+        }
+        match self
+            .propose(MapEvent::TransfersRenewed(offered.clone()))
+            .await
+        {
+            Ok(epoch) => {
+                self.wait_for_epoch(epoch).await;
+                if !self.set_offered(BTreeMap::new()) {
+                    return false;
+                }
+                let map = self.map();
+                let still_ours = |partition: &&PartitionId| {
+                    map.as_ref()
+                        .is_some_and(|map| *map.ring().owner(**partition) == self.name)
+                };
+                for partition in offered.keys().filter(still_ours) {
+                    vnodes.thaw(*partition);
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Waits until this node knows that epoch.
+    async fn wait_for_epoch(&self, epoch: u64) {
+        let known = |map: &Option<std::sync::Arc<ClusterMap>>| {
+            map.as_ref().is_some_and(|map| map.epoch() >= epoch)
+        };
+        // The sender is ours.
+        let _ = self.maps.subscribe().wait_for(known).await;
+    }
+}

@@ -1,0 +1,35 @@
+//! The control plane of a vnode host: one map of members and partitions on which all nodes agree, and who of them is up.
+//!
+//! It knows nothing of guests, commands or rows: what it asks of the vnodes of its node is the trait [`Vnodes`]. So the simulator
+//! runs this crate as it is, over a network and a clock of its own (feature `sim`).
+//!
+//! - [`cluster`] is the node in its cluster: the place to start.
+//! - [`raft`] agrees on the order of the events of the cluster map, and keeps them on disk.
+//! - [`wire`], [`hello`], [`link`], `keeper`, [`peers`] carry requests between nodes; `ask` is what they say.
+//! - [`liveness`] tells who is up as seen here; [`damping`] keeps its answer calm.
+//! - [`driver`] does what follows from the map: views, voters, handing partitions over, going.
+//! - [`join`] makes this node a member of another cluster; `handover` moves partitions that hold nothing.
+//! - `standing` is what the node is to its cluster, on disk; [`events`] is the feed for those who watch.
+//! - [`net`] is the network: the machine's or the simulator's.
+//!
+//! Only the consensus changes the map. Everybody else proposes, and reads snapshots (`vnode_ring::View`).
+#![forbid(unsafe_code)]
+
+mod ask;
+pub mod cluster;
+pub mod damping;
+pub mod driver;
+pub mod events;
+mod handover;
+pub mod hello;
+pub mod join;
+mod keeper;
+pub mod link;
+pub mod liveness;
+pub mod net;
+pub mod peers;
+pub mod raft;
+mod standing;
+pub mod wire;
+
+pub use cluster::{Cluster, ClusterError, Founding, Greeter, ProposeError, Vnodes};

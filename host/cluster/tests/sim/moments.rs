@@ -1,0 +1,81 @@
+//! One fault at each moment of one change.
+
+use std::time::Duration;
+
+use vnode_ring::Change;
+
+use crate::node::{Action, name};
+use crate::world::World;
+
+#[test]
+fn a_cluster_forms_and_all_see_all() {
+    let world = World::formed(1, 5);
+    let map = world.newest().unwrap();
+    assert_eq!(map.members().len(), 5);
+    let owns = |node: &&str| map.ring().partitions_of(&name(node)).count() >= 3;
+    assert!(world.nodes.iter().all(owns));
+}
+
+#[test]
+fn a_node_that_crashes_while_it_joins_is_in_or_is_not() {
+    for moment in (0..60).step_by(3) {
+        let mut world = World::new(moment, 3);
+        world.act("n2", Action::Join("n1"));
+        world.act("n3", Action::Join("n1"));
+        world.run_for(Duration::from_millis(moment));
+        world.crash("n2");
+        world.run_for(Duration::from_millis(300));
+        world.act("n1", Action::Commit);
+        world.run_for(Duration::from_millis(300));
+        world.settle();
+        assert!(world.members().contains(&"n3"));
+    }
+}
+
+#[test]
+fn a_claimant_that_crashes_while_it_commits_has_committed_or_has_not() {
+    for moment in (0..60).step_by(3) {
+        let mut world = World::formed(moment, 4);
+        world.act("n2", Action::Stage("n3", Change::Leave));
+        world.run_for(Duration::from_millis(200));
+        world.act("n1", Action::Commit);
+        world.run_for(Duration::from_millis(moment));
+        world.crash("n1");
+        world.run_for(Duration::from_secs(3));
+        world.settle();
+        let members = world.members();
+        assert!(members.len() >= 3, "{members:?}");
+    }
+}
+
+#[test]
+fn a_minority_commits_nothing_and_agrees_after_the_heal() {
+    for seed in 0..8 {
+        let mut world = World::formed(seed, 5);
+        let (few, many) = (["n1", "n4"], ["n2", "n3", "n5"]);
+        world.between(&few, &many, |sim, one, other| match seed % 2 {
+            0 => sim.partition(one, other),
+            _ => sim.hold(one, other),
+        });
+        let before = world.map("n4").unwrap().epoch();
+        let place = |text: &str| Change::Location(Some(text.into()));
+        world.act("n1", Action::Stage("n1", place("few")));
+        world.act("n4", Action::Stage("n4", place("few")));
+        world.run_for(Duration::from_secs(4));
+        world.act("n2", Action::Stage("n2", place("many")));
+        world.run_for(Duration::from_secs(6));
+        for node in few {
+            assert_eq!(
+                world.map(node).unwrap().epoch(),
+                before,
+                "{node} of the minority"
+            );
+        }
+        assert!(
+            world.map("n2").unwrap().epoch() > before,
+            "the majority goes on"
+        );
+        world.settle();
+        assert!(world.newest().unwrap().epoch() > before);
+    }
+}

@@ -1,0 +1,36 @@
+//! The same seed gives the same run, in processes of their own: tokio ends the tasks of a crashed node in an order that depends on
+//! how many tasks the process has had before.
+
+use std::process::Command;
+
+use crate::{number, storm};
+
+#[test]
+#[ignore = "prints one run for another test"]
+fn one_run() {
+    println!("{}", storm::run(number("SIM_FROM", 1)).0.join("\n"));
+}
+
+fn in_a_process(seed: u64) -> Vec<String> {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "same::one_run", "--ignored", "--nocapture"])
+        .env("SIM_FROM", seed.to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let lines = text.lines().filter(|line| !line.starts_with("test result"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 1001..=1005 {
+        let (one, other) = (in_a_process(seed), in_a_process(seed));
+        assert!(one.len() > 100, "{one:?}");
+        for (at, (one, other)) in one.iter().zip(&other).enumerate() {
+            assert_eq!(one, other, "seed {seed}, line {at}");
+        }
+        assert_eq!(one.len(), other.len(), "seed {seed}");
+    }
+}

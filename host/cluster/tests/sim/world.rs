@@ -1,0 +1,346 @@
+//! The simulated network with its nodes, and what the test does to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use turmoil::{Builder, Sim};
+use vnode_cluster::raft::runtime;
+use vnode_ring::{Change, ClusterId, ClusterMap, MemberStatus, PartitionId};
+
+use crate::board::{Board, Shared};
+use crate::node::{self, Action, Inbox, Setup, name};
+
+pub(crate) const NODES: [&str; 6] = ["n1", "n2", "n3", "n4", "n5", "n6"];
+/// Time after the last fault for everything to be well.
+const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+/// How often the operator tidies up meanwhile.
+const TIDY_EVERY: Duration = Duration::from_secs(4);
+/// How long all has to stay well.
+const CALM: Duration = Duration::from_secs(1);
+
+/// A simulation. Its nodes each begin with a cluster of their own.
+pub(crate) struct World {
+    sim: Sim<'static>,
+    pub(crate) seed: u64,
+    pub(crate) board: Shared,
+    pub(crate) nodes: Vec<&'static str>,
+    inboxes: BTreeMap<&'static str, Inbox>,
+    _directory: TempDir,
+    /// The cluster of the first node, which all join.
+    main: Option<ClusterId>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        runtime::seed_this_thread(None);
+        let mut board = match self.board.lock() {
+            Ok(board) => board,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if std::thread::panicking() {
+            let told = board.trace.iter().filter(|line| !line.contains("Command("));
+            let told: Vec<&str> = told.map(String::as_str).collect();
+            let from = told.len().saturating_sub(400);
+            println!("{}\nseed {}", told[from..].join("\n"), self.seed);
+        }
+        board.live.clear();
+    }
+}
+
+impl World {
+    /// Nodes that are all alone.
+    pub(crate) fn new(seed: u64, count: usize) -> World {
+        runtime::seed_this_thread(Some(seed));
+        let mut sim = Builder::new()
+            .rng_seed(seed)
+            .simulation_duration(Duration::from_secs(100_000))
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(Duration::from_millis(8))
+            .tick_duration(Duration::from_millis(1))
+            .tcp_capacity(1 << 16)
+            .enable_random_order()
+            .build();
+        let (board, directory) = (Shared::default(), tempfile::tempdir().unwrap());
+        let nodes: Vec<&'static str> = NODES[..count].to_vec();
+        let mut inboxes = BTreeMap::new();
+        for (number, &node) in (1..).zip(&nodes) {
+            let inbox = Inbox::default();
+            inboxes.insert(node, Arc::clone(&inbox));
+            let setup = Setup {
+                name: node,
+                number,
+                seed,
+                directory: directory.path().join(node),
+                disk: Arc::default(),
+                inbox,
+                board: Arc::clone(&board),
+            };
+            sim.host(node, move || node::run(setup.clone()));
+        }
+        let mut world = World {
+            sim,
+            seed,
+            board,
+            nodes,
+            inboxes,
+            _directory: directory,
+            main: None,
+        };
+        world.until("all live", SETTLE_WITHIN, |world| {
+            world.board().live.len() == world.nodes.len()
+        });
+        world.main = world.map("n1").map(|map| map.cluster());
+        world
+    }
+
+    /// A cluster of all nodes.
+    pub(crate) fn formed(seed: u64, count: usize) -> World {
+        let mut world = World::new(seed, count);
+        for node in world.nodes.clone().into_iter().skip(1) {
+            world.act(node, Action::Join("n1"));
+        }
+        world.until("all have joined", SETTLE_WITHIN, |world| {
+            world.members().len() == count
+        });
+        world.act("n1", Action::Commit);
+        world.settle();
+        world
+    }
+
+    pub(crate) fn board(&self) -> std::sync::MutexGuard<'_, Board> {
+        self.board.lock().unwrap()
+    }
+
+    pub(crate) fn note(&self, what: &str) {
+        self.board().note("test", what);
+    }
+
+    /// Has the operator do something at a node.
+    pub(crate) fn act(&self, node: &str, action: Action) {
+        if let Action::Stage(victim, Change::ForceRemove | Change::ForceReplace { .. }) = action {
+            self.board().forced.insert(victim);
+        }
+        self.inboxes[node].lock().unwrap().push_back(action);
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.sim.step().unwrap();
+        let mut board = self.board();
+        board.at = self.sim.elapsed().as_millis();
+        board.check();
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.sim.elapsed() + time;
+        while self.sim.elapsed() < end {
+            self.step();
+        }
+    }
+
+    pub(crate) fn until(&mut self, what: &str, within: Duration, holds: impl Fn(&World) -> bool) {
+        let end = self.sim.elapsed() + within;
+        while !holds(self) {
+            assert!(
+                self.sim.elapsed() < end,
+                "in vain until {what}: {}",
+                self.figure()
+            );
+            self.step();
+        }
+    }
+
+    /// The map as a node knows it.
+    pub(crate) fn map(&self, node: &str) -> Option<Arc<ClusterMap>> {
+        self.board().live.get(node)?.cluster.map()
+    }
+
+    /// The newest map of the cluster that all join.
+    pub(crate) fn newest(&self) -> Option<Arc<ClusterMap>> {
+        let main = self.main?;
+        let maps = self.nodes.iter().filter_map(|node| self.map(node));
+        let maps = maps.filter(|map| map.cluster() == main);
+        maps.max_by_key(|map| map.epoch())
+    }
+
+    /// The nodes that run and take themselves for members of the cluster that all join.
+    pub(crate) fn members(&self) -> Vec<&'static str> {
+        let is_in = |node: &&&'static str| {
+            self.map(node)
+                .is_some_and(|map| Some(map.cluster()) == self.main)
+        };
+        self.nodes.iter().filter(is_in).copied().collect()
+    }
+
+    /// Cuts the links first: a crash says goodbye over each, in an order that is not a function of the seed.
+    pub(crate) fn crash(&mut self, node: &'static str) {
+        self.note(&format!("crash {node}"));
+        self.between(&[node], &self.nodes, |sim, one, other| {
+            sim.partition(one, other)
+        });
+        let live = self.board().live.remove(node);
+        drop(live);
+        self.inboxes[node].lock().unwrap().clear();
+        self.sim.crash(node);
+    }
+
+    pub(crate) fn start(&mut self, node: &'static str) {
+        self.note(&format!("start {node}"));
+        self.between(&[node], &self.nodes, |sim, one, other| {
+            sim.repair(one, other)
+        });
+        self.sim.bounce(node);
+    }
+
+    pub(crate) fn runs(&mut self, node: &str) -> bool {
+        self.sim.is_host_running(node)
+    }
+
+    pub(crate) fn between(&self, some: &[&str], others: &[&str], act: impl Fn(&Sim, &str, &str)) {
+        for one in some {
+            for other in others.iter().filter(|other| *other != one) {
+                act(&self.sim, one, other);
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.note("heal");
+        self.between(&self.nodes, &self.nodes, |sim, one, other| {
+            sim.repair(one, other);
+            sim.release(one, other);
+        });
+    }
+
+    /// Ends all faults, and waits until all is well and stays so.
+    pub(crate) fn settle(&mut self) {
+        self.heal();
+        for node in self.nodes.clone() {
+            if !self.runs(node) {
+                self.start(node);
+            }
+        }
+        let end = self.sim.elapsed() + SETTLE_WITHIN;
+        let mut tidy_at = self.sim.elapsed();
+        let mut well_since = None;
+        loop {
+            self.run_for(Duration::from_millis(20));
+            let now = self.sim.elapsed();
+            match self.trouble() {
+                None if now >= *well_since.get_or_insert(now) + CALM => return,
+                None => {}
+                Some(trouble) => {
+                    well_since = None;
+                    assert!(now < end, "{trouble}: {}", self.figure());
+                }
+            }
+            if now >= tidy_at {
+                self.tidy();
+                tidy_at = now + TIDY_EVERY;
+            }
+        }
+    }
+
+    /// Empties all partitions, and removes members whose node is another by now.
+    fn tidy(&mut self) {
+        for node in self.nodes.clone() {
+            for partition in 0..u16::try_from(node::RING).unwrap() {
+                self.act(node, Action::Command(PartitionId(partition), false));
+            }
+        }
+        let (Some(map), members) = (self.newest(), self.members()) else {
+            return;
+        };
+        let ghosts: Vec<&'static str> = self
+            .nodes
+            .iter()
+            .filter(|node| map.members().contains_key(&name(node)) && !members.contains(*node))
+            .copied()
+            .collect();
+        let Some(operator) = members
+            .into_iter()
+            .find(|node| map.members().contains_key(&name(node)))
+        else {
+            return;
+        };
+        for ghost in ghosts {
+            let joining = map.members()[&name(ghost)].status == MemberStatus::Joining;
+            let remove = Action::Stage(ghost, Change::ForceRemove);
+            self.act(operator, if joining { Action::Clear } else { remove });
+        }
+        self.run_for(Duration::from_millis(500));
+        self.act(operator, Action::Commit);
+    }
+
+    /// What is not yet as it should be.
+    fn trouble(&mut self) -> Option<String> {
+        let Some(map) = self.newest() else {
+            return Some("nobody is in the cluster".into());
+        };
+        let present: BTreeSet<&str> = self.members().into_iter().collect();
+        let members: BTreeSet<&str> = map.members().keys().map(|node| node.as_str()).collect();
+        if present != members {
+            return Some(format!(
+                "{present:?} take themselves for members, {members:?} are"
+            ));
+        }
+        let board = self.board();
+        let runs = |node: &&&str| board.live.contains_key(*node) || board.gone.contains(*node);
+        if let Some(node) = self.nodes.iter().find(|node| !runs(node)) {
+            return Some(format!("{node} does not run"));
+        }
+        for node in &present {
+            let live = &board.live[node];
+            if live.cluster.map().as_ref().map(|map| map.epoch()) != Some(map.epoch()) {
+                return Some(format!("{node} has an old map"));
+            }
+            let up: BTreeSet<String> = live
+                .sight
+                .borrow()
+                .up
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            if !members.iter().all(|member| up.contains(*member)) {
+                return Some(format!("{node} sees only {up:?} up"));
+            }
+            if live.cluster.claimant().is_none() {
+                return Some(format!("{node} knows no claimant"));
+            }
+            let status = map.members()[&name(node)].status;
+            if !matches!(status, MemberStatus::Valid | MemberStatus::Joining) {
+                return Some(format!("{node} is {status}"));
+            }
+        }
+        let transfers = map.transfers().len();
+        (transfers > 0).then(|| format!("{transfers} transfers"))
+    }
+
+    fn figure(&self) -> String {
+        let map = self.newest();
+        let board = self.board();
+        let nodes = board.live.iter().map(|(node, live)| {
+            let map = live.cluster.map();
+            let (cluster, epoch) = map.map_or((None, 0), |map| (Some(map.cluster()), map.epoch()));
+            let up = live.sight.borrow().up.len();
+            format!(
+                "{node} of {cluster:?} at {epoch} led by {:?} sees {up}",
+                live.cluster.claimant()
+            )
+        });
+        let nodes: Vec<String> = nodes.collect();
+        let status = |(node, member): (&vnode_ring::NodeName, &vnode_ring::Member)| {
+            format!("{node} {}", member.status)
+        };
+        let members: Vec<String> = map
+            .iter()
+            .flat_map(|map| map.members().iter().map(status))
+            .collect();
+        format!(
+            "seed {}\n{}\nmembers {members:?}",
+            self.seed,
+            nodes.join("\n")
+        )
+    }
+}
