@@ -8,7 +8,7 @@ PURE   := wasm32-unknown-unknown
 OUT    := target/guests
 RUN    ?= --vnode kv --vnode ping --vnode counter
 
-.PHONY: run build guests host test lint check-pure unit conformance-guests integration docs bench clean
+.PHONY: run build guests host test lint check-pure unit simulate conformance-guests integration docs bench clean
 
 run: build
 	@echo "== starting a node with kv, ping and counter (Ctrl-C ends it)"
@@ -30,7 +30,7 @@ host: guests
 	@$(CARGO) build --locked --release -p host
 
 # Everything that has to hold before a change lands.
-test: lint check-pure unit build integration docs
+test: lint check-pure unit simulate build integration docs
 	@echo "== all good"
 
 lint: guests
@@ -46,8 +46,13 @@ check-pure: target/.wasm-targets
 	@$(CARGO) check --locked -p vnode-ring --target $(PURE)
 
 unit:
-	@echo "== tests of the pure core, the SDK and the guests"
-	@$(CARGO) test --locked -p vnode-ring -p guest-sdk $(addprefix -p ,$(GUESTS))
+	@echo "== tests of the pure core, the control plane, the SDK and the guests"
+	@$(CARGO) test --locked -p vnode-ring -p vnode-cluster -p guest-sdk $(addprefix -p ,$(GUESTS))
+
+# Whole clusters in one process, over a network and a clock that a seed decides; SIM_SEEDS=1000 runs more of them.
+simulate:
+	@echo "== simulation of clusters with faults"
+	@$(CARGO) test --locked -p vnode-cluster --features sim --test sim
 
 conformance-guests: guests
 	@echo "== guests in Python and JavaScript"

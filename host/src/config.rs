@@ -43,6 +43,10 @@ pub struct Config {
     pub peer: SocketAddr,
     /// HOST:PORT under which other nodes reach `peer`; `None` is the bound peer address.
     pub advertise: Option<String>,
+    /// HOST:PORT of a member of the cluster to join, for other nodes or for HTTP.
+    pub join: Option<String>,
+    /// Whether a join is committed at once.
+    pub auto_commit: bool,
     /// Data directory; `None` is `./data/<name>`. See [`Config::data_dir`].
     pub data: Option<PathBuf>,
     /// Partitions of a new cluster, a power of two from 8 to 4096. Default 64.
@@ -408,6 +412,8 @@ impl Default for Config {
             http: loopback(7380),
             peer: loopback(7381),
             advertise: None,
+            join: None,
+            auto_commit: false,
             data: None,
             ring_size: 64,
             hash: HashId::V1,

@@ -5,15 +5,19 @@
 //! keys, coverage, HTTP) is a task here that sends several requests and joins the replies as the descriptor says.
 
 pub mod coverage;
+mod distant;
+mod ownership;
+pub mod trace;
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::oneshot;
-use vnode_ring::{PartitionId, Ring};
+use tokio::sync::{oneshot, watch};
+use vnode_ring::{PartitionId, RingSize};
 
+use self::trace::{Recorder, Step};
 use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
 use crate::executor::seats::Seats;
 use crate::executor::{Inbox, Message};
@@ -26,6 +30,9 @@ use crate::vnode::request::{Failure, ReplyTo, Request, Words};
 use crate::vnode::seed;
 use crate::vnode::service::Service;
 use crate::wasm::CoveragePage;
+use vnode_cluster::Cluster;
+use vnode_ring::Role;
+use vnode_ring::View;
 
 /// Keys of one command that are asked for at once, so that no more replies than that wait here.
 const KEYS_AT_ONCE: usize = 64;
@@ -73,7 +80,8 @@ pub enum Route {
 pub struct Coordinator {
     services: Vec<Arc<Service>>,
     catalog: Catalog,
-    ring: Ring,
+    ring_size: RingSize,
+    views: watch::Sender<Arc<View>>,
     inboxes: Vec<Arc<Inbox>>,
     seats: Seats,
     limits: Limits,
@@ -82,27 +90,31 @@ pub struct Coordinator {
     draining: AtomicBool,
     /// Calls under way.
     calls: AtomicUsize,
+    cluster: Arc<Cluster>,
 }
 
 impl Coordinator {
     /// A coordinator of `services` on `executors` executors.
     pub fn new(
         services: Vec<Arc<Service>>,
-        ring: Ring,
+        view: View,
         executors: usize,
         limits: Limits,
         acknowledge: Acknowledge,
         first_id: u64,
+        cluster: Arc<Cluster>,
     ) -> Coordinator {
         let descriptors = services
             .iter()
             .map(|service| Arc::clone(service.guest.descriptor()));
         let catalog = Catalog::new(descriptors.collect());
-        Coordinator {
-            seats: Seats::new(services.len() * usize::from(ring.size().get())),
+        let ring_size = view.ring().size();
+        let coordinator = Coordinator {
+            seats: Seats::new(services.len() * usize::from(ring_size.get())),
             services,
             catalog,
-            ring,
+            ring_size,
+            views: watch::Sender::new(Arc::new(view)),
             inboxes: std::iter::repeat_with(Arc::default)
                 .take(executors)
                 .collect(),
@@ -111,7 +123,10 @@ impl Coordinator {
             next_id: AtomicU64::new(first_id),
             draining: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
-        }
+            cluster,
+        };
+        coordinator.take_up_ownership();
+        coordinator
     }
 
     /// The services, in the order of their positions.
@@ -126,9 +141,19 @@ impl Coordinator {
             .find(|service| service.name().eq_ignore_ascii_case(name))
     }
 
-    /// The ring.
-    pub fn ring(&self) -> &Ring {
-        &self.ring
+    /// The number of partitions, which never changes.
+    pub fn ring_size(&self) -> RingSize {
+        self.ring_size
+    }
+
+    /// The cluster as this node knows it now.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    /// Every view from now on.
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.views.subscribe()
     }
 
     /// Limits of commands.
@@ -148,7 +173,7 @@ impl Coordinator {
 
     /// The seat of a vnode.
     pub fn seat(&self, service: usize, partition: PartitionId) -> usize {
-        service * usize::from(self.ring.size().get()) + usize::from(partition.0)
+        service * usize::from(self.ring_size.get()) + usize::from(partition.0)
     }
 
     /// The executor that starts the vnode of a seat, ends it, and gets what comes for it from outside.
@@ -238,7 +263,7 @@ impl Coordinator {
     }
 
     fn anywhere(&self) -> Route {
-        let draw = seed(self.next_id()) % u64::from(self.ring.size().get());
+        let draw = seed(self.next_id()) % u64::from(self.ring_size.get());
         let partition = PartitionId(u16::try_from(draw).unwrap_or(0));
         Route::One { partition, hash: 0 }
     }
@@ -250,6 +275,22 @@ impl Coordinator {
 
     /// Runs a command to its end: one RESP3 value, errors included.
     pub async fn call(&self, target: GuestCommand, words: Words) -> Vec<u8> {
+        self.run(target, words, None).await
+    }
+
+    /// The same, with what each vnode did.
+    pub async fn call_traced(&self, target: GuestCommand, words: Words) -> (Vec<u8>, Vec<Step>) {
+        let recorder = Recorder::default();
+        let reply = self.run(target, words, Some(&recorder)).await;
+        (reply, recorder.into_steps())
+    }
+
+    async fn run(
+        &self,
+        target: GuestCommand,
+        words: Words,
+        recorder: Option<&Recorder>,
+    ) -> Vec<u8> {
         let _under_way = UnderWay::new(&self.calls);
         let answer = match self.spec(target) {
             None => Err(Failure::Usage("no such command".into())),
@@ -261,12 +302,12 @@ impl Coordinator {
             Some(spec) => match self.route(target, &words) {
                 Err(failure) => Err(failure),
                 Ok(Route::One { partition, hash }) => {
-                    self.ask(target, partition, hash, words).await
+                    self.ask(target, partition, hash, words, recorder).await
                 }
-                Ok(Route::EachKey) => self.each_key(target, spec, &words).await,
+                Ok(Route::EachKey) => self.each_key(target, spec, &words, recorder).await,
                 Ok(Route::Coverage) => {
                     let begun = Instant::now();
-                    let answer = self.cover(target, spec, &words).await;
+                    let answer = self.cover(target, spec, &words, recorder).await;
                     self.count_coverage(target, answer.as_ref().err(), begun);
                     answer
                 }
@@ -286,6 +327,22 @@ impl Coordinator {
         partition: PartitionId,
         hash: u64,
         words: Words,
+        recorder: Option<&Recorder>,
+    ) -> Result<Vec<u8>, Failure> {
+        let begun = Instant::now();
+        let answer = self.ask_vnode(target, partition, hash, words).await;
+        if let Some(recorder) = recorder {
+            self.record_reply(recorder, partition, begun, &answer);
+        }
+        answer
+    }
+
+    async fn ask_vnode(
+        &self,
+        target: GuestCommand,
+        partition: PartitionId,
+        hash: u64,
+        words: Words,
     ) -> Result<Vec<u8>, Failure> {
         let (reply_to, reply) = oneshot::channel();
         let request = Request {
@@ -298,6 +355,8 @@ impl Coordinator {
             now_ms: now_ms(),
             id: self.next_id(),
             alone: false,
+            role: Role::Primary,
+            tries: 0,
             arrived: Instant::now(),
             reply_to: ReplyTo::Task(reply_to),
         };
@@ -323,6 +382,7 @@ impl Coordinator {
         target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
+        recorder: Option<&Recorder>,
     ) -> Result<Vec<u8>, Failure> {
         let mut joined = Joined::new(spec.aggregate, &self.limits);
         let mut positions = spec.key_positions(words.len()).peekable();
@@ -336,7 +396,7 @@ impl Coordinator {
                 let Route::One { partition, hash } = self.route(target, &one)? else {
                     return Err(Failure::Usage("the command needs its keys".into()));
                 };
-                asked.push(self.ask(target, partition, hash, one));
+                asked.push(self.ask(target, partition, hash, one, recorder));
             }
             // Sending happens when a future is first polled: `join_all` polls every one before it waits for any.
             for reply in join_all(asked).await {

@@ -34,8 +34,6 @@ pub struct Identity {
     pub name: String,
     /// 128 random bits in hexadecimal: two directories with one name are told apart by it.
     pub node_id: String,
-    /// Id of the cluster.
-    pub cluster_id: Option<String>,
     /// Partitions of the ring.
     pub ring_size: Option<u16>,
     /// How keys are hashed.
@@ -210,6 +208,11 @@ impl DataDir {
         self.path.join("guests")
     }
 
+    /// Where the control plane keeps what it knows of the cluster.
+    pub fn cluster_path(&self) -> PathBuf {
+        self.path.join("cluster")
+    }
+
     /// Where compiled guests are.
     pub fn cache_path(&self) -> PathBuf {
         self.path.join("cache")
@@ -280,7 +283,6 @@ fn new_identity(name: &str) -> Result<Identity, DataDirError> {
         format: FORMAT,
         name: name.to_owned(),
         node_id: format!("{:032x}", u128::from_be_bytes(id)),
-        cluster_id: None,
         ring_size: None,
         hash: None,
         services: Vec::new(),
@@ -336,7 +338,6 @@ mod tests {
         let mut directory = DataDir::open(&path, "node@127.0.0.1:7000").unwrap();
         directory
             .update(|identity| {
-                identity.cluster_id = Some("c1".into());
                 identity.ring_size = Some(64);
                 identity.hash = Some("v1".into());
                 identity.services.push("kv".into());

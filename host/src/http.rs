@@ -3,15 +3,16 @@
 //! It runs on the control threads and reads snapshots, so it answers while every guest loops. Only commands wait for
 //! guests, and they have a deadline.
 
+mod cluster;
 mod command;
 mod guard;
+pub mod join;
 mod problem;
 mod serve;
 mod views;
 
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -49,10 +50,14 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
-        .route("/v1/cluster", get(cluster))
-        .route("/v1/ring", get(ring))
-        .route("/v1/ring/preflist", get(preflist))
-        .route("/v1/transfers", get(transfers))
+        .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/ring", get(cluster::ring))
+        .route("/v1/ring/preflist", get(cluster::replicas))
+        .route("/v1/transfers", get(cluster::transfers))
+        .route("/v1/changes", post(cluster::stage).delete(cluster::clear))
+        .route("/v1/plan", get(cluster::plan))
+        .route("/v1/plan/{id}/commit", post(cluster::commit))
+        .route("/v1/events", get(cluster::events))
         .route("/v1/services", get(services))
         .route("/v1/vnodes", get(vnodes))
         .route(
@@ -116,45 +121,6 @@ async fn readyz(State(node): Node, Query(query): Query<Readyz>) -> Response {
 
 async fn status(State(node): Node) -> Json<Value> {
     Json(views::status(&node))
-}
-
-async fn cluster(State(node): Node) -> Json<Value> {
-    Json(views::cluster(&node))
-}
-
-async fn ring(State(node): Node) -> Json<Value> {
-    Json(views::ring(node.coordinator.ring()))
-}
-
-async fn transfers() -> Json<Value> {
-    Json(json!({ "running": 0, "transfers": [], "limits": {} }))
-}
-
-#[derive(Deserialize)]
-struct PreflistQuery {
-    key: String,
-    service: Option<String>,
-    n: Option<u16>,
-}
-
-async fn preflist(
-    State(node): Node,
-    query: Result<Query<PreflistQuery>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
-    let Query(query) = query.map_err(|rejection| {
-        Problem::new(rejection.status(), rejection.body_text())
-            .hint("ask with ?key=KEY, and if need be &service=NAME and &n=REPLICAS")
-    })?;
-    let service = match &query.service {
-        Some(name) => node.coordinator.service(name),
-        None => node.coordinator.services().first(),
-    };
-    let service = service.ok_or_else(|| views::no_service(&node, query.service.as_deref()))?;
-    let n = query
-        .n
-        .or(service.quorum.n.and_then(|n| u16::try_from(n).ok()))
-        .unwrap_or(1);
-    Ok(Json(views::preflist(&node, service, &query.key, n)))
 }
 
 async fn services(State(node): Node) -> Json<Value> {

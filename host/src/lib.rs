@@ -16,4 +16,5 @@ mod vital;
 pub mod vnode;
 pub mod wasm;
 
+pub use vnode_cluster as cluster;
 pub use vnode_ring as ring;

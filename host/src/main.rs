@@ -45,7 +45,9 @@ fn run(invocation: &Invocation) -> anyhow::Result<Exit> {
 
 /// Only here, and only for a node: tests run many nodes in one process and choose their own subscriber.
 fn start_logging(config: &Config, invocation: &Invocation) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log).context("log: not a filter of log lines")?;
+    // The consensus tells a lot of itself; what is in the setting stands after it and wins.
+    let filter = format!("openraft=warn,{}", config.log);
+    let filter = EnvFilter::try_new(filter).context("log: not a filter of log lines")?;
     // Standard output carries the banner; lines of the log go beside it.
     let lines = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

@@ -5,18 +5,20 @@
 
 mod banner;
 mod guests;
+mod membership;
 mod threads;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use vnode_ring::{HashId, IndexError, NodeName, Ring, RingError, RingSize};
+use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError, RingSize};
 
-use crate::config::{Config, Origin, Replication, StorageKind, SyncMode};
+use crate::config::{Config, Replication, StorageKind, SyncMode};
 use crate::coordinator::{Coordinator, Limits, now_ms};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::descriptor::Quorum;
@@ -26,6 +28,8 @@ use crate::metrics::{Counters, Metrics, counters};
 use crate::store::{DiskSettings, Durability, Engine, StoreError};
 use crate::vnode::service::Service;
 use crate::wasm::Placement;
+use vnode_cluster::join::JoinError;
+use vnode_cluster::{Cluster, ClusterError};
 
 pub use guests::{BUILT_IN, GuestError, inspect};
 
@@ -47,7 +51,7 @@ pub enum NodeError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// `resp` or `http`.
+        /// `resp`, `http` or `peer`.
         purpose: &'static str,
         /// Why.
         source: std::io::Error,
@@ -68,6 +72,19 @@ pub enum NodeError {
         wanted: String,
         /// The directory.
         path: String,
+    },
+    /// The node cannot take part in its cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The node that this one was to join does not let it.
+    #[error(
+        "cannot join through {address}: {source}\n  next: check the address, and that a member listens there; or leave --join out"
+    )]
+    Join {
+        /// The address.
+        address: String,
+        /// Why not.
+        source: Box<JoinError>,
     },
     /// The ring size is not one.
     #[error(transparent)]
@@ -102,6 +119,10 @@ pub struct Shared {
     pub config: Config,
     /// Services, routing and executors.
     pub coordinator: Arc<Coordinator>,
+    /// What the node knows of its cluster, and can ask of it.
+    pub cluster: Arc<Cluster>,
+    /// The plan that this node has shown last.
+    pub shown_plan: Mutex<Option<PlanId>>,
     /// Counters of commands.
     pub counters: Arc<Counters>,
     /// The store.
@@ -123,7 +144,7 @@ pub struct Addresses {
     pub resp: SocketAddr,
     /// HTTP.
     pub http: SocketAddr,
-    /// Other nodes; nothing listens there before the node has peers.
+    /// Other nodes.
     pub peer: SocketAddr,
 }
 
@@ -137,6 +158,8 @@ pub struct Node {
     http: tokio::task::JoinHandle<()>,
     started_in: Duration,
     new_directory: bool,
+    /// Listened for from the start: whoever reads that the node is ready may end it at once.
+    terminate: Signal,
     _data_dir: DataDir,
 }
 
@@ -144,24 +167,43 @@ impl Node {
     /// Starts a node and returns when all its vnodes are there.
     pub fn start(config: Config) -> Result<Node, NodeError> {
         let started = Instant::now();
-        let (resp, http) = (listen(config.resp, "resp")?, listen(config.http, "http")?);
-        let addresses = addresses(&config, &resp, &http)?;
+        let (resp, http, peer) = (
+            listen(config.resp, "resp")?,
+            listen(config.http, "http")?,
+            listen(config.peer, "peer")?,
+        );
+        let addresses = addresses(&resp, &http, &peer)?;
         let name = config.node_name(addresses.peer);
         let node = NodeName::new(&name)?;
         let path = config.data_dir(&name);
         let new_directory = !path.join("node.toml").exists();
+        let control = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(system("start the control threads"))?;
         let (mut data_dir, guests) = guests::load(&config, &path, &name)?;
-        let (size, hash) = ring_of(&config, &mut data_dir)?;
+        let (size, hash) = membership::ring_of(&config, &mut data_dir, &node, &control)?;
         let engine = Arc::new(open_store(&config, &data_dir)?);
         let services = services(&config, guests, size, hash);
-        let ring = Ring::single(node.clone(), size, hash);
+        let membership = membership::open(
+            &config,
+            &data_dir,
+            &node,
+            addresses,
+            &services,
+            (size, hash),
+            &control,
+        )?;
         let coordinator = Arc::new(Coordinator::new(
             services,
-            ring,
+            membership.first_view(),
             config.executor_count(),
             limits(&config),
             engine.acknowledge(),
             crate::vnode::seed(now_ms() ^ u64::from(std::process::id()) << 40),
+            Arc::clone(membership.cluster()),
         ));
         let counters = Arc::new(counters(&coordinator));
         let run_id = format!("{:016x}{:016x}", coordinator.next_id(), now_ms());
@@ -186,14 +228,8 @@ impl Node {
                 .map(|service| service.guest.digest().to_owned())
                 .collect(),
         });
-        let executors = threads::start(&coordinator, &about, &engine, &node)?;
-
-        let control = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("control")
-            .enable_all()
-            .build()
-            .map_err(system("start the control threads"))?;
+        let greeter = Arc::new(membership.greeter());
+        let executors = threads::start(&coordinator, &about, &engine, &greeter)?;
         let shared = Arc::new(Shared {
             name: node,
             run_id,
@@ -204,6 +240,8 @@ impl Node {
                 started,
             ),
             coordinator,
+            cluster: Arc::clone(membership.cluster()),
+            shown_plan: Mutex::default(),
             counters,
             engine,
             addresses,
@@ -211,15 +249,19 @@ impl Node {
             drain: tokio::sync::Notify::new(),
             config,
         });
-        let (acceptor, end_http, http) = {
+        let (terminate, acceptor, end_http, http) = {
             let _context = control.enter();
+            let terminate =
+                signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
+            membership.take_part(peer, &shared)?;
             let resp = tokio::net::TcpListener::from_std(resp).map_err(system("listen"))?;
             let http = tokio::net::TcpListener::from_std(http).map_err(system("listen"))?;
             let (end_http, end) = oneshot::channel();
             let http = control.spawn(crate::http::serve(http, Arc::clone(&shared), end));
             let acceptor = control.spawn(accept(resp, Arc::clone(&shared)));
-            (acceptor, end_http, http)
+            (terminate, acceptor, end_http, http)
         };
+        control.block_on(membership::join(&shared))?;
         Ok(Node {
             shared,
             control,
@@ -229,6 +271,7 @@ impl Node {
             http,
             started_in: started.elapsed(),
             new_directory,
+            terminate,
             _data_dir: data_dir,
         })
     }
@@ -249,18 +292,15 @@ impl Node {
     }
 
     /// Waits until a signal or a front door asks the node to end.
-    pub fn wait(&self) -> Result<(), NodeError> {
+    pub fn wait(&mut self) {
+        let (terminate, shared) = (&mut self.terminate, &self.shared);
         self.control.block_on(async {
-            let mut terminate =
-                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                    .map_err(system("listen for SIGTERM"))?;
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
-                () = self.shared.drain.notified() => {}
+                () = shared.drain.notified() => {}
             }
-            Ok(())
-        })
+        });
     }
 
     /// Ends the node: refuses new work, finishes what is under way, flushes. Whatever is not done after the drain
@@ -316,11 +356,11 @@ impl Node {
 /// Runs a node until a signal or a front door ends it. Prints the banner to stdout.
 pub fn run(config: Config) -> Result<(), NodeError> {
     use std::io::Write;
-    let node = Node::start(config)?;
+    let mut node = Node::start(config)?;
     // Nobody may be reading; that is no reason not to serve.
     drop(std::io::stdout().write_all(banner::banner(&node).as_bytes()));
     drop(std::io::stdout().flush());
-    node.wait()?;
+    node.wait();
     tracing::info!("draining");
     node.drain()
 }
@@ -338,58 +378,16 @@ fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, Nod
 }
 
 fn addresses(
-    config: &Config,
     resp: &TcpListener,
     http: &TcpListener,
+    peer: &TcpListener,
 ) -> Result<Addresses, NodeError> {
     let of = |listener: &TcpListener| listener.local_addr().map_err(system("read an address"));
-    let http = of(http)?;
-    let mut peer = config.peer;
-    if peer.port() == 0 {
-        peer.set_port(http.port().wrapping_add(1));
-    }
     Ok(Addresses {
         resp: of(resp)?,
-        http,
-        peer,
+        http: of(http)?,
+        peer: of(peer)?,
     })
-}
-
-/// Size and hash of the ring: what the data directory says, else the settings, which it then keeps.
-fn ring_of(config: &Config, data_dir: &mut DataDir) -> Result<(RingSize, HashId), NodeError> {
-    let wanted_hash = match config.hash {
-        crate::config::HashId::V1 => HashId::V1,
-        crate::config::HashId::EtfSha1 => HashId::EtfSha1,
-    };
-    let identity = data_dir.identity();
-    let size = identity.ring_size.map_or(config.ring_size, u32::from);
-    let hash = match &identity.hash {
-        Some(hash) => hash.parse()?,
-        None => wanted_hash,
-    };
-    let other = |setting, found: String, wanted: String| NodeError::OtherRing {
-        setting,
-        found,
-        wanted,
-        path: data_dir.path().display().to_string(),
-    };
-    let asked = |key| config.origin(key) != Origin::Default;
-    if asked("ring_size") && size != config.ring_size {
-        return Err(other(
-            "ring_size",
-            size.to_string(),
-            config.ring_size.to_string(),
-        ));
-    }
-    if asked("hash") && hash != wanted_hash {
-        return Err(other("hash", hash.to_string(), wanted_hash.to_string()));
-    }
-    let ring_size = RingSize::new(size)?;
-    data_dir.update(|identity| {
-        identity.ring_size = Some(ring_size.get());
-        identity.hash = Some(hash.to_string());
-    })?;
-    Ok((ring_size, hash))
 }
 
 fn open_store(config: &Config, data_dir: &DataDir) -> Result<Engine, StoreError> {

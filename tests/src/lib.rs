@@ -9,9 +9,11 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a harness fails its test by panicking"
 )]
 
+mod cluster;
 mod node;
 pub mod resp;
 mod template;
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+pub use cluster::Cluster;
 pub use node::{Answer, Ended, Node, Starter};
 pub use template::seed;
 
@@ -129,7 +132,7 @@ pub fn text(output: &Output) -> String {
 }
 
 /// Sends a signal to a process that the harness started.
-pub(crate) fn signal(name: &str, pid: &str) {
+pub fn signal(name: &str, pid: &str) {
     let sent = Command::new("kill")
         .args([&format!("-{name}"), pid])
         .status();

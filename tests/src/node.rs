@@ -14,6 +14,7 @@ use crate::{PATIENCE, clean, command, eventually, host, run, signal, template};
 
 /// How to start a node.
 pub struct Starter {
+    name: String,
     args: Vec<String>,
     env: BTreeMap<String, String>,
     data: Option<PathBuf>,
@@ -26,6 +27,7 @@ impl Starter {
     /// With these flags, on free ports.
     pub fn new(args: &[&str]) -> Starter {
         Starter {
+            name: "a@test".into(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env: BTreeMap::new(),
             data: None,
@@ -39,6 +41,12 @@ impl Starter {
     pub fn three(args: &[&str]) -> Starter {
         let guests = ["--vnode", "kv", "--vnode", "ping", "--vnode", "counter"];
         Starter::new(&[&guests[..], args].concat())
+    }
+
+    /// With another name than `a@test`.
+    pub fn named(mut self, name: &str) -> Starter {
+        self.name = name.into();
+        self
     }
 
     /// In this data directory; without it, in one that goes away with the node.
@@ -79,7 +87,7 @@ impl Starter {
             // What a ring is made of stands in the directory and would contradict the flags.
             let own = |arg: &String| arg == "--ring-size" || arg == "--hash";
             if !self.fresh && !self.args.iter().any(own) {
-                template::seed(&data);
+                template::seed_named(&data, &self.name);
             }
             data
         });
@@ -97,7 +105,7 @@ impl Starter {
         // Banner and log lines come through one pipe, in the order in which they were written.
         let (output, writer) = std::io::pipe().expect("a pipe");
         let mut child = command
-            .args(["--name", "a@test", "--data"])
+            .args(["--name", &self.name, "--data"])
             .arg(&data)
             .args(&self.args)
             .envs(&self.env)
@@ -132,8 +140,10 @@ impl Starter {
                 .expect("an address")
         };
         Node {
+            name: self.name,
             resp: address("resp"),
             http: address("http"),
+            peer: address("peer"),
             data,
             child,
             banner,
@@ -145,10 +155,14 @@ impl Starter {
 
 /// A running node.
 pub struct Node {
+    /// Its name.
+    pub name: String,
     /// Where Redis clients connect.
     pub resp: SocketAddr,
     /// Where HTTP is served.
     pub http: SocketAddr,
+    /// Where other nodes connect.
+    pub peer: SocketAddr,
     /// Its data directory.
     pub data: PathBuf,
     /// What it printed until it was ready.

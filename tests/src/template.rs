@@ -11,7 +11,12 @@ use crate::Starter;
 
 /// Makes `path` a data directory of node `a@test` that was in use before and has no rows.
 pub fn seed(path: &Path) {
-    let template = template();
+    seed_named(path, "a@test");
+}
+
+/// The same for a node of that name.
+pub(crate) fn seed_named(path: &Path, name: &str) {
+    let template = template(name);
     fs::create_dir_all(path.join("cache")).expect("a folder");
     fs::copy(template.join("node.toml"), path.join("node.toml")).expect("a copy");
     for entry in fs::read_dir(template.join("cache")).expect("a folder") {
@@ -20,7 +25,7 @@ pub fn seed(path: &Path) {
     }
 }
 
-fn template() -> PathBuf {
+fn template(name: &str) -> PathBuf {
     let built = fs::metadata(crate::host()).expect("the program");
     let since = built
         .modified()
@@ -36,12 +41,13 @@ fn template() -> PathBuf {
     // Tests run in several processes.
     let lock = File::create(folder.join("lock")).expect("a lock");
     lock.lock().expect("the lock is free some time");
-    let path = folder.join(format!("{stamp:x}-{:x}", built.len()));
+    let path = folder.join(format!("{stamp:x}-{:x}-{name}", built.len()));
     if !path.exists() {
-        let making = path.with_extension("making");
+        // Names with points in them are no file extensions.
+        let making = folder.join(format!("{name}.making"));
         drop(fs::remove_dir_all(&making));
         let guests = ["--vnode", "kv", "--vnode", "ping", "--vnode", "counter"];
-        let node = Starter::new(&guests).data(&making).start();
+        let node = Starter::new(&guests).named(name).data(&making).start();
         assert!(node.terminate().status.success());
         fs::rename(&making, &path).expect("the template is in its place");
     }

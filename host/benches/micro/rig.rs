@@ -178,6 +178,8 @@ impl Load {
             now_ms: 1_700_000_000_000,
             id: u64::from(seq),
             alone: false,
+            role: vnode_ring::Role::Primary,
+            tries: 0,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {
                 executor: 0,

@@ -70,9 +70,9 @@ pub struct Global {
         value_name = "auto|always|never"
     )]
     pub color: Color,
-    /// Longest wait for the node's answer
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub timeout: Duration,
+    /// Longest wait for the node's answer, 10s by default; with `cluster wait` for what is awaited, 60s
+    #[arg(long, global = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<Duration>,
 }
 
 /// Form of the output.
@@ -113,6 +113,12 @@ pub enum Command {
         /// What to show; all of it without a command.
         #[command(subcommand)]
         command: Option<Ring>,
+    },
+    /// Partitions on their way from node to node
+    Transfers {
+        /// List them again whenever they change, until none is left
+        #[arg(long)]
+        watch: bool,
     },
     /// The vnodes of the node
     #[command(subcommand)]
@@ -167,8 +173,102 @@ pub struct Call {
 /// Commands about the cluster.
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
-    /// Members, their state and their share of the ring
+    /// Members, their state, their share of the ring, and the staged changes
     Status,
+    /// Stage that the node joins the cluster of another
+    Join {
+        /// Peer or HTTP address of any member of that cluster
+        #[arg(value_name = "ADDR")]
+        address: String,
+    },
+    /// Stage that a node hands over what it owns, and goes
+    Leave {
+        /// The node at the endpoint without it
+        node: Option<String>,
+    },
+    /// Stage that a joining node takes over all that another owns
+    Replace(Pair),
+    /// Stage that a joining node takes the place of a lost one, without its data
+    ForceReplace(Pair),
+    /// Stage that a lost node is a member no more; its data is given up
+    ForceRemove {
+        /// The lost node
+        node: String,
+    },
+    /// Say that a node will not be back soon: nobody waits for it; at once, without a plan
+    Down {
+        /// The node, which has to be unreachable
+        node: String,
+    },
+    /// Stage where a node is
+    Location {
+        /// The node
+        node: String,
+        /// A rack, a zone; `none` for nowhere in particular
+        place: String,
+    },
+    /// Stage how much of the ring a node is to own
+    Weight {
+        /// The node
+        node: String,
+        /// 100 is as much as others
+        weight: u16,
+    },
+    /// What a commit of the staged changes would do
+    Plan,
+    /// Carry out a plan; exit 5 when it is stale
+    Commit(Commit),
+    /// Forget the staged changes
+    Clear,
+    /// Wait until the cluster is settled or the node ready; exit 4 when --timeout runs out
+    Wait {
+        /// What to wait for
+        #[arg(
+            long = "for",
+            value_enum,
+            default_value = "settled",
+            value_name = "GOAL"
+        )]
+        goal: Goal,
+    },
+}
+
+/// Two nodes, one for the other.
+#[derive(Args, Debug)]
+pub struct Pair {
+    /// The member that goes
+    pub old: String,
+    /// The joining node that takes its place
+    pub new: String,
+}
+
+/// What to commit.
+#[derive(Args, Debug)]
+pub struct Commit {
+    /// Name of the plan; the one that the node has shown last without it
+    #[arg(value_parser = plan_name)]
+    pub plan: Option<String>,
+    /// Then wait until the cluster is settled; exit 4 when the time runs out
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Goal {
+    /// The node takes commands.
+    Ready,
+    /// No partition moves and nobody is on the way out.
+    Settled,
+}
+
+/// A plan's name goes into a path, so nothing else does.
+fn plan_name(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        Ok(text.into())
+    } else {
+        Err("a plan's name has eight hexadecimal digits; `host cluster plan` shows it".into())
+    }
 }
 
 /// Commands about the ring.

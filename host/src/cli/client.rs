@@ -67,6 +67,16 @@ pub(super) enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether the same request may well be answered a little later: nobody is there yet, or nobody decides just now.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Refused { status: 503, .. }
+        )
+    }
+}
+
 /// The body of an error, `application/problem+json`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -122,6 +132,19 @@ impl Client {
         self.answer(&url, self.agent.post(&url).send_json(body))
     }
 
+    /// The body of a DELETE.
+    pub(super) fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        let url = format!("{}{path}", self.endpoint);
+        self.answer(&url, self.agent.delete(&url).call())
+    }
+
+    /// Whether the node says that it takes commands, and its words.
+    pub(super) fn readiness(&self) -> Result<(bool, String), ClientError> {
+        let url = format!("{}/readyz", self.endpoint);
+        let (status, text) = self.text(&url, self.agent.get(&url).call())?;
+        Ok((status.is_success(), text))
+    }
+
     /// A body as the type that a command prints.
     pub(super) fn view<T: DeserializeOwned>(&self, body: Value) -> Result<T, ClientError> {
         serde_json::from_value(body).map_err(|source| ClientError::Foreign {
@@ -135,14 +158,7 @@ impl Client {
         url: &str,
         sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Value, ClientError> {
-        let mut response = sent.map_err(|error| self.explain(url, error))?;
-        let status = response.status();
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(ANSWER_BYTES_MAX)
-            .read_to_string();
-        let body = body.map_err(|error| self.explain(url, error))?;
+        let (status, body) = self.text(url, sent)?;
         if !status.is_success() {
             let problem: Problem = serde_json::from_str(&body).unwrap_or_default();
             let detail = problem.detail.or(problem.title);
@@ -164,6 +180,21 @@ impl Client {
             url: url.into(),
             source: source.into(),
         })
+    }
+
+    fn text(
+        &self,
+        url: &str,
+        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<(ureq::http::StatusCode, String), ClientError> {
+        let mut response = sent.map_err(|error| self.explain(url, error))?;
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string();
+        let body = body.map_err(|error| self.explain(url, error))?;
+        Ok((response.status(), body))
     }
 
     fn explain(&self, url: &str, error: ureq::Error) -> ClientError {

@@ -248,7 +248,7 @@ mod tests {
             endpoint: String::new(),
             format: Format::Text,
             color: Color::Never,
-            timeout: std::time::Duration::from_secs(1),
+            timeout: None,
         }
     }
 

@@ -6,15 +6,18 @@
 mod args;
 mod build;
 mod call;
+mod changes;
 mod client;
 mod cluster;
 pub mod guest;
 mod new;
 mod output;
+mod plan;
 mod reply;
 mod report;
 mod ring;
 mod run_args;
+mod safety;
 mod services;
 mod settings;
 mod status;
@@ -24,7 +27,9 @@ mod templates;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod transfers;
 mod vnode;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -105,7 +110,8 @@ impl Invocation {
             Some(Command::New(args)) => new::new(session, args),
             Some(Command::Build { dir }) => build::build(session, dir),
             Some(Command::Status) => status::status(session),
-            Some(Command::Cluster(args::Cluster::Status)) => cluster::status(session),
+            Some(Command::Cluster(command)) => cluster::run(session, command),
+            Some(Command::Transfers { watch }) => transfers::transfers(session, *watch),
             Some(Command::Node(args::Node::Drain)) => status::drain(session),
             Some(Command::Ring { command }) => match command {
                 None | Some(args::Ring::Show) => ring::show(session),

@@ -1,11 +1,15 @@
 //! Where a command prints: the writer, the format that was asked for, and colours.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::args::{Color, Format, Global};
 use super::client::{Client, ClientError};
+
+/// How long a node may take to answer when nobody says.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// What a command needs from the command line besides its own arguments.
 pub struct Session<'a> {
@@ -13,6 +17,7 @@ pub struct Session<'a> {
     pub out: &'a mut dyn Write,
     global: &'a Global,
     colours: bool,
+    live: bool,
 }
 
 impl<'a> Session<'a> {
@@ -22,12 +27,28 @@ impl<'a> Session<'a> {
             out,
             global,
             colours: colours(global.color),
+            live: global.color != Color::Never && !dumb() && std::io::stdout().is_terminal(),
         }
     }
 
     /// The node to ask.
     pub(super) fn client(&self) -> Result<Client, ClientError> {
-        Client::new(&self.global.endpoint, self.global.timeout)
+        self.client_within(self.timeout().unwrap_or(ANSWER))
+    }
+
+    /// The node to ask, where an answer may take so long.
+    pub(super) fn client_within(&self, timeout: Duration) -> Result<Client, ClientError> {
+        Client::new(&self.global.endpoint, timeout)
+    }
+
+    /// The time that was asked for.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.global.timeout
+    }
+
+    /// Whether lines may be drawn over: on a terminal that can, unless everything is to be plain.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
     }
 
     /// Whether JSON was asked for.
@@ -78,8 +99,12 @@ pub(super) fn colours(wish: Color) -> bool {
         Color::Never => false,
         Color::Auto => {
             let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-            let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-            std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb
+            std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb()
         }
     }
+}
+
+/// Whether the terminal can only print lines.
+fn dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }

@@ -56,6 +56,14 @@ impl Failure {
         }
     }
 
+    /// It did not happen in time.
+    pub fn ran_out(what: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::WaitRanOut,
+            ..Self::new(what)
+        }
+    }
+
     /// Where: a file, an address.
     #[must_use]
     pub fn place(self, place: impl fmt::Display) -> Self {

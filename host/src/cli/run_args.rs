@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, value_parser};
 
-use crate::config::{Config, ConfigError, FileContents, Layers, SETTINGS, Setting};
+use crate::config::{Config, ConfigError, FileContents, Kind, Layers, SETTINGS, Setting};
 
 const FILE: &str = "config";
 
@@ -78,8 +78,16 @@ fn arg(setting: &Setting) -> Arg {
     };
     let limit = setting.key.starts_with("limits.");
     let list = setting.key == "vnode";
-    Arg::new(setting.key)
-        .long(setting.flag)
+    let switch = setting.kind == Kind::Switch;
+    let arg = Arg::new(setting.key);
+    let arg = match switch {
+        true => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+        false => arg,
+    };
+    arg.long(setting.flag)
         .env(setting.env)
         .value_name(setting.value_name)
         .help(help)

@@ -99,6 +99,12 @@ pub(super) fn optional(value: Option<impl fmt::Display>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
+/// `1 change`, `2 changes`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// A share of one as ` 31.3`: five columns, a half rounded up as the tutorials do.
 pub(super) fn percent(share: f64) -> String {
     format!("{:5.1}", (share * 1000.0).round() / 10.0)

@@ -104,6 +104,20 @@ fn wrong_command_lines_are_refused() {
         "host --port 1 status",
         "host --port 1 run --vnode kv",
         "host --config host.toml config show",
+        "host cluster",
+        "host cluster join",
+        "host cluster replace a",
+        "host cluster force-replace a",
+        "host cluster force-remove",
+        "host cluster down",
+        "host cluster location a",
+        "host cluster weight a",
+        "host cluster weight a heavy",
+        "host cluster weight a 70000",
+        "host cluster commit ../stats",
+        "host cluster commit --wait soon",
+        "host cluster commit --wait",
+        "host cluster wait --for ever",
         "host --n 1 --n 2 --vnode kv",
     ] {
         let error = parse_line(line).unwrap_err();
@@ -142,6 +156,23 @@ fn every_documented_command_parses() {
         "host config show --n 1",
         "host completions zsh",
         "host cluster status",
+        "host cluster join 127.0.0.1:7381",
+        "host cluster leave",
+        "host cluster leave b",
+        "host cluster replace a d",
+        "host cluster force-replace a d",
+        "host cluster force-remove a",
+        "host cluster down a",
+        "host cluster location a rack1",
+        "host cluster location a none",
+        "host cluster weight a 200",
+        "host cluster plan",
+        "host cluster commit",
+        "host cluster commit 1a2b3c4d --wait 10m",
+        "host cluster clear",
+        "host cluster wait",
+        "host cluster wait --for ready --timeout 5s",
+        "host transfers --watch",
         "host node drain",
     ] {
         let invocation = parse_line(line).unwrap();
@@ -176,8 +207,8 @@ fn help_says_what_there_is() {
         long.contains("Limits of a node:") && long.contains("[default: 64MiB]"),
         "{long}"
     );
-    // Commands that a single node cannot carry out are not promised.
-    for word in ["join", "transfers", "upgrade"] {
+    // Commands that there are not yet are not promised.
+    for word in ["resize", "upgrade"] {
         assert!(!short.contains(word), "{word}");
     }
 }

@@ -27,6 +27,8 @@ pub enum Kind {
     Time,
     /// An IP address and a port.
     Address,
+    /// True or false.
+    Switch,
     /// A file or directory.
     Path,
     /// Several texts.
@@ -61,6 +63,10 @@ pub(super) struct RingSize;
 pub(super) struct Address;
 /// HOST:PORT to connect to, where the host may be a name.
 pub(super) struct Endpoint;
+/// The same of another node, as people copy it: `http://` before it does not matter.
+pub(super) struct Contact;
+/// True or false; a flag without a value says true.
+pub(super) struct Switch;
 /// The identity of a node.
 pub(super) struct NodeName;
 /// A directory.
@@ -285,6 +291,33 @@ impl Codec for Endpoint {
 
     fn show(value: &Option<String>) -> String {
         value.clone().unwrap_or_default()
+    }
+}
+
+impl Codec for Contact {
+    type Value = Option<String>;
+    const KIND: Kind = Kind::Text;
+
+    fn parse(text: &str) -> Result<Option<String>, String> {
+        Endpoint::parse(text.trim_start_matches("http://").trim_end_matches('/'))
+    }
+
+    fn show(value: &Option<String>) -> String {
+        Endpoint::show(value)
+    }
+}
+
+impl Codec for Switch {
+    type Value = bool;
+    const KIND: Kind = Kind::Switch;
+
+    fn parse(text: &str) -> Result<bool, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is neither true nor false"))
+    }
+
+    fn show(value: &bool) -> String {
+        value.to_string()
     }
 }
 

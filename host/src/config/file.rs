@@ -32,6 +32,7 @@ struct Entry {
 enum Value {
     Text(String),
     Number(String),
+    Boolean(bool),
     List(Vec<String>),
     Other(&'static str),
 }
@@ -195,7 +196,7 @@ impl Value {
                     Self::Number(n.to_string())
                 }),
             DeValue::Float(_) => Self::Other("a number with a fraction"),
-            DeValue::Boolean(_) => Self::Other("a boolean"),
+            DeValue::Boolean(value) => Self::Boolean(*value),
             DeValue::Datetime(_) => Self::Other("a date"),
             DeValue::Table(_) => Self::Other(EMPTY_TABLE),
             DeValue::Array(items) => {
@@ -210,7 +211,10 @@ impl Value {
     fn texts(&self, kind: Kind) -> Result<Vec<String>, String> {
         match (self, kind) {
             (Self::List(texts), Kind::List) => Ok(texts.clone()),
-            (Self::Text(text), kind) if kind != Kind::Number => Ok(vec![text.clone()]),
+            (Self::Boolean(value), Kind::Switch) => Ok(vec![value.to_string()]),
+            (Self::Text(text), kind) if !matches!(kind, Kind::Number | Kind::Switch) => {
+                Ok(vec![text.clone()])
+            }
             (Self::Number(number), Kind::Number | Kind::Size) => Ok(vec![number.clone()]),
             _ => Err(format!(
                 "expected {}, found {}",
@@ -224,6 +228,7 @@ impl Value {
         match self {
             Self::Text(_) => "a string",
             Self::Number(_) => "a number",
+            Self::Boolean(_) => "a boolean",
             Self::List(_) => "a list",
             Self::Other(name) => name,
         }
@@ -232,6 +237,7 @@ impl Value {
 
 fn expected(kind: Kind) -> &'static str {
     match kind {
+        Kind::Switch => "true or false without quotes",
         Kind::Number => "a whole number without quotes",
         Kind::Size => "a size such as \"64MiB\"",
         Kind::Time => "a time such as \"200ms\"",

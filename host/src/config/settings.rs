@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Config;
 use super::codec::{
-    Address, Bytes, Codec, Count, Directory, Endpoint, Kind, Label, LogFilter, NodeName, Port,
-    Replicas, RingSize, Time, Word, guests,
+    Address, Bytes, Codec, Contact, Count, Directory, Endpoint, Kind, Label, LogFilter, NodeName,
+    Port, Replicas, RingSize, Switch, Time, Word, guests,
 };
 use crate::resp::codec::REQUEST_BYTES_MAX;
 use crate::store::KEY_BYTES_MAX;
@@ -124,6 +124,10 @@ pub const SETTINGS: &[Setting] = &[
         "Peer address to tell other nodes [default: the one listened on]"),
     setting!("data", "data", "VNODE_DATA", Directory, "DIR", data,
         "Data directory, created on first use and locked [default: ./data/<name>]"),
+    setting!("join", "join", "VNODE_JOIN", Contact, "ADDR:PORT", join,
+        "Peer or HTTP address of a member of the cluster to join; a node that is in one ignores it"),
+    setting!("auto_commit", "auto-commit", "VNODE_AUTO_COMMIT", Switch, "BOOL", auto_commit,
+        "With --join: also plan and commit, so that the node gets its share at once"),
     setting!("ring_size", "ring-size", "VNODE_RING_SIZE", RingSize, "N", ring_size,
         "Partitions of a new cluster, a power of two: 64 suits up to 8 nodes, 256 up to 32, 1024 up to 128"),
     setting!("hash", "hash", "VNODE_HASH", Word<super::HashId>, "ID", hash,

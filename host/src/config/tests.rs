@@ -66,7 +66,7 @@ fn flag_beats_environment_beats_file_beats_default() {
 fn every_setting_obeys_the_precedence() {
     for setting in SETTINGS.iter().filter(|setting| setting.kind != Kind::List) {
         let [low, middle, high] = samples(setting);
-        let quoted = if setting.kind == Kind::Number {
+        let quoted = if matches!(setting.kind, Kind::Number | Kind::Switch) {
             low.into()
         } else {
             format!("{low:?}")
@@ -117,6 +117,8 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
             ["3MiB", "4MiB", "1GiB"]
         }
         ("limits.stack_bytes_max", _) => ["64KiB", "1MiB", "16MiB"],
+        ("join", _) => ["a.example:1", "[::1]:2", "10.0.0.1:3"],
+        (_, Kind::Switch) => ["true", "false", "true"],
         (_, Kind::Number) => ["2", "3", "4"],
         (_, Kind::Size) => ["20KiB", "32MiB", "1GiB"],
         (_, Kind::Time) => ["1ms", "1m 30s", "1h"],

@@ -17,6 +17,7 @@ use crate::vnode::request::{Replies, ReplyTo, Request, Words};
 use crate::vnode::service::{CommandStats, Service};
 use crate::vnode::{Call, Ran, Vnode, seed};
 use crate::wasm::{Guest, Placement, Scope, TypedCommand, VnodeState};
+use vnode_ring::Role;
 
 /// Partitions of the ring.
 const RING: u32 = 8;
@@ -256,6 +257,8 @@ impl Rig {
             words,
             now_ms: START_MS + step.number,
             id: step.number,
+            role: Role::Primary,
+            tries: 0,
             alone: false,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
-use vnode_ring::{CoverageVnode, PartitionId};
+use vnode_ring::{CoverageVnode, NodeName, PartitionId};
 
+use super::distant::{self, Distant, PageAsk};
+use super::trace::Recorder;
 use super::{Coordinator, Joined, UnderWay, now_ms};
 use crate::descriptor::{Aggregate, CommandSpec};
 use crate::executor::slow::PageRequest;
@@ -45,8 +47,10 @@ impl Coordinator {
         target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
+        recorder: Option<&Recorder>,
     ) -> Result<Vec<u8>, Failure> {
         let within = self.limits.coverage_timeout;
+        let begun = Instant::now();
         let joined = async {
             if spec.aggregate == Aggregate::Cursor {
                 return self.scan_page(target, spec, words).await;
@@ -59,13 +63,22 @@ impl Coordinator {
                     && let Some((vnode, range)) = ranges.pop_front()
                 {
                     let command = self.command(spec, words, range);
-                    window.push_back(self.pages(target, vnode, command));
+                    window.push_back((vnode, self.pages(target, vnode, command)));
                 }
-                let Some(mut pages) = window.pop_front() else {
+                let Some((vnode, mut pages)) = window.pop_front() else {
                     return Ok(joined.finish());
                 };
+                let mut part = (Vec::new(), 0);
                 while let Some(page) = pages.recv().await {
-                    joined.add_page(&page?)?;
+                    let page = page?;
+                    joined.add_page(&page)?;
+                    if recorder.is_some() {
+                        part.0.extend_from_slice(&page.items);
+                        part.1 += page.count;
+                    }
+                }
+                if let Some(recorder) = recorder {
+                    self.record_part(recorder, vnode, begun, part);
                 }
             }
         };
@@ -130,8 +143,10 @@ impl Coordinator {
 
     /// Which vnode answers for which range, in ring order.
     fn plan(&self) -> Result<Vec<(PartitionId, PartitionId)>, Failure> {
-        let plan = vnode_ring::coverage_plan(self.ring(), &|_| true, 1, self.next_id())
-            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let view = self.view();
+        let up = |node: &NodeName| view.is_up(node);
+        let plan = vnode_ring::coverage_plan(view.ring(), &up, 1, self.next_id())
+            .map_err(|error| Failure::Incomplete(error.to_string()))?;
         let mut ranges: Vec<_> = plan
             .into_iter()
             .flat_map(
@@ -140,7 +155,7 @@ impl Coordinator {
                  }| { ranges.into_iter().map(move |range| (partition, range)) },
             )
             .collect();
-        ranges.sort_by_key(|(_, range)| self.ring().size().hash_range(*range).0);
+        ranges.sort_by_key(|(_, range)| self.ring_size.hash_range(*range).0);
         Ok(ranges)
     }
 
@@ -184,14 +199,59 @@ impl Coordinator {
     }
 
     fn asker(&self, target: GuestCommand, vnode: PartitionId, command: TypedCommand) -> Asker {
+        let view = self.view();
+        let owner = view.ring().owner(vnode);
+        if owner != view.me() {
+            let name = self
+                .services
+                .get(target.service)
+                .map(|service| service.name());
+            return Asker::There(Distant {
+                cluster: Arc::clone(&self.cluster),
+                node: owner.clone(),
+                service: name.unwrap_or_default().to_owned(),
+                partition: vnode,
+                command,
+                within: self.limits.coverage_timeout,
+            });
+        }
         let seat = self.seat(target.service, vnode);
-        let inbox = self.inboxes.get(self.executor_of(seat)).cloned();
-        Asker {
+        Asker::Here(Near {
             seat,
-            inbox,
+            inbox: self.inboxes.get(self.executor_of(seat)).cloned(),
             command,
             acknowledge: self.acknowledge.clone(),
-        }
+        })
+    }
+
+    /// Answers another node that asks for a page.
+    pub(super) async fn answer_page(&self, request: &[u8]) -> Vec<u8> {
+        let page = match PageAsk::decode(request) {
+            Ok(asked) => self.page_for(asked).await,
+            Err(failure) => Err(failure),
+        };
+        distant::encode(&page)
+    }
+
+    async fn page_for(&self, asked: PageAsk) -> Result<CoveragePage, Failure> {
+        let view = self.view();
+        let partition = asked.partition;
+        let owned = self.ring_size.contains(partition) && view.ring().owner(partition) == view.me();
+        let service = self
+            .services
+            .iter()
+            .position(|service| service.name() == asked.service);
+        let (true, Some(service)) = (owned, service) else {
+            return Err(Failure::Moving { partition });
+        };
+        let seat = self.seat(service, partition);
+        let near = Near {
+            seat,
+            inbox: self.inboxes.get(self.executor_of(seat)).cloned(),
+            command: asked.command(),
+            acknowledge: self.acknowledge.clone(),
+        };
+        near.page(asked.cursor).await
     }
 
     /// One call of a command with a client's cursor, as Redis SCAN has it.
@@ -208,7 +268,7 @@ impl Coordinator {
             .ok()
             .and_then(|text| text.parse::<u64>().ok())
             .ok_or_else(|| Failure::Usage("invalid cursor".into()))?;
-        let size = self.ring().size();
+        let size = self.ring_size;
         let mut joined = Joined::new(Aggregate::Concat, &self.limits);
         let mut next = cursor;
         let ahead = self
@@ -249,14 +309,29 @@ impl Coordinator {
 }
 
 /// Asks one vnode for pages of one command.
-struct Asker {
+enum Asker {
+    Here(Near),
+    There(Distant),
+}
+
+impl Asker {
+    async fn page(&self, cursor: Option<Vec<u8>>) -> Result<CoveragePage, Failure> {
+        match self {
+            Asker::Here(near) => near.page(cursor).await,
+            Asker::There(distant) => distant.page(cursor).await,
+        }
+    }
+}
+
+/// A vnode of this node.
+struct Near {
     seat: usize,
     inbox: Option<Arc<Inbox>>,
     command: TypedCommand,
     acknowledge: Acknowledge,
 }
 
-impl Asker {
+impl Near {
     async fn page(&self, cursor: Option<Vec<u8>>) -> Result<CoveragePage, Failure> {
         let Some(inbox) = &self.inbox else {
             return Err(Failure::Draining);

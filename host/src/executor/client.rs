@@ -21,12 +21,13 @@ use super::connection::{Connection, Slot};
 use super::inbox::{Inbox, Message};
 use super::{Executor, views};
 use crate::coordinator::{Coordinator, Route, now_ms};
-use crate::resp::builtin::{self, After, Next};
+use crate::resp::builtin::{self, After, Next, NodeCommand};
 use crate::resp::catalog::GuestCommand;
 use crate::resp::codec::{self, Args, Progress, ProtocolError};
 use crate::resp::session::{ClientInfo, Session};
 use crate::resp::wire;
 use crate::vnode::request::{Failure, ReplyTo, Request, Words};
+use vnode_ring::Role;
 
 /// Room for the first reads; doubled each time it is used up.
 const READ_BYTES: usize = 4 * 1024;
@@ -368,6 +369,15 @@ impl Task {
                 drop(state);
                 self.after(after)
             }
+            Next::Node(NodeCommand::Trace) => {
+                let traced = ranges.get(1..).unwrap_or_default();
+                let words = Words::new(buffer.clone(), traced);
+                self.settled().await;
+                let reply = views::trace(&self.coordinator, words).await;
+                self.answer(&reply, silent);
+                *time = Time::now();
+                true
+            }
             Next::Node(command) => {
                 let words = Words::new(buffer.clone(), ranges);
                 let reply = views::run(&self.coordinator, command, &words);
@@ -485,6 +495,8 @@ impl Task {
             now_ms: time.now_ms,
             id,
             alone: false,
+            role: Role::Primary,
+            tries: 0,
             arrived: time.arrived,
             reply_to: ReplyTo::Connection {
                 executor: index,

@@ -13,9 +13,13 @@ use crate::vnode::request::{Replies, Request};
 pub enum Message {
     /// Serve this client.
     Connect(std::net::TcpStream),
-    /// Run this command.
+    /// Serve this link from another node, which has been greeted.
+    Peer(String, std::net::TcpStream),
+    /// Run this command, here or where its partition is.
     Request(Box<Request>),
-    /// Replies for connections here.
+    /// Look at the vnode of a seat, for which there may be something to do again.
+    Look(usize),
+    /// Replies for connections and links here.
     Replies(Parcel),
     /// The vnode of a seat is back from a slow thread, with these replies.
     Returned(usize, Replies),
@@ -74,11 +78,20 @@ impl Inbox {
     }
 }
 
-/// Replies for connections of another executor: RESP3 values in one buffer.
+/// Who waits on an executor for a reply.
+#[derive(Clone, Copy)]
+pub(super) enum Waiter {
+    /// A place in the pipeline of a client's connection.
+    Client(u64, u32),
+    /// A command of another node, by its link.
+    Peer(u64, u64),
+}
+
+/// Replies for another executor's clients and links: RESP3 values in one buffer.
 #[derive(Default)]
 pub struct Parcel {
     pub(super) bytes: Vec<u8>,
-    pub(super) entries: Vec<(u64, u32, usize)>,
+    pub(super) entries: Vec<(Waiter, usize)>,
 }
 
 impl Parcel {
@@ -90,8 +103,8 @@ impl Parcel {
         }
     }
 
-    pub(super) fn push(&mut self, connection: u64, seq: u32, reply: &[u8]) {
+    pub(super) fn push(&mut self, waiter: Waiter, reply: &[u8]) {
         self.bytes.extend_from_slice(reply);
-        self.entries.push((connection, seq, self.bytes.len()));
+        self.entries.push((waiter, self.bytes.len()));
     }
 }

@@ -6,6 +6,8 @@
 //! - [`client`] reads a client's requests, [`connection`] puts the replies back in order, [`outbox`] holds them until the
 //!   socket takes them.
 //! - [`slow`] has the threads for work that may take long.
+//! - [`routing`] sends a command to the node that has its partition: [`outbound`] are the links that it goes over, [`inbound`]
+//!   those on which other nodes send theirs, [`frame`] is what both sides say.
 //!
 //! A connection parses all that it has read and stages each command for its vnode. Then, after every readable connection
 //! had its turn, one *pass* runs the vnodes for which there are commands and writes to each connection once. Any executor
@@ -15,8 +17,12 @@
 pub mod about;
 mod client;
 mod connection;
+mod frame;
+mod inbound;
 mod inbox;
+mod outbound;
 mod outbox;
+mod routing;
 pub mod seats;
 pub mod slow;
 mod views;
@@ -32,10 +38,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::about::About;
-use self::inbox::Parcel;
+use self::frame::ServiceNames;
+use self::inbound::InboundLinks;
+use self::inbox::{Parcel, Waiter};
+use self::outbound::OutboundLinks;
+use self::routing::Held;
 use self::seats::Errand;
 use self::slow::{Loan, PageRequest, Pool, Work};
 use crate::coordinator::Coordinator;
@@ -43,6 +53,8 @@ use crate::store::{Acknowledge, Commit, Verdict};
 use crate::vnode::request::{Failure, Replies, ReplyTo, Request};
 use crate::vnode::service::{CommandStats, Ended};
 use crate::vnode::{Call, Ran, refuse_late};
+use vnode_cluster::Greeter;
+use vnode_ring::View;
 
 /// Time that a call of a guest may keep an executor's thread. A command that needs more is run again on a slow thread.
 const INLINE_BUDGET: Duration = Duration::from_millis(20);
@@ -54,6 +66,8 @@ const TERMINATE_WITHIN: Duration = Duration::from_secs(2);
 const YIELDS: u32 = 3;
 /// Names of commands that an executor takes at once: one by one they would pass a cache line between the threads.
 const IDS: u64 = 1024;
+/// How often an executor looks for commands that have waited for another node for too long, while any waits.
+const OVERDUE_EVERY: Duration = Duration::from_millis(100);
 
 /// What an executor has for one vnode and has not handed in.
 #[derive(Default)]
@@ -88,6 +102,12 @@ pub struct Executor {
     stats: Vec<Arc<Vec<CommandStats>>>,
     slow: Pool,
     connections: Connections,
+    views: watch::Receiver<Arc<View>>,
+    view: Arc<View>,
+    inbound: InboundLinks,
+    outbound: OutboundLinks,
+    held: VecDeque<Held>,
+    service_names: Vec<ServiceNames>,
     draining: Option<oneshot::Sender<()>>,
     ended: bool,
 }
@@ -101,14 +121,23 @@ impl Executor {
         acknowledge: Acknowledge,
         stats: Vec<Arc<Vec<CommandStats>>>,
         slow: Pool,
+        greeter: Arc<Greeter>,
     ) {
         let Some(inbox) = coordinator.inboxes().get(index).cloned() else {
             return;
         };
         let executors = coordinator.inboxes().len();
         let seats = coordinator.seats().len();
+        let mut views = coordinator.views();
+        views.mark_changed();
         let executor = Executor {
             index,
+            view: coordinator.view(),
+            views,
+            inbound: InboundLinks::default(),
+            outbound: OutboundLinks::default(),
+            held: VecDeque::new(),
+            service_names: routing::service_names(&coordinator),
             connections: Connections::new(Arc::clone(&coordinator), Arc::clone(&inbox), index),
             coordinator,
             about,
@@ -129,7 +158,7 @@ impl Executor {
             draining: None,
             ended: false,
         };
-        drive(Rc::new(RefCell::new(executor)), inbox).await;
+        drive(Rc::new(RefCell::new(executor)), inbox, greeter).await;
     }
 
     /// A new name for a command.
@@ -140,8 +169,8 @@ impl Executor {
         self.ids.next().unwrap_or_default()
     }
 
-    /// Takes a command. It runs in the next pass.
-    pub fn submit(&mut self, request: Request) {
+    /// Takes a command for a vnode of this node. It runs in the next pass.
+    fn stage(&mut self, request: Request) {
         let number = self
             .coordinator
             .seat(usize::from(request.service), request.partition);
@@ -185,16 +214,24 @@ impl Executor {
     }
 
     /// Handles what other threads sent.
-    fn receive(&mut self, inbox: &Inbox, connect: &mut Vec<std::net::TcpStream>) {
+    fn receive(&mut self, inbox: &Inbox, connect: &mut Vec<Arrival>) {
+        self.adopt_newest();
         for message in inbox.take() {
             match message {
-                Message::Connect(stream) => connect.push(stream),
+                Message::Connect(stream) => connect.push(Arrival::Client(stream)),
+                Message::Peer(node, stream) => connect.push(Arrival::Peer(node, stream)),
+                Message::Look(number) => self.schedule(number),
                 Message::Request(request) => self.submit(*request),
                 Message::Replies(parcel) => {
                     let mut start = 0;
-                    for (connection, seq, end) in parcel.entries {
+                    for (waiter, end) in parcel.entries {
                         let reply = parcel.bytes.get(start..end).unwrap_or_default();
-                        self.connections.deliver(connection, seq, reply);
+                        match waiter {
+                            Waiter::Client(connection, seq) => {
+                                self.connections.deliver(connection, seq, reply);
+                            }
+                            Waiter::Peer(link, id) => self.inbound.deliver(link, id, reply),
+                        }
                         start = end;
                     }
                 }
@@ -248,6 +285,8 @@ impl Executor {
             }
         }
         self.connections.flush();
+        self.inbound.flush();
+        self.outbound.flush();
     }
 
     /// Hands in what is here for a vnode, and runs it if nobody else has it.
@@ -260,11 +299,14 @@ impl Executor {
             return;
         };
         staged.scheduled = false;
-        let refused = seat.hand_in(&mut staged.commands, mailbox_max);
+        let rejected = seat.hand_in(&mut staged.commands, mailbox_max);
         let taken = seat.take();
         drop(seat);
-        for request in refused {
+        for request in rejected.too_many {
             self.refuse(request, mailbox_max);
+        }
+        for request in rejected.elsewhere {
+            self.reroute(request);
         }
         let Some((mut vnode, errand)) = taken else {
             return;
@@ -339,6 +381,7 @@ impl Executor {
         let mut delivery = Delivery {
             index: self.index,
             connections: &mut self.connections,
+            inbound: &mut self.inbound,
             parcels: &mut self.parcels,
         };
         let acknowledge = &self.acknowledge;
@@ -362,6 +405,7 @@ impl Executor {
         let mut delivery = Delivery {
             index: self.index,
             connections: &mut self.connections,
+            inbound: &mut self.inbound,
             parcels: &mut self.parcels,
         };
         // Commits of several vnodes are parked in the order of their commits, but for those that came home late.
@@ -380,8 +424,23 @@ impl Executor {
         self.parked = rest;
     }
 
+    /// Sends a reply on that came from another node.
+    fn deliver(&mut self, to: ReplyTo, reply: &[u8]) {
+        let mut delivery = Delivery {
+            index: self.index,
+            connections: &mut self.connections,
+            inbound: &mut self.inbound,
+            parcels: &mut self.parcels,
+        };
+        delivery.deliver(to, reply);
+    }
+
     fn idle(&self) -> bool {
-        self.parked.is_empty() && self.due.is_empty() && self.connections.idle()
+        self.parked.is_empty()
+            && self.due.is_empty()
+            && !self.waits_for_others()
+            && self.connections.idle()
+            && self.inbound.idle()
     }
 
     /// Ends the guests of this executor's share of the seats, in a bounded time.
@@ -401,6 +460,7 @@ impl Executor {
 struct Delivery<'a> {
     index: usize,
     connections: &'a mut Connections,
+    inbound: &'a mut InboundLinks,
     parcels: &'a mut [Parcel],
 }
 
@@ -413,14 +473,20 @@ impl Delivery<'_> {
                 executor,
                 connection,
                 seq,
-            } => {
-                let executor = usize::from(executor);
-                if executor == self.index {
-                    self.connections.deliver(connection, seq, reply);
-                } else if let Some(parcel) = self.parcels.get_mut(executor) {
-                    parcel.push(connection, seq, reply);
-                }
-            }
+            } => match usize::from(executor) {
+                here if here == self.index => self.connections.deliver(connection, seq, reply),
+                there => self.send(there, Waiter::Client(connection, seq), reply),
+            },
+            ReplyTo::Peer { executor, link, id } => match usize::from(executor) {
+                here if here == self.index => self.inbound.deliver(link, id, reply),
+                there => self.send(there, Waiter::Peer(link, id), reply),
+            },
+        }
+    }
+
+    fn send(&mut self, executor: usize, waiter: Waiter, reply: &[u8]) {
+        if let Some(parcel) = self.parcels.get_mut(executor) {
+            parcel.push(waiter, reply);
         }
     }
 }
@@ -434,6 +500,13 @@ fn command_stats<'a>(
         .get(usize::from(request.command))
 }
 
+/// A connection that is to be served.
+enum Arrival {
+    Client(std::net::TcpStream),
+    /// With the name of the node.
+    Peer(String, std::net::TcpStream),
+}
+
 /// Gives this core to whoever else is ready, then looks at the sockets again.
 async fn let_others_run() {
     std::thread::yield_now();
@@ -441,12 +514,15 @@ async fn let_others_run() {
 }
 
 /// The executor's own task: waits for something to do, then makes passes until nothing is due.
-async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>) {
+async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<Greeter>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut overdue = tokio::time::interval(OVERDUE_EVERY);
     let mut acknowledge = executor.borrow().acknowledge.clone();
+    let mut views = executor.borrow().views.clone();
     let mut connect = Vec::new();
     let mut yields = 0;
     loop {
+        let waits_for_others = executor.borrow().waits_for_others();
         tokio::select! {
             biased;
             () = inbox.woken() => yields = YIELDS,
@@ -455,14 +531,24 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>) {
                 continue;
             }
             () = acknowledge.changed() => {}
+            // The coordinator lives as long as its executors.
+            _ = views.changed() => {}
+            _ = overdue.tick(), if waits_for_others => executor.borrow_mut().refuse_overdue(),
             _ = second.tick() => executor.borrow_mut().connections.check_timeouts(),
         }
         loop {
             executor.borrow_mut().receive(&inbox, &mut connect);
-            for stream in connect.drain(..) {
-                client::accept(&executor, &inbox, stream);
+            for arrival in connect.drain(..) {
+                match arrival {
+                    Arrival::Client(stream) => client::accept(&executor, &inbox, stream),
+                    Arrival::Peer(node, stream) => inbound::accept(&executor, &inbox, node, stream),
+                }
             }
             executor.borrow_mut().pass();
+            let wanted = executor.borrow_mut().outbound.wanted();
+            for link in wanted {
+                outbound::start(&executor, &inbox, &greeter, link);
+            }
             if executor.borrow().due.is_empty() {
                 break;
             }
@@ -479,6 +565,8 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>) {
         if now.ended {
             now.terminate();
             now.connections.close_all();
+            now.inbound.close_all();
+            now.outbound.close_all();
             inbox.connections.store(0, Ordering::Relaxed);
             return;
         }

@@ -30,6 +30,12 @@ impl Outbox {
         &mut self.last
     }
 
+    /// Puts a chunk before everything else. Nothing may have been written yet.
+    pub(super) fn put_first(&mut self, chunk: Vec<u8>) {
+        self.full_bytes += chunk.len();
+        self.full.push_front(chunk);
+    }
+
     /// Bytes that are not written yet.
     pub(super) fn len(&self) -> usize {
         self.full_bytes + self.last.len() - self.written

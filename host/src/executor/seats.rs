@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::slow::{PageRequest, Work};
 use crate::vnode::request::Request;
 use crate::vnode::{Figures, Vnode};
+use vnode_ring::Role;
 
 /// A vnode whose guest overran stays on the slow threads for so long after.
 const APART_FOR: Duration = Duration::from_secs(1);
@@ -20,7 +21,7 @@ const LOAN_COMMANDS_MAX: usize = 64;
 
 /// One vnode's place.
 #[derive(Default)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     /// The vnode, unless somebody has it.
     vnode: Option<Box<Vnode>>,
     /// Commands for whoever has the vnode next.
@@ -32,7 +33,20 @@ pub(super) struct Seat {
     apart_until: Option<Instant>,
     /// Whether it is on a slow thread.
     lent: bool,
+    /// Whether the node owns the partition. If not, the vnode serves as a fallback only.
+    owned: bool,
+    /// Commands wait: the partition is being handed over.
+    frozen: bool,
     figures: Figures,
+}
+
+/// What is not taken in.
+#[derive(Default)]
+pub(super) struct Rejected {
+    /// For these there is no room.
+    pub(super) too_many: VecDeque<Request>,
+    /// These belong to another node.
+    pub(super) elsewhere: VecDeque<Request>,
 }
 
 /// What a vnode was taken for.
@@ -45,22 +59,55 @@ pub(super) enum Errand {
 
 impl Seat {
     /// Takes commands in, behind those that wait. Gives back what is too much.
-    pub(super) fn hand_in(
-        &mut self,
-        commands: &mut VecDeque<Request>,
-        max: usize,
-    ) -> VecDeque<Request> {
+    pub(super) fn hand_in(&mut self, commands: &mut VecDeque<Request>, max: usize) -> Rejected {
+        let elsewhere = match self.owned {
+            true => VecDeque::new(),
+            false => primaries(commands),
+        };
         if self.mailbox.is_empty() {
             std::mem::swap(&mut self.mailbox, commands);
         } else {
             self.mailbox.append(commands);
         }
-        self.mailbox.split_off(max.min(self.mailbox.len()))
+        Rejected {
+            too_many: self.mailbox.split_off(max.min(self.mailbox.len())),
+            elsewhere,
+        }
+    }
+
+    /// Says whether the node owns the partition from now on. Returns the commands that now belong elsewhere.
+    pub(crate) fn set_owned(&mut self, owned: bool) -> VecDeque<Request> {
+        self.owned = owned;
+        self.frozen = false;
+        match owned {
+            true => VecDeque::new(),
+            false => primaries(&mut self.mailbox),
+        }
+    }
+
+    /// Has commands wait, or no longer.
+    pub(crate) fn set_frozen(&mut self, frozen: bool) {
+        self.frozen = frozen;
+    }
+
+    /// Whether the vnode is here.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.vnode.is_none()
+    }
+
+    /// The vnode, out of turn.
+    pub(super) fn take_away(&mut self) -> Option<Box<Vnode>> {
+        self.vnode.take()
+    }
+
+    /// What the vnode held when it last came back.
+    pub(crate) fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// The vnode, if it is here, and what waits for it, if anything does.
     pub(super) fn take(&mut self) -> Option<(Box<Vnode>, Errand)> {
-        if !self.has_work() {
+        if self.frozen || !self.has_work() {
             return None;
         }
         let vnode = self.vnode.take()?;
@@ -113,6 +160,15 @@ impl Seat {
     }
 }
 
+/// Takes the commands out that only the partition's owner may run.
+fn primaries(commands: &mut VecDeque<Request>) -> VecDeque<Request> {
+    let (primaries, rest) = std::mem::take(commands)
+        .into_iter()
+        .partition(|request| request.role == Role::Primary);
+    *commands = rest;
+    primaries
+}
+
 /// What can be seen of a seat.
 #[derive(Clone, Debug)]
 pub struct SeatView {
@@ -122,6 +178,8 @@ pub struct SeatView {
     pub mailbox: usize,
     /// Whether it is on a slow thread.
     pub lent: bool,
+    /// Whether the node owns the partition.
+    pub owned: bool,
 }
 
 /// The seats of a node, by number; see `Coordinator::seat`.
@@ -162,6 +220,7 @@ impl Seats {
                 figures: seat.figures.clone(),
                 mailbox: seat.mailbox.len(),
                 lent: seat.lent,
+                owned: seat.owned,
             };
             Some((number, view))
         })
@@ -173,6 +232,19 @@ impl Seats {
         seats.all(|seat| seat.vnode.is_some() && !seat.has_work())
     }
 
+    /// Ends the guest of a vnode that is here and not owned any more, after it was told why. The vnode stays, and would start it
+    /// again if there were a command.
+    pub(crate) fn rest(&self, number: usize, budget: Duration) {
+        let taken = self.lock(number).and_then(|mut seat| seat.take_away());
+        if let Some(mut vnode) = taken {
+            vnode.terminate("another node serves the partition", budget);
+            vnode.rest();
+            if let Some(mut seat) = self.lock(number) {
+                seat.put_back(vnode);
+            }
+        }
+    }
+
     /// Takes a vnode away for good, if it is there, after its guest was told why.
     pub(super) fn terminate(&self, number: usize, reason: &str, budget: Duration) {
         let vnode = self.lock(number).and_then(|mut seat| seat.vnode.take());
@@ -182,7 +254,7 @@ impl Seats {
     }
 
     /// The seat, for a moment: nobody runs a guest while he holds it.
-    pub(super) fn lock(&self, number: usize) -> Option<MutexGuard<'_, Seat>> {
+    pub(crate) fn lock(&self, number: usize) -> Option<MutexGuard<'_, Seat>> {
         let seat = self.seats.get(number)?;
         Some(seat.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -206,12 +278,22 @@ mod tests {
             now_ms: 0,
             id,
             alone: false,
+            role: Role::Primary,
+            tries: 0,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {
                 executor: 0,
                 connection: 0,
                 seq: 0,
             },
+        }
+    }
+
+    /// The empty seat of a partition that the node owns.
+    fn seat() -> Seat {
+        Seat {
+            owned: true,
+            ..Seat::default()
         }
     }
 
@@ -225,14 +307,14 @@ mod tests {
         fn commands_run_in_the_order_in_which_they_were_handed_in(
             steps in prop::collection::vec((0_usize..5, 0_usize..8), 1..60),
         ) {
-            let mut seat = Seat::default();
+            let mut seat = seat();
             let (mut next, mut ran) = (0, Vec::new());
             for (handed_in, run) in steps {
                 let mut commands: VecDeque<_> = (next..).take(handed_in).map(request).collect();
                 next += handed_in as u64;
                 // Somebody has the vnode and its commands meanwhile.
                 let mut taken = std::mem::take(&mut seat.mailbox);
-                prop_assert!(seat.hand_in(&mut commands, usize::MAX).is_empty());
+                prop_assert!(seat.hand_in(&mut commands, usize::MAX).too_many.is_empty());
                 prop_assert!(commands.is_empty());
                 let count = run.min(taken.len());
                 ran.extend(taken.drain(..count).map(|request| request.id));
@@ -246,19 +328,34 @@ mod tests {
 
     #[test]
     fn a_full_mailbox_gives_the_last_ones_back() {
-        let mut seat = Seat::default();
+        let mut seat = seat();
         let mut commands: VecDeque<_> = (0..3).map(request).collect();
-        assert!(seat.hand_in(&mut commands, 4).is_empty());
+        assert!(seat.hand_in(&mut commands, 4).too_many.is_empty());
         let mut commands: VecDeque<_> = (3..6).map(request).collect();
-        assert_eq!(ids(&seat.hand_in(&mut commands, 4)), [4, 5]);
+        assert_eq!(ids(&seat.hand_in(&mut commands, 4).too_many), [4, 5]);
         assert_eq!(ids(&seat.mailbox), [0, 1, 2, 3]);
     }
 
     #[test]
     fn nobody_gets_a_vnode_that_is_away() {
-        let mut seat = Seat::default();
+        let mut seat = seat();
         seat.hand_in(&mut VecDeque::from([request(1)]), 10);
         assert!(seat.take().is_none());
         assert!(seat.has_work());
+    }
+
+    #[test]
+    fn commands_of_another_nodes_partition_are_given_back_but_for_those_of_a_fallback() {
+        let mut seat = seat();
+        seat.hand_in(&mut VecDeque::from([request(1)]), 10);
+        let fallback = |id| Request {
+            role: Role::Fallback,
+            ..request(id)
+        };
+        seat.hand_in(&mut VecDeque::from([fallback(2)]), 10);
+        assert_eq!(ids(&seat.set_owned(false)), [1]);
+        let rejected = seat.hand_in(&mut VecDeque::from([request(3), fallback(4)]), 10);
+        assert_eq!(ids(&rejected.elsewhere), [3]);
+        assert_eq!(ids(&seat.mailbox), [2, 4]);
     }
 }

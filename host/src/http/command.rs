@@ -1,7 +1,7 @@
 //! Commands of guests by HTTP.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -19,8 +19,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::problem::Problem;
 use super::{Node, views};
-use crate::coordinator::Route;
 use crate::coordinator::coverage::Part;
+use crate::coordinator::trace::Step;
 use crate::descriptor::CommandKind;
 use crate::node::Shared;
 use crate::resp::catalog::GuestCommand;
@@ -142,10 +142,13 @@ async fn answer(
     words: Words,
     call: &Call,
 ) -> Result<(Vec<u8>, Vec<Json_>), Problem> {
-    let route = node.coordinator.route(target, &words);
-    let started = Instant::now();
-    let running = node.coordinator.call(target, words);
-    let reply = match call.timeout_ms {
+    let running = async {
+        match call.trace {
+            true => node.coordinator.call_traced(target, words).await,
+            false => (node.coordinator.call(target, words).await, Vec::new()),
+        }
+    };
+    let (reply, steps) = match call.timeout_ms {
         None => running.await,
         Some(ms) => tokio::time::timeout(Duration::from_millis(ms), running)
             .await
@@ -156,21 +159,16 @@ async fn answer(
                 )
             })?,
     };
-    let outcome = if reply.first() == Some(&b'-') {
-        "error"
-    } else {
-        "ok"
+    let replica = |step: &Step| {
+        json!({
+            "node": step.node,
+            "partition": step.partition,
+            "kind": step.kind(),
+            "outcome": step.outcome,
+            "microseconds": u64::try_from(step.took.as_micros()).unwrap_or(u64::MAX),
+        })
     };
-    let replicas = match route {
-        Ok(Route::One { partition, .. }) => vec![json!({
-            "node": node.name,
-            "partition": partition,
-            "kind": "primary",
-            "outcome": outcome,
-            "microseconds": u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        })],
-        _ => Vec::new(),
-    };
+    let replicas = steps.iter().map(replica).collect();
     Ok((reply, replicas))
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use vnode_ring::{PartitionId, Ring, primaries};
+use vnode_ring::{MemberStatus, PartitionId};
 
 use super::problem::Problem;
 use crate::executor::seats::SeatView;
@@ -29,6 +29,26 @@ pub(super) fn status(node: &Shared) -> Value {
             "code": "storage_read_only",
             "text": format!("writes are refused: {why} ({})", path.display()),
             "since": since, "hint": "make room on the disk or replace it; reads go on",
+        }));
+    }
+    let view = node.coordinator.view();
+    for (name, member) in view.map().members() {
+        if view.is_up(name) || member.status == MemberStatus::Down {
+            continue;
+        }
+        let partitions = view.ring().partitions_of(name).count();
+        problems.push(json!({
+            "code": "member_unreachable",
+            "text": format!("{name} is unreachable: {partitions} partitions are on fallbacks"),
+            "since": since,
+            "hint": format!("start it again; if it is gone for good: host cluster down {name}, then replace or force-remove it"),
+        }));
+    }
+    if view.claimant().is_none() {
+        problems.push(json!({
+            "code": "no_claimant",
+            "text": "no claimant is known: changes of the cluster wait, commands go on",
+            "since": since, "hint": "a majority of the voters has to be up",
         }));
     }
     let down: Vec<_> = node
@@ -56,7 +76,7 @@ pub(super) fn status(node: &Shared) -> Value {
         "verdict": verdict,
         "problems": problems,
         "as_seen_by": node.name,
-        "epoch": node.coordinator.ring().epoch(),
+        "epoch": node.coordinator.view().map().epoch(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": node.started.elapsed().as_secs(),
         "storage": storage(node),
@@ -73,86 +93,6 @@ fn storage(node: &Shared) -> Value {
             "sync_interval_milliseconds": node.config.sync_interval.as_millis(),
         }),
     }
-}
-
-/// `GET /v1/cluster`.
-pub(super) fn cluster(node: &Shared) -> Value {
-    let ring = node.coordinator.ring();
-    let guests: Vec<Value> = node
-        .coordinator
-        .services()
-        .iter()
-        .map(|service| {
-            let descriptor = service.guest.descriptor();
-            json!({ "name": descriptor.name, "version": descriptor.version, "digest": service.guest.digest() })
-        })
-        .collect();
-    let partitions = ring.partitions_of(&node.name).count();
-    json!({
-        "epoch": ring.epoch(),
-        "claimant": node.name,
-        "ring_size": ring.size(),
-        "ready": !node.coordinator.is_draining(),
-        "members": [{
-            "name": node.name,
-            "status": "valid",
-            "up": true,
-            "ring_share": partitions as f64 / f64::from(ring.size().get()),
-            "pending_share": null,
-            "partitions": partitions,
-            "next_partitions": partitions,
-            "guests": guests,
-            "location": node.config.location,
-            "addresses": {
-                "resp": node.addresses.resp,
-                "http": node.addresses.http,
-                "peer": node.config.advertised(node.addresses.peer),
-            },
-        }],
-        "staged": [],
-    })
-}
-
-/// `GET /v1/ring`.
-pub(super) fn ring(ring: &Ring) -> Value {
-    let size = ring.size();
-    let indexes: Vec<String> = size.partitions().map(|p| size.index_decimal(p)).collect();
-    json!({
-        "size": size,
-        "epoch": ring.epoch(),
-        "hash": ring.hash(),
-        "owners": ring.owners(),
-        "pending": [],
-        "letters": ring.letters(),
-        "indexes": indexes,
-    })
-}
-
-/// `GET /v1/ring/preflist`.
-pub(super) fn preflist(node: &Shared, service: &Service, key: &str, n: u16) -> Value {
-    let ring = node.coordinator.ring();
-    let placement = &service.placement;
-    let hash = placement
-        .hash
-        .hash(placement.service.as_bytes(), key.as_bytes());
-    let replicas: Vec<Value> = primaries(ring, &hash, n)
-        .into_iter()
-        .map(|replica| {
-            json!({
-                "partition": replica.partition,
-                "node": replica.node,
-                "kind": "primary",
-                "up": true,
-            })
-        })
-        .collect();
-    json!({
-        "key": key,
-        "service": placement.service,
-        "hash": hash.to_string(),
-        "partition": ring.size().first_replica(&hash),
-        "replicas": replicas,
-    })
 }
 
 /// `GET /v1/services`.
@@ -199,7 +139,7 @@ pub(super) fn services(node: &Shared) -> Value {
 
 /// Service and partition of a seat.
 fn of_seat(node: &Shared, number: usize) -> (Option<&Arc<Service>>, PartitionId) {
-    let ring_size = usize::from(node.coordinator.ring().size().get());
+    let ring_size = usize::from(node.coordinator.ring_size().get());
     let partition = u16::try_from(number % ring_size).unwrap_or(u16::MAX);
     let service = node.coordinator.services().get(number / ring_size);
     (service, PartitionId(partition))
@@ -219,6 +159,7 @@ pub(super) fn vnodes(node: &Shared) -> Value {
             "partition": partition,
             "node": node.name,
             "state": state,
+            "kind": if seat.owned { "primary" } else { "fallback" },
             "why": seat.figures.down,
             "mailbox": seat.mailbox,
             "version": service.map(|service| service.guest.descriptor().version.clone()),
@@ -230,7 +171,9 @@ pub(super) fn vnodes(node: &Shared) -> Value {
             "overruns": seat.figures.overruns,
         })
     };
-    let vnodes: Vec<Value> = node.coordinator.seats().views().map(one).collect();
+    let here = |(_, seat): &(usize, SeatView)| seat.owned || seat.figures.store.live > 0;
+    let seats = node.coordinator.seats().views();
+    let vnodes: Vec<Value> = seats.filter(here).map(one).collect();
     json!({ "vnodes": vnodes })
 }
 

@@ -38,12 +38,17 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
             names.join(" "),
         )?;
     }
-    let ring = shared.coordinator.ring();
+    let view = shared.coordinator.view();
+    let ring = view.ring();
     writeln!(
         out,
-        "ring      {} partitions, hash {}, 1 member   note: 1 node keeps one copy of each key",
+        "ring      {} partitions, hash {}, {}",
         ring.size().get(),
         ring.hash(),
+        match view.nodes().len() {
+            1 => "1 member   note: 1 node keeps one copy of each key".to_owned(),
+            members => format!("{members} members"),
+        }
     )?;
     writeln!(out, "storage   {}", storage(shared))?;
     let resp = shared.addresses.resp;
@@ -58,16 +63,18 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
         "http      http://{}   dashboard, /metrics, /v1",
         shared.addresses.http
     )?;
-    let seats = shared.coordinator.seats();
-    let down = seats
-        .views()
-        .filter(|(_, seat)| seat.figures.down.is_some())
-        .count();
+    writeln!(out, "peer      {}", shared.addresses.peer)?;
+    let seats = shared.coordinator.seats().views();
+    let (mut own, mut down) = (0, 0);
+    for (_, seat) in seats.filter(|(_, seat)| seat.owned) {
+        own += 1;
+        down += usize::from(seat.figures.down.is_some());
+    }
     writeln!(
         out,
         "ready     {}/{} vnodes in {} ms{}",
-        seats.len() - down,
-        seats.len(),
+        own - down,
+        own,
         node.started_in().as_millis(),
         if down > 0 {
             "   note: the others do not start; `host status` says why"

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 
 use tokio::runtime::Builder;
-use vnode_ring::{NodeName, PartitionId};
+use vnode_ring::PartitionId;
 
 use super::{NodeError, system};
 use crate::coordinator::Coordinator;
@@ -17,17 +17,19 @@ use crate::vital::Vital;
 use crate::vnode::Vnode;
 use crate::vnode::service::Service;
 use crate::wasm::VnodeState;
+use vnode_cluster::Greeter;
 
 /// Starts the executors' threads. Each makes its own vnodes, so that they start in parallel.
 pub(super) fn start(
     coordinator: &Arc<Coordinator>,
     about: &Arc<About>,
     engine: &Arc<Engine>,
-    node: &NodeName,
+    greeter: &Arc<Greeter>,
 ) -> Result<Vec<JoinHandle<()>>, NodeError> {
     let threads = coordinator.inboxes().len();
     let pool = Pool::start(threads + 1).map_err(system("start the slow threads"))?;
-    let node: Arc<str> = node.as_str().into();
+    let view = coordinator.view();
+    let node: Arc<str> = view.me().as_str().into();
     let mut places = Vec::new();
     for service in coordinator.services() {
         for partition in service.placement.ring_size.partitions() {
@@ -53,6 +55,7 @@ pub(super) fn start(
         let (stats, pool, started) = (stats.clone(), pool.clone(), started.clone());
         let (node, engine) = (Arc::clone(&node), Arc::clone(engine));
         let about = Arc::clone(about);
+        let (greeter, view) = (Arc::clone(greeter), Arc::clone(&view));
         let thread = std::thread::Builder::new()
             .name(format!("data-{index}"))
             .spawn(move || {
@@ -62,7 +65,8 @@ pub(super) fn start(
                     share
                         .into_iter()
                         .try_for_each(|(seat, service, partition, store)| {
-                            let vnode = start_vnode(service, partition, &node, store)?;
+                            let owned = view.ring().owner(partition) == view.me();
+                            let vnode = make_vnode(service, partition, &node, store, owned)?;
                             coordinator.seats().place(seat, vnode);
                             Ok(())
                         });
@@ -83,7 +87,7 @@ pub(super) fn start(
                 drop(engine);
                 local.block_on(
                     &runtime,
-                    Executor::run(index, coordinator, about, acknowledge, stats, pool),
+                    Executor::run(index, coordinator, about, acknowledge, stats, pool, greeter),
                 );
             })
             .map_err(system("start an executor"))?;
@@ -97,11 +101,13 @@ pub(super) fn start(
     Ok(handles)
 }
 
-fn start_vnode(
+/// Makes a vnode. The guest of one that the node owns starts at once, that of another when there is a command for it.
+fn make_vnode(
     service: Arc<Service>,
     partition: PartitionId,
     node: &Arc<str>,
     store: Box<dyn Store>,
+    owned: bool,
 ) -> Result<Vnode, StoreError> {
     let state = VnodeState::new(
         Arc::clone(&service.guest),
@@ -110,5 +116,8 @@ fn start_vnode(
         Arc::clone(node),
         store,
     )?;
-    Ok(Vnode::start(service, partition, state))
+    Ok(match owned {
+        true => Vnode::start(service, partition, state),
+        false => Vnode::resting(service, partition, state),
+    })
 }

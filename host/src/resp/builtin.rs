@@ -73,6 +73,8 @@ enum Run {
 pub enum NodeCommand {
     /// `VNODE.PREFLIST key [SERVICE s]`
     Preflist,
+    /// `VNODE.TRACE command...`
+    Trace,
     /// `VNODE.RING`
     Ring,
     /// `VNODE.STATUS`

@@ -84,20 +84,28 @@ pub enum Ran {
 impl Vnode {
     /// A vnode around its rows. Its guest starts now; when it does not, commands are refused with the reason.
     pub fn start(service: Arc<Service>, partition: PartitionId, state: VnodeState) -> Vnode {
-        let mut vnode = Vnode {
+        let mut vnode = Vnode::resting(service, partition, state);
+        if let Guest::Ended(state) = vnode.take_guest() {
+            vnode.start_guest(state);
+        }
+        vnode
+    }
+
+    /// A vnode around its rows whose guest starts with the first command.
+    pub fn resting(service: Arc<Service>, partition: PartitionId, state: VnodeState) -> Vnode {
+        Vnode {
             service,
             partition,
-            guest: Guest::Down {
-                state: None,
-                why: String::new(),
-                since: Instant::now(),
-            },
+            guest: Guest::Ended(Box::new(state)),
             traps: 0,
             restarts: 0,
             overruns: 0,
-        };
-        vnode.start_guest(Box::new(state));
-        vnode
+        }
+    }
+
+    /// Ends the guest; the next command starts it again.
+    pub fn rest(&mut self) {
+        self.end();
     }
 
     /// Its service.

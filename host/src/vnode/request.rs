@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
-use vnode_ring::PartitionId;
+use vnode_ring::{PartitionId, Role};
 
 use super::service::Ended;
 use crate::store::{Commit, StoreError};
@@ -15,7 +15,7 @@ use crate::wasm::{GuestError, Refusal};
 
 /// The words of a command, the name first: ranges of the buffer that they arrived in, shared with the other commands of
 /// the same read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Words {
     buffer: Bytes,
     ranges: SmallVec<[Range<u32>; 3]>,
@@ -111,6 +111,10 @@ pub struct Request {
     pub id: u64,
     /// It runs through the typed door, whatever others of its kind do.
     pub alone: bool,
+    /// As what the vnode serves it.
+    pub role: Role,
+    /// How often it went to a node that was not the right one any more.
+    pub tries: u8,
     /// When it arrived.
     pub arrived: Instant,
     /// Who waits for the reply.
@@ -136,6 +140,15 @@ pub enum ReplyTo {
         connection: u64,
         /// The place.
         seq: u32,
+    },
+    /// A node that sent the command on, by its link.
+    Peer {
+        /// The executor that serves the link.
+        executor: u16,
+        /// The link there.
+        link: u64,
+        /// The command's name on that link.
+        id: u64,
     },
     /// A task of the coordinator. Gets the RESP3 value, errors included.
     Task(oneshot::Sender<Vec<u8>>),
@@ -256,6 +269,49 @@ pub enum Failure {
     /// The disk failed after the write was applied and before it was safe.
     #[error("the write is applied but not on disk, since the disk failed; it may be lost")]
     NotDurable,
+    /// The partition is changing its owner, and no node has it for now.
+    #[error("partition {partition} is changing owner; retry")]
+    Moving {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// The node that had the command went away.
+    #[error("{node} went away before it answered; the command may have happened")]
+    PeerGone {
+        /// The node.
+        node: String,
+    },
+    /// The node that should have the command does not take it.
+    #[error("{node} cannot be reached; retry")]
+    Unreachable {
+        /// The node.
+        node: String,
+    },
+    /// Nobody can serve the partition.
+    #[error("no node that could serve partition {partition} is up")]
+    NobodyUp {
+        /// The partition.
+        partition: PartitionId,
+    },
+    /// Some of the ring cannot be asked.
+    #[error("coverage incomplete: {0}")]
+    Incomplete(String),
+    /// Another node's failure, in its words.
+    #[error("{message}")]
+    Elsewhere {
+        /// First word.
+        code: String,
+        /// The rest.
+        message: String,
+    },
+    /// Too much is on its way to another node.
+    #[error("{waiting} commands wait for {node} already; retry with backoff")]
+    PeerBusy {
+        /// The node.
+        node: String,
+        /// What is under way.
+        waiting: usize,
+    },
     /// The node drains, or its executor is gone.
     #[error("the node is draining; retry at another one")]
     Draining,
@@ -312,7 +368,7 @@ impl Failure {
         match self {
             Failure::Trap { .. } => Ended::Trap,
             Failure::Deadline { .. } | Failure::Timeout { .. } => Ended::Timeout,
-            Failure::Busy { .. } => Ended::Busy,
+            Failure::Busy { .. } | Failure::PeerBusy { .. } => Ended::Busy,
             _ => Ended::Error,
         }
     }
@@ -320,12 +376,16 @@ impl Failure {
     /// First word of the client's error.
     pub fn code(&self) -> &str {
         match self {
-            Failure::Refused { code, .. } => code,
+            Failure::Refused { code, .. } | Failure::Elsewhere { code, .. } => code,
             Failure::Trap { .. } => "GUESTTRAP",
             Failure::Deadline { .. } | Failure::Timeout { .. } => "TIMEOUT",
-            Failure::Busy { .. } => "BUSY",
+            Failure::Busy { .. } | Failure::PeerBusy { .. } => "BUSY",
             Failure::TooBig(_) => "TOOBIG",
-            Failure::Draining => "TRYAGAIN",
+            Failure::Draining
+            | Failure::Moving { .. }
+            | Failure::Unreachable { .. }
+            | Failure::PeerGone { .. } => "TRYAGAIN",
+            Failure::NobodyUp { .. } | Failure::Incomplete(_) => "CLUSTERDOWN",
             Failure::Down { .. }
             | Failure::Store { .. }
             | Failure::Usage(_)

@@ -47,6 +47,7 @@ pub static TABLE: &[Builtin] = &[
     Builtin { name: "wait", arity: 3, group: "generic", syntax: "numreplicas timeout", summary: "Number of replicas that acknowledged this connection's last write", run: Run::Here(connection::wait), ..BASE },
     Builtin { name: "cluster", arity: -2, group: "cluster", summary: "Tells clients that this is no Redis Cluster", subcommands: CLUSTER, ..BASE },
     Builtin { name: "vnode.preflist", arity: -2, key: Some(1), syntax: "key [SERVICE service]", summary: "The vnodes that are responsible for a key", run: Run::Node(NodeCommand::Preflist), ..VNODE },
+    Builtin { name: "vnode.trace", arity: -2, syntax: "command [arg [arg ...]]", summary: "Run a command of a guest, and tell what each vnode did", run: Run::Node(NodeCommand::Trace), ..VNODE },
     Builtin { name: "vnode.ring", arity: 1, summary: "The ring: its size and who owns what", run: Run::Node(NodeCommand::Ring), ..VNODE },
     Builtin { name: "vnode.status", arity: 1, summary: "How the cluster is, and what is wrong with it", run: Run::Node(NodeCommand::Status), ..VNODE },
     Builtin { name: "vnode.help", arity: 1, summary: "The commands of this node", run: Run::Here(command::vnode_help), ..VNODE },

@@ -1,0 +1,312 @@
+//! `host cluster plan` and `commit`: what the staged changes would do, and doing it.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::args::{Commit, Goal};
+use super::changes::Change;
+use super::output::Session;
+use super::report::Exit;
+use super::safety::Safety;
+use super::table::{Table, percent};
+use super::wait;
+
+/// The plan that the node has shown last.
+const SHOWN: &str = "shown";
+/// Pairs of nodes in one line.
+const PAIRS: usize = 6;
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Plan {
+    id: String,
+    epoch: u64,
+    changes: Vec<Change>,
+    members: Vec<Member>,
+    transfers: Vec<Pair>,
+    safety: Safety,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Member {
+    name: String,
+    status: Option<String>,
+    ring_share: f64,
+    next_share: f64,
+    partitions: usize,
+    next_partitions: usize,
+}
+
+/// Partitions that go from one node to another.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Pair {
+    from: String,
+    to: String,
+    partitions: usize,
+    lossy: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Committed {
+    id: String,
+    epoch: u64,
+}
+
+/// Before and after, what moves, and how safe it is.
+pub(super) fn show(session: &mut Session<'_>) -> anyhow::Result<Exit> {
+    let client = session.client()?;
+    let body = client.get("/v1/plan", &[])?;
+    if session.wants_json() {
+        session.print_json(&body)?;
+        return Ok(Exit::Ok);
+    }
+    let plan: Plan = client.view(body)?;
+    let text = text(session, &plan);
+    session.print(&text)?;
+    Ok(Exit::Ok)
+}
+
+/// Commits a plan, and waits if asked to until it is carried out.
+pub(super) fn commit(session: &mut Session<'_>, args: &Commit) -> anyhow::Result<Exit> {
+    let client = session.client()?;
+    let plan = args.plan.as_deref().unwrap_or(SHOWN);
+    let body = client.post(&format!("/v1/plan/{plan}/commit"), &json!({}))?;
+    if session.wants_json() {
+        session.print_json(&body)?;
+    } else {
+        let done: Committed = client.view(body)?;
+        session.print(&format!(
+            "committed plan {} at ring v{}\n",
+            done.id, done.epoch
+        ))?;
+    }
+    session.out.flush()?;
+    if let Some(limit) = args.wait {
+        wait::until(session, &client, Goal::Settled, limit)?;
+        if !session.wants_json() {
+            session.print("settled\n")?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn text(session: &Session<'_>, plan: &Plan) -> String {
+    let title = session.strong(&format!("Plan {}", plan.id));
+    let mut text = format!(
+        "{title} (ring v{}, expires when the ring changes)\n\n",
+        plan.epoch
+    );
+    for change in &plan.changes {
+        text.push_str(&format!("  {change}\n"));
+    }
+    text.push_str(&format!("\n{}\n", members(&plan.members)));
+    text.push_str(&transfers(session, &plan.transfers));
+    let all = plan.members.iter().map(|member| member.next_partitions);
+    text.push_str(&plan.safety.text(session, all.sum()));
+    text.push_str(&format!(
+        "\nCommit with:  host cluster commit {}\n",
+        plan.id
+    ));
+    text
+}
+
+fn members(members: &[Member]) -> Table {
+    let most = members.iter().map(|member| member.partitions).max();
+    let width = most.unwrap_or_default().to_string().len();
+    let mut table = Table::new(&["NODE", ">NOW", ">AFTER", "PARTITIONS", "STATUS"]).indented(2);
+    for member in members {
+        table.row([
+            member.name.clone(),
+            format!("{}%", percent(member.ring_share)),
+            format!("{}%", percent(member.next_share)),
+            format!(
+                "{:>width$} -> {}",
+                member.partitions, member.next_partitions
+            ),
+            member.status.clone().unwrap_or_else(|| "gone".into()),
+        ]);
+    }
+    table
+}
+
+/// What is copied from node to node, then what is given up.
+fn transfers(session: &Session<'_>, pairs: &[Pair]) -> String {
+    let (lossy, copied): (Vec<&Pair>, Vec<&Pair>) = pairs.iter().partition(|pair| pair.lossy);
+    let total: usize = copied.iter().map(|pair| pair.partitions).sum();
+    let lines: Vec<String> = copied
+        .chunks(PAIRS)
+        .map(|line| {
+            let line: Vec<String> = line
+                .iter()
+                .map(|pair| format!("{} -> {} {}", pair.from, pair.to, pair.partitions))
+                .collect();
+            line.join(", ")
+        })
+        .collect();
+    let text = format!("  Transfers: {total}   {}", lines.join(",\n             "));
+    let mut text = format!("{}\n", text.trim_end());
+    for pair in lossy {
+        text.push_str(&format!(
+            "  {} {} -> {} {}: at once and without data, the replicas on {} are given up\n",
+            session.bad("!"),
+            pair.from,
+            pair.to,
+            pair.partitions,
+            pair.from
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::testing::FakeNode;
+    use super::super::{exit_of, render};
+    use super::*;
+
+    fn grown() -> Value {
+        let member = |name: &str, now: u32, next: u32| {
+            json!({"name": name, "status": "valid", "ring_share": f64::from(now) / 64.0, "next_share": f64::from(next) / 64.0,
+                "partitions": now, "next_partitions": next})
+        };
+        let spread = json!({"wanted": 3, "bad": [62, 63], "unavoidable": 2, "bad_after_loss": 64});
+        json!({
+            "id": "1a2b3c4d", "epoch": 7,
+            "changes": [{"action": "join", "node": "b"}, {"action": "join", "node": "c"}],
+            "members": [member("a", 64, 22), member("b", 0, 21), member("c", 0, 21)],
+            "transfers": [{"from": "a", "to": "b", "partitions": 21, "lossy": false},
+                          {"from": "a", "to": "c", "partitions": 21, "lossy": false}],
+            "moves": [{"partition": 1, "from": "a", "to": "b", "lossy": false}],
+            "safety": {"n": 3, "nodes": spread, "locations": spread, "cures": ["1 more node", "n=2"]},
+        })
+    }
+
+    /// The text of a plan that differs in some keys.
+    fn changed(change: impl FnOnce(&mut Value)) -> String {
+        let mut plan = grown();
+        change(&mut plan);
+        FakeNode::with(&[plan]).run("host cluster plan").1
+    }
+
+    #[test]
+    fn a_plan_shows_before_and_after_and_what_stays_unsafe() {
+        let (exit, output, asked) = FakeNode::with(&[grown()]).run("host cluster plan");
+        assert_eq!(exit.unwrap(), Exit::Ok);
+        assert_eq!(asked, [("GET /v1/plan".into(), String::new())]);
+        assert_eq!(
+            output,
+            "\
+Plan 1a2b3c4d (ring v7, expires when the ring changes)
+
+  + join b
+  + join c
+
+  NODE     NOW   AFTER  PARTITIONS  STATUS
+  a     100.0%   34.4%  64 -> 22    valid
+  b       0.0%   32.8%   0 -> 21    valid
+  c       0.0%   32.8%   0 -> 21    valid
+
+  Transfers: 42   a -> b 21, a -> c 21
+  Replicas:  n=3 on distinct nodes for 62 of 64 partitions
+  ! partitions 62, 63 keep two or more replicas on one node, unavoidable with these members; 1 more node or n=2 would fix this
+
+Commit with:  host cluster commit 1a2b3c4d
+"
+        );
+        let (_, output, _) = FakeNode::with(&[grown()]).run("host cluster plan --format json");
+        assert_eq!(serde_json::from_str::<Value>(&output).unwrap(), grown());
+    }
+
+    #[test]
+    fn what_is_given_up_is_marked() {
+        let text = changed(|plan| {
+            plan["changes"] = json!([{"action": "force-replace", "node": "a", "by": "d"}]);
+            plan["members"][0]["status"] = Value::Null;
+            plan["transfers"] = json!([{"from": "a", "to": "d", "partitions": 64, "lossy": true}]);
+        });
+        assert!(text.contains("\n  ~ force-replace a by d\n"), "{text}");
+        assert!(text.contains("  64 -> 22    gone\n"), "{text}");
+        assert!(
+            text.contains("  Transfers: 0\n  ! a -> d 64: at once and without data, the replicas on a are given up\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn many_pairs_take_many_lines() {
+        let pairs = vec![json!({"from": "a", "to": "b", "partitions": 1}); 7];
+        let text = changed(|plan| plan["transfers"] = json!(pairs));
+        let line = "a -> b 1, ".repeat(6);
+        let expected = format!(
+            "  Transfers: 7   {},\n             a -> b 1\n",
+            line.trim_end_matches(", ")
+        );
+        assert!(text.contains(&expected), "{text}");
+    }
+
+    #[test]
+    fn a_commit_names_its_plan() {
+        let answer = json!({"id": "1a2b3c4d", "epoch": 8});
+        for (line, path) in [("commit 1a2b3c4d", "1a2b3c4d"), ("commit", "shown")] {
+            let node = FakeNode::with(std::slice::from_ref(&answer));
+            let (exit, output, asked) = node.run(&format!("host cluster {line}"));
+            assert_eq!(exit.unwrap(), Exit::Ok);
+            assert_eq!(output, "committed plan 1a2b3c4d at ring v8\n");
+            assert_eq!(
+                asked,
+                [(format!("POST /v1/plan/{path}/commit"), "{}".into())]
+            );
+        }
+        let node = FakeNode::with(std::slice::from_ref(&answer));
+        let (_, output, _) = node.run("host cluster commit --format json");
+        assert_eq!(serde_json::from_str::<Value>(&output).unwrap(), answer);
+    }
+
+    #[test]
+    fn a_commit_waits_if_asked_to() {
+        let answer = json!({"id": "1a2b3c4d", "epoch": 8});
+        let cluster = |ready: bool| json!({"ring_size": 64, "ready": ready, "members": []});
+        let moves =
+            |count: usize| json!({"transfers": vec![json!({"from": "a", "to": "b"}); count]});
+        let all = [
+            answer.clone(),
+            cluster(false),
+            moves(21),
+            cluster(false),
+            moves(3),
+            cluster(true),
+        ];
+        let (exit, output, _) = FakeNode::with(&all).run("host cluster commit --wait 1m");
+        assert_eq!(exit.unwrap(), Exit::Ok);
+        assert_eq!(
+            output,
+            "committed plan 1a2b3c4d at ring v8\n21 of 64 partitions still move: a -> b 21\n\
+             3 of 64 partitions still move: a -> b 3\nsettled\n"
+        );
+        let line = "host cluster commit --wait 1m --format json";
+        let (_, output, _) = FakeNode::with(&all).run(line);
+        assert_eq!(serde_json::from_str::<Value>(&output).unwrap(), answer);
+
+        let node = FakeNode::with(&[answer, cluster(false), moves(12)]);
+        let (exit, output, _) = node.run("host cluster commit --wait 0s");
+        assert!(output.starts_with("committed plan 1a2b3c4d"), "{output}");
+        let error = exit.unwrap_err();
+        assert_eq!(exit_of(&error), Exit::WaitRanOut);
+        assert!(render(&error).contains("12 of 64 partitions still move: a -> b 12\n"));
+    }
+
+    #[test]
+    fn stale_plans_and_empty_ones_are_refused() {
+        for line in ["plan", "commit", "commit 1a2b3c4d --wait 1m"] {
+            let problem = json!({"status": 409, "detail": "it is stale", "hint": null}).to_string();
+            let node = FakeNode::answering(vec![(409, problem)]);
+            let error = node.run(&format!("host cluster {line}")).0.unwrap_err();
+            assert_eq!(render(&error), "error: it is stale");
+            assert_eq!(exit_of(&error), Exit::Refused);
+        }
+    }
+}

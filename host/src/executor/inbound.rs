@@ -1,0 +1,288 @@
+//! Commands that other nodes send on, and the replies to them.
+//!
+//! A link is one connection of one executor of another node. Its commands are staged for their vnodes like those of clients;
+//! replies go back as they come, each with the name of its command.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use slab::Slab;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
+
+use super::Executor;
+use super::frame::{self, Command, Frame, ServiceNames};
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+use crate::coordinator::Coordinator;
+use crate::resp::catalog::GuestCommand;
+use crate::vnode::request::{Failure, ReplyTo, Request};
+
+/// Commands of one link under way; beyond, no more is read from it.
+const COMMANDS_MAX: usize = 64 * 1024;
+/// Bytes of replies that wait for a link; beyond, no more is read from it.
+const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Room for one read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A link from another node.
+pub(super) struct Inbound {
+    id: u64,
+    node: String,
+    writer: OwnedWriteHalf,
+    out: RefCell<Outbox>,
+    under_way: Cell<usize>,
+    blocked: Cell<bool>,
+    dead: Cell<bool>,
+    dirty: Cell<bool>,
+    progress: Notify,
+}
+
+impl Inbound {
+    fn flush(&self) {
+        let mut out = self.out.borrow_mut();
+        match out.write(|bytes| self.writer.try_write(bytes)) {
+            Ok(_) => self.blocked.set(!out.is_empty()),
+            Err(_) => self.dead.set(true),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.under_way.get() >= COMMANDS_MAX || self.out.borrow().len() > OUT_BYTES_MAX
+    }
+}
+
+/// The links from other nodes to one executor.
+#[derive(Default)]
+pub(super) struct InboundLinks {
+    live: Slab<Rc<Inbound>>,
+    dirty: Vec<Rc<Inbound>>,
+    opened: u32,
+}
+
+impl InboundLinks {
+    fn open(&mut self, node: String, writer: OwnedWriteHalf) -> Rc<Inbound> {
+        self.opened = self.opened.wrapping_add(1);
+        let entry = self.live.vacant_entry();
+        // A place is used again; the number of the opening tells its users apart.
+        let id = (u64::from(self.opened) << 32) | entry.key() as u64;
+        let link = Rc::new(Inbound {
+            id,
+            node,
+            writer,
+            out: RefCell::default(),
+            under_way: Cell::new(0),
+            blocked: Cell::new(false),
+            dead: Cell::new(false),
+            dirty: Cell::new(false),
+            progress: Notify::new(),
+        });
+        entry.insert(Rc::clone(&link));
+        link
+    }
+
+    fn get(&self, id: u64) -> Option<&Rc<Inbound>> {
+        let place = usize::try_from(id & 0xffff_ffff).ok()?;
+        self.live.get(place).filter(|link| link.id == id)
+    }
+
+    fn forget(&mut self, link: &Inbound) {
+        if self.get(link.id).is_some() {
+            self.live.remove((link.id & 0xffff_ffff) as usize);
+        }
+    }
+
+    /// Sends the reply to a command, if its link is still there.
+    pub(super) fn deliver(&mut self, link: u64, id: u64, reply: &[u8]) {
+        self.answer(link, |out| frame::put_reply(out, id, reply));
+    }
+
+    /// Says that a command went to the wrong node.
+    pub(super) fn deliver_stale(&mut self, link: u64, id: u64, epoch: u64) {
+        self.answer(link, |out| frame::put_stale(out, id, epoch));
+    }
+
+    fn answer(&mut self, link: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(link) = self.get(link).cloned() else {
+            return;
+        };
+        write(link.out.borrow_mut().tail());
+        link.under_way.set(link.under_way.get().saturating_sub(1));
+        if !link.dirty.replace(true) {
+            self.dirty.push(link);
+        }
+    }
+
+    /// Writes to every link that got something.
+    pub(super) fn flush(&mut self) {
+        for link in self.dirty.drain(..) {
+            let was_full = link.is_full();
+            link.dirty.set(false);
+            link.flush();
+            if was_full || link.blocked.get() || link.dead.get() {
+                link.progress.notify_one();
+            }
+        }
+    }
+
+    /// Whether every command is answered and every reply is written.
+    pub(super) fn idle(&self) -> bool {
+        let done = |link: &Rc<Inbound>| link.under_way.get() == 0 && link.out.borrow().is_empty();
+        self.live
+            .iter()
+            .all(|(_, link)| done(link) || link.dead.get())
+    }
+
+    /// Ends every link.
+    pub(super) fn close_all(&mut self) {
+        for (_, link) in &self.live {
+            link.dead.set(true);
+            link.progress.notify_one();
+        }
+    }
+}
+
+/// Takes a link in from the node `node`, which has been greeted, and serves it.
+pub(super) fn accept(
+    executor: &Rc<RefCell<Executor>>,
+    inbox: &Arc<Inbox>,
+    node: String,
+    stream: std::net::TcpStream,
+) {
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, %node, "a link from a node could not be taken");
+            return;
+        }
+    };
+    let (reader, writer) = stream.into_split();
+    let (link, coordinator) = {
+        let mut now = executor.borrow_mut();
+        (now.inbound.open(node, writer), Arc::clone(&now.coordinator))
+    };
+    let task = Task {
+        executor: Rc::clone(executor),
+        inbox: Arc::clone(inbox),
+        coordinator,
+        link,
+        services: RefCell::default(),
+    };
+    tokio::task::spawn_local(async move {
+        task.serve(reader).await;
+        task.executor.borrow_mut().inbound.forget(&task.link);
+    });
+}
+
+struct Task {
+    executor: Rc<RefCell<Executor>>,
+    inbox: Arc<Inbox>,
+    coordinator: Arc<Coordinator>,
+    link: Rc<Inbound>,
+    /// The sender's services with their commands, by its positions, as ours.
+    services: RefCell<Vec<Vec<Option<GuestCommand>>>>,
+}
+
+impl Task {
+    async fn serve(&self, mut reader: OwnedReadHalf) {
+        let link = &self.link;
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        while !link.dead.get() {
+            let full = link.is_full();
+            let blocked = link.blocked.get();
+            buffer.reserve(READ_BYTES.max(frame::lacks(&buffer).min(buffer.len())));
+            tokio::select! {
+                biased;
+                read = reader.read_buf(&mut buffer), if !full => match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {
+                        if let Err(error) = self.take(&mut buffer) {
+                            let node = &link.node;
+                            tracing::warn!(%error, %node, "a link from a node is closed");
+                            return;
+                        }
+                        self.inbox.wake();
+                    }
+                },
+                _ = link.writer.writable(), if blocked => link.flush(),
+                () = link.progress.notified() => {}
+            }
+        }
+    }
+
+    fn take(&self, buffer: &mut BytesMut) -> Result<(), frame::BadFrame> {
+        let arrived = Instant::now();
+        while let Some(frame) = frame::take(buffer)? {
+            match frame {
+                Frame::Services(names) => *self.services.borrow_mut() = self.known(&names),
+                Frame::Command(command) => self.command(*command, arrived),
+                // Only the side that sends commands gets these.
+                Frame::Reply(..) | Frame::Stale(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What we call the sender's commands.
+    fn known(&self, names: &[ServiceNames]) -> Vec<Vec<Option<GuestCommand>>> {
+        let services = self.coordinator.services();
+        let of = |(name, commands): &ServiceNames| {
+            let service = services.iter().position(|service| service.name() == name);
+            let find = |wanted: &String| {
+                let service = service?;
+                let descriptor = services.get(service)?.guest.descriptor();
+                let command = descriptor.commands.iter().position(|c| c.name == *wanted)?;
+                Some(GuestCommand { service, command })
+            };
+            commands.iter().map(find).collect()
+        };
+        names.iter().map(of).collect()
+    }
+
+    fn command(&self, command: Command, arrived: Instant) {
+        let link = &self.link;
+        link.under_way.set(link.under_way.get() + 1);
+        let mut executor = self.executor.borrow_mut();
+        let reply_to = ReplyTo::Peer {
+            executor: u16::try_from(executor.index).unwrap_or(u16::MAX),
+            link: link.id,
+            id: command.id,
+        };
+        let services = self.services.borrow();
+        let target = services
+            .get(usize::from(command.service))
+            .and_then(|commands| commands.get(usize::from(command.command)))
+            .copied()
+            .flatten();
+        let size = self.coordinator.ring_size();
+        let (Some(target), true, true) = (
+            target,
+            size.contains(command.partition),
+            size.contains(command.range),
+        ) else {
+            let failure = Failure::Usage("this node does not serve that command".into());
+            return executor.replies.fail(reply_to, &failure);
+        };
+        let request = Request {
+            service: u16::try_from(target.service).unwrap_or(u16::MAX),
+            command: u16::try_from(target.command).unwrap_or(u16::MAX),
+            partition: command.partition,
+            range: command.range,
+            hash: command.hash,
+            words: command.words,
+            now_ms: command.now_ms,
+            id: command.request,
+            alone: false,
+            role: command.role,
+            tries: 0,
+            arrived,
+            reply_to,
+        };
+        executor.serve(request, command.epoch);
+    }
+}

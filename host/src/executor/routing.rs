@@ -1,0 +1,216 @@
+//! Where a command goes: to a vnode here or to another node, and what becomes of one that went to the wrong place.
+//!
+//! Each command carries the epoch at which its node was chosen. A node that is behind waits until it knows that epoch; a node
+//! that is ahead, and does not own the partition any more, answers `stale`, and the command is sent again once its sender
+//! knows as much (RI1: one owner for each partition at each epoch).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use vnode_ring::NodeName;
+
+use super::Executor;
+use super::frame::ServiceNames;
+use super::outbound::Happened;
+use crate::vnode::request::{Failure, ReplyTo, Request};
+use vnode_ring::Place;
+use vnode_ring::Role;
+
+/// How often a command may go to a node that is not the right one any more.
+const TRIES_MAX: u8 = 3;
+/// Commands that wait for a newer view.
+const HELD_MAX: usize = 64 * 1024;
+
+/// A command for which this node does not know enough yet.
+pub(super) struct Held {
+    /// The epoch it waits for.
+    epoch: u64,
+    request: Request,
+}
+
+impl Executor {
+    /// Takes a command of a client of this node, and sends it where its partition is.
+    pub fn submit(&mut self, mut request: Request) {
+        match self.view.place(request.partition) {
+            Place::Here(role) => {
+                request.role = role;
+                self.stage(request);
+            }
+            Place::There(node, role) => {
+                request.role = role;
+                let epoch = self.view.map().epoch();
+                if let Err((reply_to, failure)) = self.outbound.send(node, request, epoch) {
+                    self.replies.fail(reply_to, &failure);
+                }
+            }
+            Place::Nowhere => {
+                let partition = request.partition;
+                let failure = Failure::NobodyUp { partition };
+                self.replies.fail(request.reply_to, &failure);
+            }
+        }
+    }
+
+    /// Takes a command that another node sent here when the map was at `epoch`.
+    pub(super) fn serve(&mut self, request: Request, epoch: u64) {
+        if epoch > self.view.map().epoch() {
+            self.adopt_newest();
+        }
+        if epoch > self.view.map().epoch() {
+            return self.hold(request, epoch);
+        }
+        let owned = self.view.ring().owner(request.partition) == self.view.me();
+        if request.role == Role::Primary && !owned {
+            return self.reject(request);
+        }
+        self.stage(request);
+    }
+
+    /// Answers a command that this node is not to run, or sends it on if it is a client's own.
+    fn reject(&mut self, request: Request) {
+        match request.reply_to {
+            ReplyTo::Peer { executor, link, id } if usize::from(executor) == self.index => {
+                let epoch = self.view.map().epoch();
+                self.inbound.deliver_stale(link, id, epoch);
+            }
+            // Its link is another executor's, or it is a client's.
+            ReplyTo::Peer { .. } => {
+                let partition = request.partition;
+                self.replies
+                    .fail(request.reply_to, &Failure::Moving { partition });
+            }
+            _ => self.submit(request),
+        }
+    }
+
+    /// Sends a command again that its vnode here did not take.
+    pub(super) fn reroute(&mut self, mut request: Request) {
+        self.adopt_newest();
+        request.tries += 1;
+        if request.tries > TRIES_MAX {
+            let partition = request.partition;
+            return self
+                .replies
+                .fail(request.reply_to, &Failure::Moving { partition });
+        }
+        self.reject(request);
+    }
+
+    /// A node answered that it does not own the partition at its epoch.
+    pub(super) fn stale(&mut self, mut request: Request, epoch: u64) {
+        self.adopt_newest();
+        request.tries += 1;
+        if request.tries > TRIES_MAX {
+            let partition = request.partition;
+            return self
+                .replies
+                .fail(request.reply_to, &Failure::Moving { partition });
+        }
+        if epoch > self.view.map().epoch() {
+            return self.hold(request, epoch);
+        }
+        self.submit(request);
+    }
+
+    /// The node that had a command does not answer any more.
+    pub(super) fn lost(&mut self, node: &NodeName, mut request: Request, happened: Happened) {
+        let reads = self
+            .coordinator
+            .services()
+            .get(usize::from(request.service))
+            .and_then(|service| service.command(request.command))
+            .is_some_and(|spec| !spec.writes());
+        let node = node.to_string();
+        request.tries += 1;
+        let elsewhere = !matches!(self.view.node_at(self.view.place(request.partition)), Some(now) if now.as_str() == node);
+        // What cannot have happened, or may happen twice, is tried again where the view now says.
+        if (happened == Happened::No || reads) && elsewhere && request.tries <= TRIES_MAX {
+            return self.submit(request);
+        }
+        let failure = match happened {
+            Happened::No => Failure::Unreachable { node },
+            Happened::Perhaps => Failure::PeerGone { node },
+        };
+        self.replies.fail(request.reply_to, &failure);
+    }
+
+    fn hold(&mut self, request: Request, epoch: u64) {
+        if self.held.len() >= HELD_MAX {
+            let partition = request.partition;
+            return self
+                .replies
+                .fail(request.reply_to, &Failure::Moving { partition });
+        }
+        self.held.push_back(Held { epoch, request });
+    }
+
+    /// Looks at the cluster as it is now, if that has changed.
+    pub(super) fn adopt_newest(&mut self) {
+        if !self.views.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.view = Arc::clone(&self.views.borrow_and_update());
+        for (node, request) in self.outbound.adopt(&self.view) {
+            self.lost(&node, request, Happened::Perhaps);
+        }
+        for held in std::mem::take(&mut self.held) {
+            match held.request.reply_to {
+                ReplyTo::Peer { .. } => self.serve(held.request, held.epoch),
+                _ if held.epoch > self.view.map().epoch() => self.held.push_back(held),
+                _ => self.submit(held.request),
+            }
+        }
+        // Commands that wait here for a vnode which is not the owner's any more are turned away by its seat.
+        for number in 0..self.staged.len() {
+            let waits = self
+                .staged
+                .get(number)
+                .is_some_and(|staged| !staged.commands.is_empty());
+            if waits {
+                self.schedule(number);
+            }
+        }
+    }
+
+    /// Refuses what has waited for another node for too long.
+    pub(super) fn refuse_overdue(&mut self) {
+        let within = self.coordinator.limits().request_timeout;
+        let now = Instant::now();
+        let mut late = self.outbound.late(now, within);
+        let (over, held): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| held.request.is_late(now, within));
+        self.held = held.into();
+        late.extend(over.into_iter().map(|held| held.request));
+        let failure = Failure::Timeout {
+            within,
+            limit: "request_timeout",
+        };
+        for request in late {
+            self.replies.fail(request.reply_to, &failure);
+        }
+    }
+
+    /// Whether something waits for another node.
+    pub(super) fn waits_for_others(&self) -> bool {
+        !self.held.is_empty() || !self.outbound.idle()
+    }
+
+    /// The services of this node and their commands, for a node that is to understand their positions.
+    pub(super) fn service_names(&self) -> &[ServiceNames] {
+        &self.service_names
+    }
+}
+
+/// The services of a node with their commands, by position.
+pub(super) fn service_names(coordinator: &crate::coordinator::Coordinator) -> Vec<ServiceNames> {
+    let services = coordinator.services().iter();
+    let names = services.map(|service| {
+        let commands = service.guest.descriptor().commands.iter();
+        (
+            service.name().to_owned(),
+            commands.map(|command| command.name.clone()).collect(),
+        )
+    });
+    names.collect()
+}

@@ -1,0 +1,505 @@
+//! The cluster by HTTP: members, ring, changes, plans, transfers, events.
+//!
+//! Whatever the command line shows of the cluster comes from here.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use vnode_ring::{
+    Change, Cure, MapError, MapEvent, NodeName, Plan, PlanId, ReplicaKind, Spread, Staged, preflist,
+};
+
+use super::problem::Problem;
+use super::{Node, join, views};
+use crate::node::Shared;
+use vnode_cluster::ProposeError;
+use vnode_cluster::join::JoinError;
+use vnode_ring::View;
+
+/// What is left of a body that carries the events is at most this many.
+const EVENTS_WAITING: usize = 64;
+
+/// `GET /v1/cluster`.
+pub(super) async fn cluster(State(node): Node) -> Json<Value> {
+    let view = node.coordinator.view();
+    let map = view.map();
+    let future = map.future_owners();
+    let members: Vec<Value> = map
+        .members()
+        .iter()
+        .map(|(name, member)| {
+            let partitions = view.ring().partitions_of(name).count();
+            let next = future.iter().filter(|owner| *owner == name).count();
+            let guests: Vec<Value> = member
+                .card
+                .guests
+                .iter()
+                .map(|(name, guest)| {
+                    json!({ "name": name, "version": guest.version, "digest": guest.digest })
+                })
+                .collect();
+            json!({
+                "name": name,
+                "status": member.status,
+                "up": view.is_up(name),
+                "ring_share": share(partitions, &view),
+                "pending_share": (!map.transfers().is_empty()).then(|| share(next, &view)),
+                "partitions": partitions,
+                "next_partitions": next,
+                "guests": guests,
+                "location": member.location,
+                "weight": member.weight,
+                "addresses": member.card.addresses,
+            })
+        })
+        .collect();
+    Json(json!({
+        "as_seen_by": view.me(),
+        "cluster": map.cluster().to_string(),
+        "epoch": map.epoch(),
+        "claimant": view.claimant(),
+        "ring_size": view.ring().size(),
+        "n": map.n(),
+        "ready": map.transfers().is_empty() && !node.coordinator.is_draining(),
+        "members": members,
+        "staged": map.staged().iter().map(change).collect::<Vec<_>>(),
+    }))
+}
+
+/// A part of the ring, from 0 to 1.
+fn share(partitions: usize, view: &View) -> f64 {
+    // At most 4096 of them.
+    #[allow(clippy::cast_precision_loss, reason = "counts of partitions are small")]
+    let partitions = partitions as f64;
+    partitions / f64::from(view.ring().size().get())
+}
+
+fn change(staged: &Staged) -> Value {
+    let (action, more) = match &staged.change {
+        Change::Join => ("join", None),
+        Change::Leave => ("leave", None),
+        Change::Replace { by } => ("replace", Some(("by", json!(by)))),
+        Change::ForceReplace { by } => ("force-replace", Some(("by", json!(by)))),
+        Change::ForceRemove => ("force-remove", None),
+        Change::Location(location) => ("location", Some(("location", json!(location)))),
+        Change::Weight(weight) => ("weight", Some(("weight", json!(weight)))),
+    };
+    let mut value = json!({ "action": action, "node": staged.node });
+    if let (Value::Object(object), Some((key, more))) = (&mut value, more) {
+        object.insert(key.into(), more);
+    }
+    value
+}
+
+/// `GET /v1/ring`.
+pub(super) async fn ring(State(node): Node) -> Json<Value> {
+    let view = node.coordinator.view();
+    let ring = view.ring();
+    let size = ring.size();
+    let indexes: Vec<String> = size.partitions().map(|p| size.index_decimal(p)).collect();
+    let pending: Vec<Value> = view
+        .map()
+        .transfers()
+        .iter()
+        .map(|(partition, transfer)| {
+            json!({
+                "partition": partition,
+                "from": ring.owner(*partition),
+                "to": transfer.to,
+                "phase": "waiting",
+            })
+        })
+        .collect();
+    Json(json!({
+        "size": size,
+        "epoch": ring.epoch(),
+        "hash": ring.hash(),
+        "owners": ring.owners(),
+        "pending": pending,
+        "letters": ring.letters(),
+        "indexes": indexes,
+    }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct PreflistQuery {
+    key: String,
+    service: Option<String>,
+    n: Option<u16>,
+}
+
+/// `GET /v1/ring/preflist`.
+pub(super) async fn replicas(
+    State(node): Node,
+    query: Result<Query<PreflistQuery>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(query) = query.map_err(|rejection| {
+        Problem::new(rejection.status(), rejection.body_text())
+            .hint("ask with ?key=KEY, and if need be &service=NAME and &n=REPLICAS")
+    })?;
+    let service = match &query.service {
+        Some(name) => node.coordinator.service(name),
+        None => node.coordinator.services().first(),
+    };
+    let service = service.ok_or_else(|| views::no_service(&node, query.service.as_deref()))?;
+    let n = query
+        .n
+        .or(service.quorum.n.and_then(|n| u16::try_from(n).ok()))
+        .unwrap_or(1);
+    let view = node.coordinator.view();
+    let placement = &service.placement;
+    let key = query.key.as_bytes();
+    let hash = placement.hash.hash(placement.service.as_bytes(), key);
+    let up = |node: &NodeName| view.is_up(node);
+    let replicas: Vec<Value> = preflist(view.ring(), &up, &hash, n)
+        .into_iter()
+        .map(|replica| {
+            let (kind, instead_of) = match replica.kind {
+                ReplicaKind::Primary => ("primary", None),
+                ReplicaKind::Fallback { instead_of } => ("fallback", Some(instead_of)),
+            };
+            json!({
+                "partition": replica.partition,
+                "node": replica.node,
+                "kind": kind,
+                "instead_of": instead_of,
+                "up": true,
+            })
+        })
+        .collect();
+    Ok(Json(json!({
+        "key": query.key,
+        "service": placement.service,
+        "hash": hash.to_string(),
+        "partition": view.ring().size().first_replica(&hash),
+        "replicas": replicas,
+    })))
+}
+
+/// `GET /v1/transfers`.
+pub(super) async fn transfers(State(node): Node) -> Json<Value> {
+    let view = node.coordinator.view();
+    let one = |(partition, transfer): (&vnode_ring::PartitionId, &vnode_ring::Transfer)| {
+        let from = view.ring().owner(*partition);
+        let objects = (from == view.me()).then(|| node.coordinator.live_rows(*partition));
+        json!({
+            "id": transfer.attempt,
+            "kind": "ownership",
+            "service": null,
+            "partition": partition,
+            "from": from,
+            "to": transfer.to,
+            "state": "waiting",
+            "done_ratio": 0.0,
+            "objects": objects,
+            "reason": reason(&view, from, &transfer.to, objects),
+        })
+    };
+    let transfers: Vec<Value> = view.map().transfers().iter().map(one).collect();
+    Json(json!({ "running": 0, "transfers": transfers, "limits": {} }))
+}
+
+/// Why a transfer is not done.
+fn reason(view: &View, from: &NodeName, to: &NodeName, objects: Option<u64>) -> String {
+    match objects {
+        _ if !view.is_up(from) => format!("{from}, which owns it, is unreachable"),
+        _ if !view.is_up(to) => format!("{to}, which is to own it, is unreachable"),
+        Some(0) => "it is about to be handed over".into(),
+        Some(objects) => format!("{from} serves it on: it holds {objects} objects"),
+        None => format!("{from} has not handed it over yet; ask there for more"),
+    }
+}
+
+/// A change to stage.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    action: String,
+    /// The member that it is about; the node at the endpoint if left out.
+    node: Option<String>,
+    /// With `join`: peer or HTTP address of a member of the other cluster.
+    address: Option<String>,
+    /// With `replace` and `force-replace`: the node that joins.
+    by: Option<String>,
+    /// With `location`; left out or null for none.
+    location: Option<String>,
+    /// With `weight`.
+    weight: Option<u16>,
+}
+
+/// `POST /v1/changes`.
+pub(super) async fn stage(
+    State(node): Node,
+    body: Result<Json<Wish>, JsonRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Json(wish) = body.map_err(|rejection| {
+        Problem::new(rejection.status(), rejection.body_text())
+            .hint(r#"send {"action": "leave", "node": "NAME"}; other actions are join, replace, force-replace, force-remove, down, location and weight"#)
+    })?;
+    if wish.action == "join" {
+        let address = wish
+            .address
+            .or(wish.node)
+            .ok_or_else(|| missing("address"))?;
+        let peer = join::peer_address(&address).await;
+        node.cluster.join(&peer).await.map_err(not_joined)?;
+        return Ok(Json(json!({
+            "action": "join",
+            "node": node.name,
+            "address": address,
+        })));
+    }
+    let about = match &wish.node {
+        Some(name) => name_of(name)?,
+        None => node.name.clone(),
+    };
+    let by = || name_of(wish.by.as_deref().ok_or_else(|| missing("by"))?);
+    let change = match wish.action.as_str() {
+        "leave" => Change::Leave,
+        "replace" => Change::Replace { by: by()? },
+        "force-replace" => Change::ForceReplace { by: by()? },
+        "force-remove" => Change::ForceRemove,
+        "location" => Change::Location(wish.location.clone()),
+        "weight" => Change::Weight(wish.weight.ok_or_else(|| missing("weight"))?),
+        "down" => return mark_down(&node, about).await,
+        other => {
+            let detail = format!("there is no action {other:?}");
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).hint(
+                "join, leave, replace, force-replace, force-remove, down, location and weight are actions",
+            ));
+        }
+    };
+    let staged = Staged {
+        node: about,
+        change,
+    };
+    let epoch = propose(&node, MapEvent::ChangeStaged(staged.clone())).await?;
+    let mut body = change_with_epoch(&staged, epoch);
+    if let Value::Object(body) = &mut body {
+        body.insert("staged".into(), true.into());
+    }
+    Ok(Json(body))
+}
+
+fn change_with_epoch(staged: &Staged, epoch: u64) -> Value {
+    let mut body = change(staged);
+    if let Value::Object(body) = &mut body {
+        body.insert("epoch".into(), epoch.into());
+    }
+    body
+}
+
+/// Down is said at once: nobody is to wait for the node any more.
+async fn mark_down(node: &Shared, about: NodeName) -> Result<Json<Value>, Problem> {
+    if node.coordinator.view().is_up(&about) {
+        let detail = format!("{about} is up");
+        return Err(Problem::new(StatusCode::CONFLICT, detail)
+            .hint("only a node that is unreachable can be marked down; `host cluster leave` lets it go in good order"));
+    }
+    let epoch = propose(node, MapEvent::MarkedDown(about.clone())).await?;
+    Ok(Json(
+        json!({ "action": "down", "node": about, "epoch": epoch }),
+    ))
+}
+
+/// `DELETE /v1/changes`.
+pub(super) async fn clear(State(node): Node) -> Result<Json<Value>, Problem> {
+    let epoch = propose(&node, MapEvent::StagedCleared).await?;
+    Ok(Json(json!({ "staged": [], "epoch": epoch })))
+}
+
+/// `GET /v1/plan`.
+pub(super) async fn plan(State(node): Node) -> Result<Json<Value>, Problem> {
+    let view = node.coordinator.view();
+    let plan = view.map().plan().map_err(refused)?;
+    let mut shown = node.shown_plan.lock().unwrap_or_else(|e| e.into_inner());
+    *shown = Some(plan.id);
+    drop(shown);
+    Ok(Json(plan_body(&view, &plan)))
+}
+
+fn plan_body(view: &View, plan: &Plan) -> Value {
+    let map = view.map();
+    let future = plan.after.future_owners();
+    let mut names: Vec<&NodeName> = map.members().keys().collect();
+    names.retain(|name| {
+        view.ring().owners().contains(name) || plan.after.members().contains_key(*name)
+    });
+    let members: Vec<Value> = names
+        .into_iter()
+        .map(|name| {
+            let now = view.ring().partitions_of(name).count();
+            let next = future.iter().filter(|owner| *owner == name).count();
+            json!({
+                "name": name,
+                "status": plan.after.members().get(name).map(|member| member.status),
+                "ring_share": share(now, view),
+                "next_share": share(next, view),
+                "partitions": now,
+                "next_partitions": next,
+            })
+        })
+        .collect();
+    let mut pairs: BTreeMap<(&NodeName, &NodeName, bool), usize> = BTreeMap::new();
+    for step in &plan.moves {
+        *pairs.entry((&step.from, &step.to, step.lossy)).or_default() += 1;
+    }
+    let pairs: Vec<Value> = pairs
+        .into_iter()
+        .map(|((from, to, lossy), count)| {
+            json!({ "from": from, "to": to, "partitions": count, "lossy": lossy })
+        })
+        .collect();
+    let moves: Vec<Value> = plan
+        .moves
+        .iter()
+        .map(|step| {
+            json!({
+                "partition": step.partition, "from": step.from, "to": step.to, "lossy": step.lossy,
+            })
+        })
+        .collect();
+    json!({
+        "id": plan.id.to_string(),
+        "epoch": map.epoch(),
+        "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
+        "members": members,
+        "transfers": pairs,
+        "moves": moves,
+        "safety": {
+            "n": map.n(),
+            "nodes": spread(&plan.safety.nodes),
+            "locations": spread(&plan.safety.locations),
+            "cures": plan.safety.cures.iter().map(cure).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn spread(spread: &Spread) -> Value {
+    json!({
+        "wanted": spread.wanted,
+        "bad": spread.bad,
+        "unavoidable": spread.unavoidable,
+        "bad_after_loss": spread.after_loss,
+    })
+}
+
+fn cure(cure: &Cure) -> String {
+    match cure {
+        Cure::AddNodes {
+            count,
+            location: Some(location),
+        } => format!("{count} more nodes in {location}"),
+        Cure::AddNodes { count: 1, .. } => "1 more node".into(),
+        Cure::AddNodes { count, .. } => format!("{count} more nodes"),
+        Cure::SmallerN { n } => format!("n={n}"),
+    }
+}
+
+/// `POST /v1/plan/{id}/commit`; the id `shown` is that of the plan shown here last.
+pub(super) async fn commit(
+    State(node): Node,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let shown = *node.shown_plan.lock().unwrap_or_else(|e| e.into_inner());
+    let id: PlanId = match (id.as_str(), shown) {
+        ("shown", Some(shown)) => shown,
+        ("shown", None) => {
+            let detail = "no plan was shown by this node";
+            return Err(Problem::new(StatusCode::CONFLICT, detail)
+                .hint("look at it first: `host cluster plan`"));
+        }
+        (text, _) => text.parse().map_err(|error: vnode_ring::NotPlanId| {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+                .hint("`host cluster plan` names it")
+        })?,
+    };
+    let epoch = propose(&node, MapEvent::PlanCommitted(id)).await?;
+    Ok(Json(json!({ "id": id.to_string(), "epoch": epoch })))
+}
+
+/// `GET /v1/events`: server-sent events, from the kept ones on; `Last-Event-ID` goes on where a client was.
+pub(super) async fn events(State(node): Node, headers: HeaderMap) -> Response {
+    let since = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok()?.parse().ok())
+        .unwrap_or(0);
+    let (lines, received) = mpsc::channel(EVENTS_WAITING);
+    let cluster = std::sync::Arc::clone(&node.cluster);
+    tokio::spawn(async move {
+        let mut last = cluster.feed().last();
+        let mut shown: u64 = since;
+        loop {
+            for event in cluster.feed().since(shown) {
+                shown = event.id;
+                let data = serde_json::to_string(&*event).unwrap_or_default();
+                let text = format!("id: {}\nevent: {}\ndata: {data}\n\n", event.id, event.kind);
+                if lines.send(text).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                changed = last.changed() => if changed.is_err() { return },
+                () = lines.closed() => return,
+            }
+        }
+    });
+    let body = ReceiverStream::new(received).map(Ok::<_, std::convert::Infallible>);
+    let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+    (kind, Body::from_stream(body)).into_response()
+}
+
+async fn propose(node: &Shared, event: MapEvent) -> Result<u64, Problem> {
+    let epoch = node
+        .cluster
+        .propose(event)
+        .await
+        .map_err(|error| match error {
+            ProposeError::Refused(error) => refused(error),
+            error => Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).hint(
+                "`host cluster status` shows who is up; changes need a majority of the voters",
+            ),
+        })?;
+    // Whoever asks this node next sees what he has changed.
+    let mut views = node.coordinator.views();
+    drop(views.wait_for(|view| view.map().epoch() >= epoch).await);
+    Ok(epoch)
+}
+
+fn refused(error: MapError) -> Problem {
+    let status = match error {
+        MapError::NotMember { .. } => StatusCode::NOT_FOUND,
+        MapError::Location => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::CONFLICT,
+    };
+    Problem::new(status, error.to_string())
+}
+
+fn not_joined(error: JoinError) -> Problem {
+    let status = match error {
+        JoinError::Cluster(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        JoinError::Dial(_) | JoinError::Silent { .. } => StatusCode::BAD_GATEWAY,
+        _ => StatusCode::CONFLICT,
+    };
+    Problem::new(status, error.to_string())
+}
+
+fn name_of(name: &str) -> Result<NodeName, Problem> {
+    NodeName::new(name)
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+}
+
+fn missing(field: &str) -> Problem {
+    let detail = format!("{field:?} is missing");
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+}

@@ -1,0 +1,255 @@
+//! The node's place in its cluster, as it starts: which ring, which map, and the door for other nodes.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, RingSize};
+
+use super::{Addresses, NodeError, Shared, system};
+use crate::config::{Config, Origin};
+use crate::coordinator::now_ms;
+use crate::data_dir::DataDir;
+use crate::executor::Message;
+use crate::vnode::service::Service;
+use vnode_cluster::join::{self, JoinError};
+use vnode_cluster::liveness::Liveness;
+use vnode_cluster::peers::Doors;
+use vnode_cluster::wire::Purpose;
+use vnode_cluster::{Cluster, ClusterError, Founding, Greeter, driver};
+use vnode_ring::View;
+
+/// A node's place in its cluster, before it takes part.
+pub(super) struct Membership {
+    cluster: Arc<Cluster>,
+    gone: mpsc::Receiver<NodeName>,
+    first_view: View,
+}
+
+/// Opens the cluster of the data directory, or begins one.
+pub(super) fn open(
+    config: &Config,
+    data_dir: &DataDir,
+    node: &NodeName,
+    addresses: Addresses,
+    services: &[Arc<Service>],
+    ring: (RingSize, HashId),
+    control: &Runtime,
+) -> Result<Membership, NodeError> {
+    let guest = |service: &Arc<Service>| {
+        let card = GuestCard {
+            version: service.guest.descriptor().version.clone(),
+            digest: service.guest.digest().to_owned(),
+        };
+        (service.name().to_owned(), card)
+    };
+    let founding = Founding {
+        name: node.clone(),
+        addresses: Reached {
+            resp: addresses.resp.to_string(),
+            http: addresses.http.to_string(),
+            peer: config.advertised(addresses.peer),
+        },
+        guests: services.iter().map(guest).collect(),
+        location: config.location.clone(),
+        n: u16::try_from(config.replication.n).unwrap_or(u16::MAX),
+        ring,
+    };
+    let opened = Cluster::open(data_dir.cluster_path(), founding, rng()?);
+    let (cluster, gone) = control.block_on(opened)?;
+    let nobody = BTreeSet::new();
+    let Some(first_view) = cluster.view(&nobody) else {
+        // An open cluster knows its map.
+        let contacts = Vec::new();
+        return Err(ClusterError::NobodyAnswers { contacts }.into());
+    };
+    Ok(Membership {
+        cluster,
+        gone,
+        first_view,
+    })
+}
+
+impl Membership {
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The view of a node that has heard of nobody yet.
+    pub(super) fn first_view(&self) -> View {
+        self.first_view.clone()
+    }
+
+    pub(super) fn greeter(&self) -> Greeter {
+        Greeter::new(&self.cluster)
+    }
+
+    /// Lets other nodes in and begins to follow the cluster. Needs a tokio runtime.
+    pub(super) fn take_part(
+        self,
+        listener: TcpListener,
+        shared: &Arc<Shared>,
+    ) -> Result<(), NodeError> {
+        let listener = vnode_cluster::net::TcpListener::from_std(listener)
+            .map_err(system("listen for other nodes"))?;
+        let cluster = self.cluster;
+        let liveness = Arc::new(Liveness::start(
+            Arc::clone(cluster.peers()),
+            self.gone,
+            now_ms(),
+            rng()?,
+        ));
+        let sight = liveness.sight();
+        let doors = doors(&cluster, &liveness, shared);
+        tokio::spawn(Arc::clone(cluster.peers()).serve(listener, doors));
+        let coordinator = Arc::clone(&shared.coordinator);
+        tokio::spawn(driver::publish(
+            Arc::clone(&cluster),
+            Arc::clone(&coordinator),
+            sight.clone(),
+        ));
+        tokio::spawn(driver::tend_voters(Arc::clone(&cluster), sight.clone()));
+        let tended = driver::tend(cluster, coordinator, sight);
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            tended.await;
+            shared.drain.notify_one();
+        });
+        Ok(())
+    }
+}
+
+fn doors(cluster: &Arc<Cluster>, liveness: &Arc<Liveness>, shared: &Arc<Shared>) -> Doors {
+    let (answers, hears) = (Arc::clone(cluster), Arc::clone(liveness));
+    let coordinator = Arc::clone(&shared.coordinator);
+    let asked = Arc::clone(&coordinator);
+    let next = AtomicUsize::new(0);
+    Doors {
+        request: Arc::new(move |hello, request| {
+            let (cluster, coordinator) = (Arc::clone(&answers), Arc::clone(&asked));
+            Box::pin(async move { cluster.answer(&hello.node, &request, &*coordinator).await })
+        }),
+        message: Arc::new(move |_, packet| hears.hear(packet)),
+        connection: Arc::new(move |hello, stream| {
+            if hello.purpose != Purpose::Requests {
+                return;
+            }
+            let inboxes = coordinator.inboxes();
+            let turn = next.fetch_add(1, Ordering::Relaxed) % inboxes.len().max(1);
+            match (stream.into_std(), inboxes.get(turn)) {
+                (Ok(stream), Some(inbox)) => {
+                    inbox.send(Message::Peer(hello.node.to_string(), stream));
+                }
+                (Err(error), _) => tracing::warn!(%error, "a link of a node could not be taken"),
+                (_, None) => {}
+            }
+        }),
+    }
+}
+
+/// Joins the cluster that the settings name, unless the node is in one already.
+pub(super) async fn join(shared: &Arc<Shared>) -> Result<(), NodeError> {
+    let Some(address) = &shared.config.join else {
+        return Ok(());
+    };
+    let alone = |map: &Arc<vnode_ring::ClusterMap>| map.members().len() == 1;
+    if !shared.cluster.map().as_ref().is_some_and(alone) {
+        return Ok(());
+    }
+    let refused = |source: JoinError| NodeError::Join {
+        address: address.clone(),
+        source: Box::new(source),
+    };
+    let peer = crate::http::join::peer_address(address).await;
+    match shared.cluster.join(&peer).await {
+        Ok(()) | Err(JoinError::AlreadyMember) => {}
+        Err(error) => return Err(refused(error)),
+    }
+    if shared.config.auto_commit {
+        tokio::spawn(commit(Arc::clone(&shared.cluster)));
+    }
+    Ok(())
+}
+
+/// Commits the plan that lets this node in, once it knows the cluster that it joins.
+async fn commit(cluster: Arc<Cluster>) {
+    let mut maps = cluster.maps();
+    let joined = |map: &Option<Arc<vnode_ring::ClusterMap>>| {
+        map.as_ref().is_some_and(|map| map.members().len() > 1)
+    };
+    let Ok(map) = maps.wait_for(joined).await.map(|map| map.clone()) else {
+        return;
+    };
+    // Another node may have committed it by now, which is as well.
+    if let Some(Ok(plan)) = map.map(|map| map.plan())
+        && let Err(error) = cluster.propose(MapEvent::PlanCommitted(plan.id)).await
+    {
+        tracing::warn!(%error, "the plan with this node's join was not committed; see `host cluster plan`");
+    }
+}
+
+/// Size and hash of the ring: what the data directory says, else the cluster that is to be joined, else the settings. The data
+/// directory then keeps them.
+pub(super) fn ring_of(
+    config: &Config,
+    data_dir: &mut DataDir,
+    node: &NodeName,
+    control: &Runtime,
+) -> Result<(RingSize, HashId), NodeError> {
+    let wanted_hash = match config.hash {
+        crate::config::HashId::V1 => HashId::V1,
+        crate::config::HashId::EtfSha1 => HashId::EtfSha1,
+    };
+    let identity = data_dir.identity().clone();
+    let (mut size, mut hash) = (RingSize::new(config.ring_size)?, wanted_hash);
+    match (&config.join, identity.ring_size, &identity.hash) {
+        (_, Some(known), Some(known_hash)) => {
+            size = RingSize::new(u32::from(known))?;
+            hash = known_hash.parse()?;
+        }
+        (Some(address), ..) => {
+            (size, hash) = control
+                .block_on(async {
+                    let peer = crate::http::join::peer_address(address).await;
+                    join::ring_at(&peer, node).await
+                })
+                .map_err(|source| NodeError::Join {
+                    address: address.clone(),
+                    source: Box::new(source),
+                })?;
+        }
+        _ => {}
+    }
+    let other = |setting, found: String, wanted: String| NodeError::OtherRing {
+        setting,
+        found,
+        wanted,
+        path: data_dir.path().display().to_string(),
+    };
+    let asked = |key| config.origin(key) != Origin::Default;
+    if asked("ring_size") && u32::from(size.get()) != config.ring_size {
+        let wanted = config.ring_size.to_string();
+        return Err(other("ring_size", size.to_string(), wanted));
+    }
+    if asked("hash") && hash != wanted_hash {
+        return Err(other("hash", hash.to_string(), wanted_hash.to_string()));
+    }
+    data_dir.update(|identity| {
+        identity.ring_size = Some(size.get());
+        identity.hash = Some(hash.to_string());
+    })?;
+    Ok((size, hash))
+}
+
+/// Random numbers that nobody else has.
+fn rng() -> Result<SmallRng, NodeError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| system("draw random numbers")(std::io::Error::other(error.to_string())))?;
+    Ok(SmallRng::from_seed(seed))
+}
