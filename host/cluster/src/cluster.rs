@@ -352,10 +352,13 @@ impl Cluster {
 
     async fn propose_here(&self, event: &MapEvent, deadline: Instant) -> Proposed {
         let consensus = self.consensus();
+        let led = consensus.leads();
         let written = consensus.raft().client_write(event.clone());
         match timeout_at(deadline, written).await {
             Err(_) => Proposed::Unknown,
             Ok(Ok(response)) => Proposed::Done(response.data),
+            // It was taken out of this node's log, and another one that has it may lead next.
+            Ok(Err(_)) if led => Proposed::Unknown,
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 let leader = forward.leader_node.map(|peer| peer.name);
                 Proposed::Elsewhere(leader.and_then(|name| NodeName::new(&name).ok()))

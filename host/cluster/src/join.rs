@@ -259,16 +259,20 @@ impl Cluster {
     /// told nothing: nobody counts on it.
     pub(crate) async fn is_forgotten(&self, map: &ClusterMap) -> bool {
         let number = self.consensus().number();
-        for (node, member) in map.members() {
-            if *node == self.name {
-                continue;
-            }
-            if let Some(about) = self.about_at(&member.card.addresses.peer).await
-                && about.map.epoch() >= map.epoch()
+        let standing = self.standing().now().clone();
+        let (mut addresses, mut known) = (standing.contacts, standing.since);
+        if map.cluster() == standing.cluster {
+            let others = map.members().iter().filter(|(node, _)| **node != self.name);
+            addresses.extend(others.map(|(_, member)| member.card.addresses.peer.clone()));
+            known = map.epoch();
+        }
+        for address in &addresses {
+            if let Some(about) = self.about_at(address).await
+                && about.map.epoch() >= known
             {
                 let me = about.map.members().get(&self.name);
-                let known = me.is_some_and(|me| me.card.number == number);
-                return !known && !about.voters.contains(&number);
+                let is_member = me.is_some_and(|me| me.card.number == number);
+                return !is_member && !about.voters.contains(&number);
             }
         }
         false

@@ -88,6 +88,11 @@ impl Board {
         self.live.insert(node, live);
     }
 
+    /// Somebody gives the node an old directory.
+    pub(crate) fn may_go_back(&mut self, node: &str) {
+        self.epochs.retain(|(other, ..), _| *other != node);
+    }
+
     /// It has left its cluster, and its process ends.
     pub(crate) fn is_gone(&mut self, node: &'static str) {
         self.note(node, "is gone");

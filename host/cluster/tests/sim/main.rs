@@ -14,6 +14,7 @@ mod board;
 mod moments;
 mod node;
 mod same;
+mod scenarios;
 mod storm;
 mod vnodes;
 mod world;

@@ -79,3 +79,37 @@ fn a_minority_commits_nothing_and_agrees_after_the_heal() {
         assert!(world.newest().unwrap().epoch() > before);
     }
 }
+
+#[test]
+fn a_node_that_crashes_as_it_first_starts_begins_a_cluster_all_the_same() {
+    for moment in (0..700).step_by(35) {
+        let mut world = World::asleep(moment, 2);
+        world.run_for(Duration::from_millis(moment));
+        world.crash("n2");
+        world.awake();
+        world.act("n2", Action::Join("n1"));
+        world.run_for(Duration::from_secs(2));
+        world.settle();
+        assert_eq!(world.members(), ["n1", "n2"]);
+    }
+}
+
+#[test]
+fn a_join_that_is_cleared_at_any_moment_leaves_the_node_in_or_out() {
+    for moment in (0..120).step_by(6) {
+        let mut world = World::formed(moment, 3);
+        world.act("n3", Action::Stage("n3", Change::Leave));
+        world.run_for(Duration::from_millis(100));
+        world.act("n1", Action::Commit);
+        world.until("n3 is gone", Duration::from_secs(20), |world| {
+            world.board().gone.contains("n3")
+        });
+        world.start("n3");
+        world.run_for(Duration::from_secs(1));
+        world.act("n3", Action::Join("n2"));
+        world.run_for(Duration::from_millis(moment));
+        world.act("n1", Action::Clear);
+        world.run_for(Duration::from_secs(6));
+        world.settle();
+    }
+}

@@ -1,10 +1,13 @@
 //! Faults and operators at random, all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use vnode_cluster::raft::log::LOG_FILE;
 use vnode_ring::{Change, PartitionId};
 
 use crate::node::{Action, RING, name};
@@ -14,7 +17,7 @@ use crate::world::World;
 /// Faults and actions in one run.
 const ROUNDS: usize = 60;
 /// Runs without a number in the environment.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 6;
 
 /// A storm over one world.
 struct Storm {
@@ -24,7 +27,7 @@ struct Storm {
 }
 
 /// One run. Returns its trace and how often what happened.
-pub(crate) fn run(seed: u64) -> (Vec<String>, BTreeMap<String, u64>) {
+pub(crate) fn run(seed: u64, rounds: usize) -> (Vec<String>, BTreeMap<String, u64>) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let count = rng.random_range(3..=6);
     let mut storm = Storm {
@@ -33,7 +36,7 @@ pub(crate) fn run(seed: u64) -> (Vec<String>, BTreeMap<String, u64>) {
         crashed: BTreeSet::new(),
     };
     storm.begin();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         match storm.rng.random_range(0..10) {
             0..3 => storm.fault(),
             3..7 => storm.operate(),
@@ -90,13 +93,14 @@ impl Storm {
             .filter(|node| !minority.contains(node))
             .copied()
             .collect();
-        let fault = self.rng.random_range(0..9);
+        let fault = self.rng.random_range(0..12);
         self.world.board().count(&format!("fault {fault}"));
         self.world
             .note(&format!("fault {fault} {one} {other} {minority:?}"));
         match fault {
             0 | 1 if self.crashed.len() * 2 + 1 < nodes.len() && self.world.runs(one) => {
                 self.world.crash(one);
+                self.tear(one);
                 self.crashed.insert(one);
             }
             0..3 => {
@@ -117,7 +121,30 @@ impl Storm {
             6 => self
                 .world
                 .between(&minority, &majority, |sim, a, b| sim.hold(a, b)),
+            7 => self.world.between(&[one], &[other], |sim, a, b| {
+                if a != b {
+                    sim.partition_oneway(a, b);
+                }
+            }),
+            8 => self.world.between(&[one], &nodes, |sim, a, b| {
+                sim.set_link_max_message_latency(a, b, Duration::from_millis(150));
+            }),
             _ => self.calm(),
+        }
+    }
+
+    /// What a crash in the middle of an append leaves at the end of the log.
+    fn tear(&mut self, node: &str) {
+        let mut torn: Vec<u8> = b"\xf5FRM\x40\0\0\0".to_vec();
+        torn.extend((0..self.rng.random_range(0..60)).map(|_| self.rng.random::<u8>()));
+        torn.truncate(self.rng.random_range(0..=torn.len()));
+        let Ok(entries) = std::fs::read_dir(self.world.directory(node)) else {
+            return;
+        };
+        for path in entries.flatten().map(|entry| entry.path().join(LOG_FILE)) {
+            if let Ok(mut file) = OpenOptions::new().append(true).open(path) {
+                file.write_all(&torn).unwrap();
+            }
         }
     }
 
@@ -225,7 +252,7 @@ fn after_any_storm_all_is_well() {
         .collect();
     for seed in &seeds {
         println!("seed {seed}");
-        for (what, count) in run(*seed).1 {
+        for (what, count) in run(*seed, ROUNDS).1 {
             *counts.entry(what).or_default() += count;
         }
     }

@@ -1,6 +1,7 @@
 //! The simulated network with its nodes, and what the test does to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub(crate) const NODES: [&str; 6] = ["n1", "n2", "n3", "n4", "n5", "n6"];
 const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 /// How often the operator tidies up meanwhile.
 const TIDY_EVERY: Duration = Duration::from_secs(4);
+/// How long a message takes at most while all is well.
+const LATENCY_MAX: Duration = Duration::from_millis(8);
 /// How long all has to stay well.
 const CALM: Duration = Duration::from_secs(1);
 
@@ -27,9 +30,19 @@ pub(crate) struct World {
     pub(crate) board: Shared,
     pub(crate) nodes: Vec<&'static str>,
     inboxes: BTreeMap<&'static str, Inbox>,
-    _directory: TempDir,
+    directory: TempDir,
     /// The cluster of the first node, which all join.
     main: Option<ClusterId>,
+}
+
+/// In memory if there is such a place: a run waits for nothing but the disk.
+fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let directory = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    directory.unwrap()
 }
 
 impl Drop for World {
@@ -52,17 +65,37 @@ impl Drop for World {
 impl World {
     /// Nodes that are all alone.
     pub(crate) fn new(seed: u64, count: usize) -> World {
+        let mut world = World::asleep(seed, count);
+        world.awake();
+        world
+    }
+
+    /// Waits until each node leads a cluster of its own.
+    pub(crate) fn awake(&mut self) {
+        for node in self.nodes.clone() {
+            if !self.runs(node) {
+                self.start(node);
+            }
+        }
+        self.until("all live", SETTLE_WITHIN, |world| {
+            world.board().live.len() == world.nodes.len()
+        });
+        self.main = self.map("n1").map(|map| map.cluster());
+    }
+
+    /// Nodes that are about to start.
+    pub(crate) fn asleep(seed: u64, count: usize) -> World {
         runtime::seed_this_thread(Some(seed));
         let mut sim = Builder::new()
             .rng_seed(seed)
             .simulation_duration(Duration::from_secs(100_000))
             .min_message_latency(Duration::from_millis(1))
-            .max_message_latency(Duration::from_millis(8))
+            .max_message_latency(LATENCY_MAX)
             .tick_duration(Duration::from_millis(1))
             .tcp_capacity(1 << 16)
             .enable_random_order()
             .build();
-        let (board, directory) = (Shared::default(), tempfile::tempdir().unwrap());
+        let (board, directory) = (Shared::default(), directory());
         let nodes: Vec<&'static str> = NODES[..count].to_vec();
         let mut inboxes = BTreeMap::new();
         for (number, &node) in (1..).zip(&nodes) {
@@ -79,20 +112,15 @@ impl World {
             };
             sim.host(node, move || node::run(setup.clone()));
         }
-        let mut world = World {
+        World {
             sim,
             seed,
             board,
             nodes,
             inboxes,
-            _directory: directory,
+            directory,
             main: None,
-        };
-        world.until("all live", SETTLE_WITHIN, |world| {
-            world.board().live.len() == world.nodes.len()
-        });
-        world.main = world.map("n1").map(|map| map.cluster());
-        world
+        }
     }
 
     /// A cluster of all nodes.
@@ -193,6 +221,11 @@ impl World {
         self.sim.bounce(node);
     }
 
+    /// Where a node keeps what it knows of its cluster.
+    pub(crate) fn directory(&self, node: &str) -> PathBuf {
+        self.directory.path().join(node)
+    }
+
     pub(crate) fn runs(&mut self, node: &str) -> bool {
         self.sim.is_host_running(node)
     }
@@ -210,6 +243,7 @@ impl World {
         self.between(&self.nodes, &self.nodes, |sim, one, other| {
             sim.repair(one, other);
             sim.release(one, other);
+            sim.set_link_max_message_latency(one, other, LATENCY_MAX);
         });
     }
 
@@ -289,6 +323,11 @@ impl World {
         let runs = |node: &&&str| board.live.contains_key(*node) || board.gone.contains(*node);
         if let Some(node) = self.nodes.iter().find(|node| !runs(node)) {
             return Some(format!("{node} does not run"));
+        }
+        let led_by_itself = |node: &str| board.live[node].cluster.claimant() == Some(name(node));
+        let alone = board.live.keys().filter(|node| !present.contains(*node));
+        if let Some(node) = alone.copied().find(|node| !led_by_itself(node)) {
+            return Some(format!("{node} is in no cluster"));
         }
         for node in &present {
             let live = &board.live[node];
