@@ -105,6 +105,8 @@ pub struct Cluster {
     pub(crate) card: Card,
     pub(crate) location: Option<String>,
     pub(crate) feed: Feed,
+    /// Held while this node asks to join.
+    pub(crate) joining: tokio::sync::Mutex<()>,
     rng: Mutex<SmallRng>,
     /// When the claimant last said something to this node.
     heard: Mutex<Instant>,
@@ -173,6 +175,7 @@ impl Cluster {
             card,
             location: founding.location,
             feed: Feed::default(),
+            joining: tokio::sync::Mutex::default(),
             rng: Mutex::new(rng),
             heard: Mutex::new(Instant::now()),
         });

@@ -60,6 +60,9 @@ pub enum JoinError {
     /// It is in.
     #[error("this node is a member of that cluster already")]
     AlreadyMember,
+    /// It is about to be in.
+    #[error("this node is joining a cluster already; wait until `host cluster status` shows it")]
+    Joining,
     /// It would join itself.
     #[error(
         "{address} is this node's own address; give the address of a member of the other cluster"
@@ -140,6 +143,8 @@ impl Cluster {
     /// # Errors
     /// See [`JoinError`]; the node then is where it was, or joins as it restarts.
     pub async fn join(self: &Arc<Self>, address: &str) -> Result<(), JoinError> {
+        // One after the other: the last number that was asked for is the one that this node has.
+        let _one = self.joining.lock().await;
         let map = self.map();
         let others = map
             .as_ref()
@@ -152,6 +157,9 @@ impl Cluster {
         let about = door.about().await?;
         if self.me.cluster() == Some(about.map.cluster()) {
             return Err(JoinError::AlreadyMember);
+        }
+        if map.as_ref().map(|map| map.cluster()) != self.me.cluster() {
+            return Err(JoinError::Joining);
         }
         if others > 0 {
             return Err(JoinError::HasMembers { others });

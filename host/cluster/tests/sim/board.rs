@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
-use vnode_cluster::Cluster;
 use vnode_cluster::damping::Sight;
+use vnode_cluster::{Cluster, ClusterError};
 use vnode_ring::{ClusterId, ClusterMap, PartitionId, Plan};
 
 use crate::node::{Action, name};
@@ -49,7 +49,7 @@ pub(crate) struct Board {
     epochs: BTreeMap<(&'static str, ClusterId, u64), u64>,
     /// Nodes that an operator removed against their will: they may serve until they know.
     pub(crate) forced: BTreeSet<&'static str>,
-    /// Nodes that have left their cluster, and are stopped.
+    /// Nodes that have left their cluster, or are stranded, and are stopped.
     pub(crate) gone: BTreeSet<&'static str>,
     plans: Vec<(ClusterId, u64, Plan)>,
     starts: BTreeMap<&'static str, u64>,
@@ -100,6 +100,13 @@ impl Board {
         self.gone.insert(node);
         self.live.remove(node);
         self.forced.remove(node);
+    }
+
+    /// Those by whom it was joining have left the cluster themselves.
+    pub(crate) fn is_stranded(&mut self, node: &'static str, error: &ClusterError) {
+        self.note(node, &error.to_string());
+        self.count("stranded");
+        self.gone.insert(node);
     }
 
     /// What came of an action.

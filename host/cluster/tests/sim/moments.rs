@@ -29,6 +29,7 @@ fn a_node_that_crashes_while_it_joins_is_in_or_is_not() {
         world.run_for(Duration::from_millis(300));
         world.settle();
         assert!(world.members().contains(&"n3"));
+        assert!(!world.board().counts.contains_key("stranded"));
     }
 }
 

@@ -84,11 +84,8 @@ pub(crate) async fn run(setup: Setup) -> turmoil::Result {
     let (cluster, gone) = match opened {
         Ok(opened) => opened,
         Err(error @ ClusterError::NobodyAnswers { .. }) => {
-            setup
-                .board
-                .lock()
-                .unwrap()
-                .note(setup.name, &error.to_string());
+            let mut board = setup.board.lock().unwrap();
+            board.is_stranded(setup.name, &error);
             return Ok(());
         }
         Err(error) => return Err(error.into()),

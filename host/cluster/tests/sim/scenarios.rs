@@ -163,6 +163,25 @@ fn a_lone_node_begins_a_new_cluster_when_the_others_are_lost() {
     assert_eq!(world.members(), ["n1", "n2", "n3"]);
 }
 
+#[test]
+fn a_node_that_is_told_to_join_two_clusters_at_once_joins_one() {
+    for seed in 0..8 {
+        let mut world = World::new(seed, 3);
+        let (one, other) = if seed % 2 == 0 {
+            ("n1", "n3")
+        } else {
+            ("n3", "n1")
+        };
+        world.act("n2", Action::Join(one));
+        world.act("n2", Action::Join(other));
+        world.act("n2", Action::Join(one));
+        world.run_for(Duration::from_secs(3));
+        let in_them = |node: &&&str| world.map(node).unwrap().members().contains_key(&name("n2"));
+        assert_eq!(["n1", "n3"].iter().filter(in_them).count(), 1);
+        assert_eq!(world.map("n2"), world.map(one));
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {

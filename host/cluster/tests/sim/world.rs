@@ -10,7 +10,7 @@ use turmoil::{Builder, Sim};
 use vnode_cluster::raft::runtime;
 use vnode_ring::{Change, ClusterId, ClusterMap, MemberStatus, PartitionId};
 
-use crate::board::{Board, Shared};
+use crate::board::{Board, Live, Shared};
 use crate::node::{self, Action, Inbox, Setup, name};
 
 pub(crate) const NODES: [&str; 6] = ["n1", "n2", "n3", "n4", "n5", "n6"];
@@ -298,12 +298,14 @@ impl World {
         else {
             return;
         };
-        for ghost in ghosts {
-            let joining = map.members()[&name(ghost)].status == MemberStatus::Joining;
-            let remove = Action::Stage(ghost, Change::ForceRemove);
-            self.act(operator, if joining { Action::Clear } else { remove });
+        if !ghosts.is_empty() {
+            self.act(operator, Action::Clear);
+            self.run_for(Duration::from_millis(300));
         }
-        self.run_for(Duration::from_millis(500));
+        for ghost in ghosts {
+            self.act(operator, Action::Stage(ghost, Change::ForceRemove));
+        }
+        self.run_for(Duration::from_millis(300));
         self.act(operator, Action::Commit);
     }
 
@@ -324,10 +326,9 @@ impl World {
         if let Some(node) = self.nodes.iter().find(|node| !runs(node)) {
             return Some(format!("{node} does not run"));
         }
-        let led_by_itself = |node: &str| board.live[node].cluster.claimant() == Some(name(node));
-        let alone = board.live.keys().filter(|node| !present.contains(*node));
-        if let Some(node) = alone.copied().find(|node| !led_by_itself(node)) {
-            return Some(format!("{node} is in no cluster"));
+        let stray = |live: &Live| live.cluster.claimant().is_none();
+        if let Some((node, _)) = board.live.iter().find(|(_, live)| stray(live)) {
+            return Some(format!("{node} knows no claimant"));
         }
         for node in &present {
             let live = &board.live[node];
@@ -343,9 +344,6 @@ impl World {
                 .collect();
             if !members.iter().all(|member| up.contains(*member)) {
                 return Some(format!("{node} sees only {up:?} up"));
-            }
-            if live.cluster.claimant().is_none() {
-                return Some(format!("{node} knows no claimant"));
             }
             let status = map.members()[&name(node)].status;
             if !matches!(status, MemberStatus::Valid | MemberStatus::Joining) {
