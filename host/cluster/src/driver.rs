@@ -281,6 +281,10 @@ impl Cluster {
         let membership = metrics.membership_config.membership();
         // It is about to step down, and openraft takes no change from it any more.
         membership.get_node(&consensus.number())?;
+        if let [_, .., last] = membership.get_joint_config().as_slice() {
+            // A change has begun and not ended. It ends first: another one could leave this node out before it is done.
+            return Some(ChangeMembers::ReplaceAllVoters(last.clone()));
+        }
         let peer = |node: &NodeName, member: &vnode_ring::Member| Peer {
             name: node.to_string(),
             peer_address: member.card.addresses.peer.clone(),

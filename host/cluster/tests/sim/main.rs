@@ -1,7 +1,7 @@
 //! Real control planes on a simulated network: whatever breaks, no rule of the cluster map is broken, and in the end all is well.
 //!
 //! `board` says what must hold after every step, `world` what "well" means. Each run is a function of its seed: `SIM_SEEDS` says
-//! how many there are, `SIM_FROM` the first one. Seeds that once failed are in `seeds.txt` and run first.
+//! how many there are, `SIM_FROM` the first one. Seeds that once failed are in `seeds.txt` and run first, without `SIM_FROM`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

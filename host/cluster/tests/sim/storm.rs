@@ -241,15 +241,24 @@ impl Storm {
     }
 }
 
+/// Seeds that failed once, unless the environment asks for others.
+fn known() -> Vec<u64> {
+    if std::env::var("SIM_FROM").is_ok() {
+        return Vec::new();
+    }
+    let first = |line: &str| line.split_whitespace().next()?.parse().ok();
+    include_str!("seeds.txt")
+        .lines()
+        .filter_map(first)
+        .collect()
+}
+
 #[test]
 fn after_any_storm_all_is_well() {
-    let known = include_str!("seeds.txt").lines();
-    let known = known.filter_map(|line| line.split_whitespace().next()?.parse().ok());
     let from = number("SIM_FROM", 1);
+    let mut seeds = known();
+    seeds.extend(from..from + number("SIM_SEEDS", SEEDS));
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    let seeds: Vec<u64> = known
-        .chain(from..from + number("SIM_SEEDS", SEEDS))
-        .collect();
     for seed in &seeds {
         println!("seed {seed}");
         for (what, count) in run(*seed, ROUNDS).1 {
