@@ -8,7 +8,7 @@ use std::time::Duration;
 use openraft::error::{ClientWriteError, RaftError};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use vnode_ring::{
     Card, ClusterId, ClusterMap, GuestCard, MapError, MapEvent, NodeName, PartitionId, View,
@@ -105,8 +105,8 @@ pub struct Cluster {
     pub(crate) card: Card,
     pub(crate) location: Option<String>,
     pub(crate) feed: Feed,
-    /// Held while this node asks to join.
-    pub(crate) joining: tokio::sync::Mutex<()>,
+    /// Written while this node asks to join, read while another one is let in.
+    pub(crate) joining: RwLock<()>,
     rng: Mutex<SmallRng>,
     /// When the claimant last said something to this node.
     heard: Mutex<Instant>,
@@ -175,7 +175,7 @@ impl Cluster {
             card,
             location: founding.location,
             feed: Feed::default(),
-            joining: tokio::sync::Mutex::default(),
+            joining: RwLock::default(),
             rng: Mutex::new(rng),
             heard: Mutex::new(Instant::now()),
         });
@@ -445,6 +445,9 @@ impl Cluster {
                 }
                 let deadline = Instant::now() + PROPOSE_WITHIN;
                 if !member {
+                    let Ok(_stays) = self.joining.try_read() else {
+                        return Answer::Failed("this node is joining a cluster itself".into());
+                    };
                     // It does not know who leads.
                     return match self.propose(event).await {
                         Ok(epoch) => Answer::Proposed(Ok(epoch)),
@@ -460,11 +463,13 @@ impl Cluster {
                 }
             }
             Ok(Ask::About) => match self.map() {
-                Some(map) => Answer::About(ask::About {
-                    map,
-                    voters: self.consensus().voters(),
-                }),
-                None => Answer::Failed("this node is joining a cluster itself".into()),
+                Some(map) if Some(map.cluster()) == self.me.cluster() => {
+                    Answer::About(ask::About {
+                        map,
+                        voters: self.consensus().voters(),
+                    })
+                }
+                _ => Answer::Failed("this node is joining a cluster itself".into()),
             },
             Err(error) => Answer::Failed(error.to_string()),
         }

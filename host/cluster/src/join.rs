@@ -143,12 +143,10 @@ impl Cluster {
     /// # Errors
     /// See [`JoinError`]; the node then is where it was, or joins as it restarts.
     pub async fn join(self: &Arc<Self>, address: &str) -> Result<(), JoinError> {
-        // One after the other: the last number that was asked for is the one that this node has.
-        let _one = self.joining.lock().await;
+        // One after the other: the last number that was asked for is the one that this node has. And nobody is let in meanwhile.
+        let _one = self.joining.write().await;
         let map = self.map();
-        let others = map
-            .as_ref()
-            .map_or(0, |map| map.members().len().saturating_sub(1));
+        let others = self.consensus().others();
         if [&self.card.addresses.peer, &self.card.addresses.http].contains(&&address.to_owned()) {
             let address = address.to_owned();
             return Err(JoinError::Itself { address });
@@ -166,6 +164,10 @@ impl Cluster {
         }
         let number = self.draw();
         let since = self.ask_to_join(&door, number).await?;
+        // The member may have gone to another cluster itself, and this node with it.
+        if door.about().await?.map.cluster() != about.map.cluster() {
+            return Err(door.failed("it has joined another cluster meanwhile; try again".into()));
+        }
         self.begin_membership(&about, number, since).await?;
         Ok(())
     }

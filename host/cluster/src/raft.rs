@@ -191,6 +191,13 @@ impl Consensus {
         self.maps.clone()
     }
 
+    /// How many other members the newest map has.
+    pub(crate) fn others(&self) -> usize {
+        let map = self.maps.borrow();
+        map.as_ref()
+            .map_or(0, |map| map.members().len().saturating_sub(1))
+    }
+
     /// The number of whoever leads, if it is known.
     pub fn leader(&self) -> Option<u64> {
         let metrics = self.raft.metrics();

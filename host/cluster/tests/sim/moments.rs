@@ -50,6 +50,27 @@ fn a_claimant_that_crashes_while_it_commits_has_committed_or_has_not() {
 }
 
 #[test]
+fn an_owner_that_crashes_while_it_hands_over_does_not_serve_what_may_have_gone() {
+    for moment in (0..60).step_by(2) {
+        let mut world = World::formed(moment, 3);
+        world.act("n1", Action::Stage("n3", Change::Leave));
+        world.run_for(Duration::from_millis(100));
+        world.act("n1", Action::Commit);
+        world.run_for(Duration::from_millis(moment));
+        world.crash("n3");
+        world.run_for(Duration::from_millis(500));
+        world.start("n3");
+        // It does not hear what came of its offers.
+        world.between(&["n3"], &["n1", "n2"], |sim, one, other| {
+            sim.hold(one, other)
+        });
+        world.run_for(Duration::from_millis(1500));
+        world.settle();
+        assert_eq!(world.members(), ["n1", "n2"]);
+    }
+}
+
+#[test]
 fn a_minority_commits_nothing_and_agrees_after_the_heal() {
     for seed in 0..8 {
         let mut world = World::formed(seed, 5);

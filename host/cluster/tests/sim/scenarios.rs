@@ -136,6 +136,24 @@ fn a_node_that_joins_late_gets_a_snapshot() {
 }
 
 #[test]
+fn a_node_that_comes_back_serves_nothing_that_it_owned_before() {
+    let mut world = World::formed(8, 2);
+    for count in 0..100 {
+        world.act("n1", Action::Stage("n1", place(&format!("rack {count}"))));
+    }
+    world.act("n1", Action::Stage("n2", Change::Leave));
+    world.run_for(Duration::from_secs(2));
+    world.act("n1", Action::Commit);
+    is_gone(&mut world, "n2");
+    world.start("n2");
+    world.run_for(Duration::from_secs(1));
+    world.act("n2", Action::Join("n1"));
+    world.run_for(Duration::from_secs(2));
+    world.settle();
+    assert_eq!(world.members(), ["n1", "n2"]);
+}
+
+#[test]
 fn a_lone_node_begins_a_new_cluster_when_the_others_are_lost() {
     let mut world = World::formed(6, 3);
     let number = world.newest().unwrap().members()[&name("n1")].card.number;
@@ -179,6 +197,21 @@ fn a_node_that_is_told_to_join_two_clusters_at_once_joins_one() {
         let in_them = |node: &&&str| world.map(node).unwrap().members().contains_key(&name("n2"));
         assert_eq!(["n1", "n3"].iter().filter(in_them).count(), 1);
         assert_eq!(world.map("n2"), world.map(one));
+    }
+}
+
+#[test]
+fn nodes_that_join_each_other_at_once_are_not_left_behind() {
+    for moment in 0..30 {
+        let mut world = World::new(moment, 3);
+        world.act("n3", Action::Join("n1"));
+        world.run_for(Duration::from_millis(moment));
+        world.act("n1", Action::Join("n2"));
+        world.act("n2", Action::Join("n1"));
+        world.run_for(Duration::from_secs(5));
+        for (node, live) in &world.board().live {
+            assert!(live.cluster.claimant().is_some(), "{node} at {moment}");
+        }
     }
 }
 

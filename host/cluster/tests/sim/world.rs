@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use turmoil::{Builder, Sim};
 use vnode_cluster::raft::runtime;
-use vnode_ring::{Change, ClusterId, ClusterMap, MemberStatus, PartitionId};
+use vnode_ring::{Change, ClusterId, ClusterMap, MemberStatus, NodeName, PartitionId};
 
 use crate::board::{Board, Live, Shared};
 use crate::node::{self, Action, Inbox, Setup, name};
@@ -314,8 +314,10 @@ impl World {
         let Some(map) = self.newest() else {
             return Some("nobody is in the cluster".into());
         };
-        let present: BTreeSet<&str> = self.members().into_iter().collect();
         let members: BTreeSet<&str> = map.members().keys().map(|node| node.as_str()).collect();
+        let lost = self.lost(&map);
+        let present = self.members().into_iter();
+        let present: BTreeSet<&str> = present.filter(|node| !lost.contains(node)).collect();
         if present != members {
             return Some(format!(
                 "{present:?} take themselves for members, {members:?} are"
@@ -326,32 +328,30 @@ impl World {
         if let Some(node) = self.nodes.iter().find(|node| !runs(node)) {
             return Some(format!("{node} does not run"));
         }
-        let stray = |live: &Live| live.cluster.claimant().is_none();
-        if let Some((node, _)) = board.live.iter().find(|(_, live)| stray(live)) {
+        let stray =
+            |node: &str, live: &Live| live.cluster.claimant().is_none() && !lost.contains(node);
+        if let Some((node, _)) = board.live.iter().find(|(node, live)| stray(node, live)) {
             return Some(format!("{node} knows no claimant"));
         }
-        for node in &present {
-            let live = &board.live[node];
-            if live.cluster.map().as_ref().map(|map| map.epoch()) != Some(map.epoch()) {
-                return Some(format!("{node} has an old map"));
-            }
-            let up: BTreeSet<String> = live
-                .sight
-                .borrow()
-                .up
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            if !members.iter().all(|member| up.contains(*member)) {
-                return Some(format!("{node} sees only {up:?} up"));
-            }
-            let status = map.members()[&name(node)].status;
-            if !matches!(status, MemberStatus::Valid | MemberStatus::Joining) {
-                return Some(format!("{node} is {status}"));
-            }
+        let trouble = present.iter().find_map(|node| {
+            let trouble = member_trouble(node, &board.live[node], &map)?;
+            Some(format!("{node} {trouble}"))
+        });
+        if trouble.is_some() {
+            return trouble;
         }
         let transfers = map.transfers().len();
         (transfers > 0).then(|| format!("{transfers} transfers"))
+    }
+
+    /// Nodes that were away until all members that they know had left: they have nobody to ask.
+    fn lost(&self, newest: &ClusterMap) -> BTreeSet<&'static str> {
+        let is_lost = |node: &&'static str| {
+            let known = self.map(node).unwrap();
+            let both = |other: &&NodeName| newest.members().contains_key(*other);
+            known.members().keys().find(both).is_none()
+        };
+        self.members().into_iter().filter(is_lost).collect()
     }
 
     fn figure(&self) -> String {
@@ -367,9 +367,8 @@ impl World {
             )
         });
         let nodes: Vec<String> = nodes.collect();
-        let status = |(node, member): (&vnode_ring::NodeName, &vnode_ring::Member)| {
-            format!("{node} {}", member.status)
-        };
+        let status =
+            |(node, member): (&NodeName, &vnode_ring::Member)| format!("{node} {}", member.status);
         let members: Vec<String> = map
             .iter()
             .flat_map(|map| map.members().iter().map(status))
@@ -380,4 +379,18 @@ impl World {
             nodes.join("\n")
         )
     }
+}
+
+/// What is not yet as it should be with a member.
+fn member_trouble(node: &str, live: &Live, newest: &ClusterMap) -> Option<String> {
+    if live.cluster.map().map(|map| map.epoch()) != Some(newest.epoch()) {
+        return Some("has an old map".into());
+    }
+    let up = live.sight.borrow().up.clone();
+    if !newest.members().keys().all(|member| up.contains(member)) {
+        return Some(format!("sees only {up:?} up"));
+    }
+    let status = newest.members()[&name(node)].status;
+    let well = matches!(status, MemberStatus::Valid | MemberStatus::Joining);
+    (!well).then(|| format!("is {status}"))
 }
