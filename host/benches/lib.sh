@@ -39,7 +39,7 @@ start_node() {
     shift
     rm -f "$log"
     begun=$(date +%s%N)
-    "$host" --port 0 --name bench --data "$work/$name" --log warn "$@" >"$log" 2>&1 &
+    "$host" --port 0 --name "bench-$name" --data "$work/$name" --log warn "$@" >"$log" 2>&1 &
     node_pid=$!
     started="$started $node_pid"
     until grep -q '^ready ' "$log" 2>/dev/null; do

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # One node against redis-server, in turn, under redis-benchmark: SET and GET at pipelines of 1, 16 and 64.
+# `routed` measures a node that owns nothing and sends every command on to another one.
 # Prints medians and the median of each round's ratio beside the targets. See README.md.
 # shellcheck disable=SC1091,SC2034,SC2154
 set -u
@@ -7,7 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 
 usage() {
     cat <<'USAGE'
-usage: redis.sh [-n ROUNDS] [-s SECONDS] [-b HOST_BINARY] [-m memory|disk] [-- FLAGS OF THE NODE]
+usage: redis.sh [-n ROUNDS] [-s SECONDS] [-b HOST_BINARY] [-m memory|disk|routed] [-- FLAGS OF THE NODE]
   -n  rounds, 5 without it; a round measures each server once per line of the table
   -s  about how long one measurement takes, 1 s without it
   -b  the node's binary, target/release/host without it
@@ -15,7 +16,7 @@ usage: redis.sh [-n ROUNDS] [-s SECONDS] [-b HOST_BINARY] [-m memory|disk] [-- F
 USAGE
 }
 
-rounds=5 seconds=1 host=target/release/host modes="memory disk"
+rounds=5 seconds=1 host=target/release/host modes="memory disk routed"
 while getopts n:s:b:m:h option; do
     case $option in
         n) rounds=$OPTARG ;;
@@ -99,6 +100,8 @@ targets() {
         memory:1) echo "0.9/0.95/1.0" ;;
         memory:16) echo "0.8/1.0/1.5" ;;
         memory:64) echo "0.8/1.2/2.0" ;;
+        routed:1 | routed:16) echo "0.8/0.8/0.9" ;;
+        routed:64) echo "0.8/0.8/1.2" ;;
         disk:1) echo "0.9/0.95/1.0" ;;
         disk:16) echo "0.5/1.0/1.3" ;;
         disk:64) echo "0.5/1.0/1.5" ;;
@@ -138,8 +141,16 @@ for mode in $modes; do
     case $mode in
         memory) flags="--storage memory" redis_flags="--appendonly no" title="memory, none" ;;
         disk) flags="--storage disk --sync interval" redis_flags="--appendonly yes --appendfsync everysec" title="interval, everysec" ;;
+        routed) flags="--storage memory" redis_flags="--appendonly no" title="one hop, none" ;;
         *) usage >&2; exit 2 ;;
     esac
+    owner_pid=
+    if [ "$mode" = routed ]; then
+        # shellcheck disable=SC2086
+        start_node owner --vnode kv --n 1 --r 1 --w 1 $flags "$@"
+        owner_pid=$node_pid owner_http=$node_http
+        flags="$flags --join $owner_http"
+    fi
     # shellcheck disable=SC2086
     start_node "$mode" --vnode kv --n 1 --r 1 --w 1 $flags "$@"
     ports=host:$node_port
@@ -148,11 +159,13 @@ for mode in $modes; do
         start_redis $redis_flags
         ports="$ports redis:$redis_port"
     fi
+    until [ "$mode" != routed ] || curl -s "$node_http/v1/cluster" | grep -q bench-owner; do sleep 0.05; done
     measure "$mode"
     errors=$(curl -s "$node_http/metrics" 2>/dev/null | awk '/^vnode_commands_total/ && !/outcome="ok"/ { n += $2 } END { print n + 0 }')
     stop "$node_pid"
+    [ -z "$owner_pid" ] || stop "$owner_pid"
     [ -z "${redis_pid-}" ] || stop "$redis_pid"
-    rm -rf "$work/redis" "${work:?}/$mode"
+    rm -rf "$work/redis" "${work:?}/$mode" "$work/owner"
     table "$mode" "$title"
     echo "  commands of the node that failed: $errors"
 done

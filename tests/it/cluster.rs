@@ -427,3 +427,38 @@ fn a_trace_names_the_node_and_the_partition_of_each_step() {
     assert_eq!(counted[1].clone().items().len(), 3);
     assert!(client.run("VNODE.TRACE PING").is_error("ERR"));
 }
+
+#[test]
+fn one_node_goes_on_when_the_others_are_lost_for_good() {
+    let mut cluster = Cluster::of(3, &["--sync", "always"]);
+    set_and_get_everywhere(&cluster, "k", 60);
+    let data = cluster.node(1).data.clone();
+    let running = tests::run(&["recover", "--force", "--data", tests::arg(&data)]);
+    refused(&running, &["another process"]);
+    for number in 1..=3 {
+        cluster.kill(number);
+    }
+    let asked = tests::run(&["recover", "--data", tests::arg(&data)]);
+    assert_eq!(asked.status.code(), Some(5), "{}", text(&asked));
+    let recovered = tests::run(&["recover", "--force", "--data", tests::arg(&data)]);
+    assert!(recovered.status.success(), "{}", text(&recovered));
+    cluster.restart(1);
+    drop((cluster.take(2), cluster.take(3)));
+    let first = cluster.node(1);
+    for lost in ["node2@test", "node3@test"] {
+        let removed = eventually("the node to decide alone", || {
+            let output = first.cli(&["cluster", "force-remove", lost]);
+            output.status.success().then_some(output)
+        });
+        assert!(text(&removed).contains(lost));
+    }
+    assert!(first.cli(&["cluster", "plan"]).status.success());
+    let committed = first.cli(&["cluster", "commit", "--wait", "60s"]);
+    assert!(committed.status.success(), "{}", text(&committed));
+    let view = first.json("/v1/cluster");
+    assert_eq!(shares(&view), [("node1@test".to_owned(), 64)]);
+    // What it held is there; what the lost ones held is not.
+    let mut client = first.client();
+    let kept = (0..60).filter(|n| client.run(&format!("GET k{n}")) != Reply::Nil);
+    assert!((1..60).contains(&kept.count()));
+}

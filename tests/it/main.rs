@@ -26,3 +26,4 @@ mod pipeline;
 mod protocol;
 mod start;
 mod tools;
+mod tutorials;

@@ -9,6 +9,7 @@
 //! - [`liveness`] tells who is up as seen here; [`damping`] keeps its answer calm.
 //! - [`driver`] does what follows from the map: views, voters, handing partitions over, going.
 //! - [`join`] makes this node a member of another cluster; `handover` moves partitions that hold nothing.
+//! - [`recovery`] goes on with one node when the majority of the voters is lost for good.
 //! - `standing` is what the node is to its cluster, on disk; [`events`] is the feed for those who watch.
 //! - [`net`] is the network: the machine's or the simulator's.
 //!
@@ -29,6 +30,7 @@ pub mod liveness;
 pub mod net;
 pub mod peers;
 pub mod raft;
+pub mod recovery;
 mod standing;
 pub mod wire;
 

@@ -70,6 +70,11 @@ impl StandingFile {
         }
     }
 
+    /// What the directory says, if it says anything.
+    pub(crate) fn read_in(directory: &Path) -> Result<Option<Standing>, StandingError> {
+        Self::read(&directory.join(FILE))
+    }
+
     fn read(path: &Path) -> Result<Option<Standing>, StandingError> {
         let Some(payloads) = read_whole(path)? else {
             return Ok(None);

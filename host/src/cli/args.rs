@@ -150,6 +150,8 @@ pub enum Command {
     /// Settings of a node: all of them, those of a file, those in force
     #[command(subcommand)]
     Config(Settings),
+    /// Go on with one stopped node when the majority of the voters is lost for good
+    Recover(Recover),
     /// Completion script for a shell
     Completions {
         /// Which shell.
@@ -322,6 +324,17 @@ pub enum Guest {
 pub enum Node {
     /// Finish the commands in flight and end the node; what it owns stays its own
     Drain,
+}
+
+/// A stopped node that goes on alone.
+#[derive(Debug, Args)]
+pub struct Recover {
+    /// Its data directory
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Do it: what the lost voters agreed on and this node has not received is given up
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// A project to make.

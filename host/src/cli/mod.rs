@@ -13,6 +13,7 @@ pub mod guest;
 mod new;
 mod output;
 mod plan;
+mod recover;
 mod reply;
 mod report;
 mod ring;
@@ -124,6 +125,7 @@ impl Invocation {
             Some(Command::Config(args::Settings::Default)) => settings::default(session),
             Some(Command::Config(args::Settings::Check { file })) => settings::check(session, file),
             Some(Command::Config(args::Settings::Show(run))) => settings::show(session, run),
+            Some(Command::Recover(args)) => recover::run(session, args),
             Some(Command::Completions { shell }) => completions(session, *shell),
         }
     }

@@ -56,6 +56,14 @@ impl Failure {
         }
     }
 
+    /// It is not done without more.
+    pub fn refused(what: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Refused,
+            ..Self::new(what)
+        }
+    }
+
     /// It did not happen in time.
     pub fn ran_out(what: impl Into<String>) -> Self {
         Self {

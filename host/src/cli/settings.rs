@@ -44,7 +44,7 @@ fn default_file() -> String {
 fn entry(setting: &Setting, name: &str) -> String {
     let value = (setting.show)(&Config::default());
     let value = match setting.kind {
-        Kind::Number => value,
+        Kind::Number | Kind::Switch => value,
         Kind::List => "[\"kv\"]".into(),
         _ => toml::Value::from(value).to_string(),
     };
