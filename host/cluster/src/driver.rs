@@ -153,13 +153,22 @@ fn tell(
     }
 }
 
-/// Does what is due, until this node is no member any more; then says so.
-pub async fn tend(
+/// Does what is due, until this node is no member any more; then says so. To be called before commands are let in: what may have
+/// gone to another owner waits from now on, not only once the future runs.
+pub fn tend<V: Vnodes>(
+    cluster: Arc<Cluster>,
+    vnodes: Arc<V>,
+    sight: watch::Receiver<Sight>,
+) -> impl Future<Output = ()> + use<V> {
+    cluster.freeze_offered(&*vnodes);
+    tend_on(cluster, vnodes, sight)
+}
+
+async fn tend_on(
     cluster: Arc<Cluster>,
     vnodes: Arc<impl Vnodes>,
     mut sight: watch::Receiver<Sight>,
 ) {
-    cluster.freeze_offered(&*vnodes);
     let mut maps = cluster.maps();
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
