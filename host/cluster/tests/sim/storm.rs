@@ -228,7 +228,9 @@ impl Storm {
 
     /// After the storm the map can be changed at every node.
     fn a_change_is_agreed_on(&mut self) {
-        for node in self.world.members() {
+        let map = self.world.newest().unwrap();
+        let is_member = |node: &&str| map.members().contains_key(&name(node));
+        for node in self.world.members().into_iter().filter(is_member) {
             let before = self.world.newest().unwrap().epoch();
             let place = Some(format!("the end, at {node}"));
             self.world

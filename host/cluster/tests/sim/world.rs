@@ -315,6 +315,10 @@ impl World {
             return Some("nobody is in the cluster".into());
         };
         let members: BTreeSet<&str> = map.members().keys().map(|node| node.as_str()).collect();
+        if self.is_dead_end(&map) {
+            self.board().count("dead ends");
+            return None;
+        }
         let lost = self.lost(&map);
         let present = self.members().into_iter();
         let present: BTreeSet<&str> = present.filter(|node| !lost.contains(node)).collect();
@@ -352,6 +356,15 @@ impl World {
             known.members().keys().find(both).is_none()
         };
         self.members().into_iter().filter(is_lost).collect()
+    }
+
+    /// All who may own partitions have gone by themselves or were removed, and a new node is needed.
+    fn is_dead_end(&self, newest: &ClusterMap) -> bool {
+        let serves = |node: &&str| {
+            let member = newest.members().get(&name(node));
+            member.is_some_and(|member| member.status != MemberStatus::Leaving)
+        };
+        !self.members().iter().any(serves)
     }
 
     fn figure(&self) -> String {
