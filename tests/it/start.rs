@@ -260,7 +260,7 @@ fn the_banner_names_the_node_its_guests_and_its_addresses() {
     assert_eq!(
         labels,
         [
-            "node", "guest", "guest", "guest", "ring", "storage", "resp", "http", "ready"
+            "node", "guest", "guest", "guest", "ring", "storage", "resp", "http", "peer", "ready"
         ]
     );
     let digest = node.json("/v1/services")["services"][0]["digest"]

@@ -106,15 +106,20 @@ impl Membership {
         ));
         let sight = liveness.sight();
         let doors = doors(&cluster, &liveness, shared);
-        tokio::spawn(Arc::clone(cluster.peers()).serve(listener, doors));
         let coordinator = Arc::clone(&shared.coordinator);
+        // First of all: it holds back what was offered before this node ended.
+        let tended = driver::tend(
+            Arc::clone(&cluster),
+            Arc::clone(&coordinator),
+            sight.clone(),
+        );
+        tokio::spawn(Arc::clone(cluster.peers()).serve(listener, doors));
         tokio::spawn(driver::publish(
             Arc::clone(&cluster),
             Arc::clone(&coordinator),
             sight.clone(),
         ));
-        tokio::spawn(driver::tend_voters(Arc::clone(&cluster), sight.clone()));
-        let tended = driver::tend(cluster, coordinator, sight);
+        tokio::spawn(driver::tend_voters(cluster, sight));
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             tended.await;
