@@ -421,6 +421,12 @@ fn a_trace_names_the_node_and_the_partition_of_each_step() {
         let in_parts = |part: &Reply| part.clone().items()[2].clone().items().len();
         assert_eq!(parts.iter().map(in_parts).sum::<usize>(), 40);
     }
+    let told = cluster.node(1).cli(&["call", "--trace", "get", "k1"]);
+    let told = text(&told);
+    assert!(
+        told.starts_with("v1\n") && told.contains("primary") && told.contains("@test"),
+        "{told}"
+    );
     let mut client = cluster.node(1).client();
     let counted = client.run("VNODE.TRACE EXISTS k1 k2 nokey").items();
     assert_eq!(counted[0], Reply::Int(2));

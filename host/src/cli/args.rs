@@ -162,6 +162,9 @@ pub enum Command {
 /// A command of a guest.
 #[derive(Args, Debug)]
 pub struct Call {
+    /// Also tell what each vnode did; stands before the command
+    #[arg(long)]
+    pub trace: bool,
     /// COMMAND or SERVICE.COMMAND, in any case, and its arguments
     #[arg(
         required = true,

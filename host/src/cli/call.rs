@@ -10,6 +10,7 @@ use super::output::Session;
 use super::reply;
 use super::report::{Exit, Failure};
 use super::services::{Body, Service};
+use super::table::Table;
 
 /// Finds the service, runs the command, prints the reply.
 pub(super) fn call(session: &mut Session<'_>, args: &Call) -> anyhow::Result<Exit> {
@@ -22,8 +23,12 @@ pub(super) fn call(session: &mut Session<'_>, args: &Call) -> anyhow::Result<Exi
     let body: Body = client.view(client.get("/v1/services", &[])?)?;
     let (service, command) = find(&body.services, &name)?;
     let path = format!("/v1/services/{service}/commands/{command}");
-    let args: Vec<Value> = words.map(|word| reply::encode(&bytes(word))).collect();
-    let body = client.post(&path, &json!({ "args": args }))?;
+    let words: Vec<Value> = words.map(|word| reply::encode(&bytes(word))).collect();
+    let mut call = json!({ "args": words });
+    if let (true, Value::Object(call)) = (args.trace, &mut call) {
+        call.insert("trace".into(), true.into());
+    }
+    let body = client.post(&path, &call)?;
     let value = body.get("value").unwrap_or(&Value::Null);
     if session.wants_json() {
         session.print_json(&body)?;
@@ -32,11 +37,29 @@ pub(super) fn call(session: &mut Session<'_>, args: &Call) -> anyhow::Result<Exi
     } else {
         session.out.write_all(&reply::raw(value))?;
     }
+    if args.trace && !session.wants_json() {
+        session.print(&trace(&body))?;
+    }
     Ok(if reply::is_error(value) {
         Exit::Failed
     } else {
         Exit::Ok
     })
+}
+
+/// A line for each vnode that had a part.
+fn trace(body: &Value) -> String {
+    let mut table = Table::new(&["NODE", "PARTITION", "KIND", "OUTCOME", "MICROSECONDS"]);
+    let replicas = body.get("replicas").and_then(Value::as_array);
+    for replica in replicas.into_iter().flatten() {
+        let cell = |name| match replica.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => "-".into(),
+        };
+        table.row(["node", "partition", "kind", "outcome", "microseconds"].map(cell));
+    }
+    table.to_string()
 }
 
 /// The bytes that the shell gave.
