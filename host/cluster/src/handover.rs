@@ -12,10 +12,13 @@ use vnode_ring::{ClusterMap, MapEvent, PartitionId};
 use crate::cluster::{Cluster, ProposeError, Vnodes};
 
 impl Cluster {
-    /// Has the commands wait for what was offered before this node ended.
+    /// Has the commands wait for what was offered before this node ended, unless it is known that another node owns it by now.
     pub(crate) fn freeze_offered(&self, vnodes: &impl Vnodes) {
+        let view = vnodes.view();
         for partition in self.offered().keys() {
-            vnodes.freeze(*partition);
+            if *view.ring().owner(*partition) == self.name {
+                vnodes.freeze(*partition);
+            }
         }
     }
 
