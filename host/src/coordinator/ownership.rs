@@ -28,11 +28,14 @@ impl Coordinator {
         view.ring().owner(partition) == view.me()
     }
 
-    /// Opens the seats of what this node owns at first.
+    /// Opens the seats of what this node owns at first. Nobody sits there yet, and nothing waits.
     pub(super) fn take_up_ownership(&self) {
         let view = self.view();
         for partition in self.ring_size.partitions() {
-            self.set_owned(partition, Self::owns(&view, partition));
+            let owned = Self::owns(&view, partition);
+            for mut seat in self.seats_of(partition).filter_map(|n| self.seats.lock(n)) {
+                seat.set_owned(owned);
+            }
         }
     }
 
@@ -92,18 +95,17 @@ impl Vnodes for Coordinator {
 
     fn publish(&self, view: View) {
         let old = self.view();
-        let changed = |owns: bool| {
-            let (old, new) = (Arc::clone(&old), view.clone());
-            move |partition: &PartitionId| {
-                Self::owns(&new, *partition) == owns && Self::owns(&old, *partition) != owns
-            }
-        };
-        let (comes, goes) = (changed(true), changed(false));
-        for partition in self.ring_size.partitions().filter(comes) {
+        let changed = self
+            .ring_size
+            .partitions()
+            .filter(|partition| Self::owns(&old, *partition) != Self::owns(&view, *partition));
+        let (comes, goes): (Vec<_>, Vec<_>) =
+            changed.partition(|partition| Self::owns(&view, *partition));
+        for partition in comes {
             self.set_owned(partition, true);
         }
         self.views.send_replace(Arc::new(view));
-        for partition in self.ring_size.partitions().filter(goes) {
+        for partition in goes {
             self.set_owned(partition, false);
         }
     }

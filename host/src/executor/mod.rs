@@ -39,6 +39,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
+use vnode_cluster::Greeter;
+use vnode_ring::View;
 
 use self::about::About;
 use self::frame::ServiceNames;
@@ -53,8 +56,6 @@ use crate::store::{Acknowledge, Commit, Verdict};
 use crate::vnode::request::{Failure, Replies, ReplyTo, Request};
 use crate::vnode::service::{CommandStats, Ended};
 use crate::vnode::{Call, Ran, refuse_late};
-use vnode_cluster::Greeter;
-use vnode_ring::View;
 
 /// Time that a call of a guest may keep an executor's thread. A command that needs more is run again on a slow thread.
 const INLINE_BUDGET: Duration = Duration::from_millis(20);
@@ -517,6 +518,8 @@ async fn let_others_run() {
 async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<Greeter>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut overdue = tokio::time::interval(OVERDUE_EVERY);
+    // It is looked at only while something waits: what was missed before is not made up for.
+    overdue.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut acknowledge = executor.borrow().acknowledge.clone();
     let mut views = executor.borrow().views.clone();
     let mut connect = Vec::new();

@@ -7,14 +7,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vnode_ring::NodeName;
+use vnode_ring::{NodeName, Place, Role};
 
 use super::Executor;
 use super::frame::ServiceNames;
 use super::outbound::Happened;
+use crate::coordinator::Coordinator;
 use crate::vnode::request::{Failure, ReplyTo, Request};
-use vnode_ring::Place;
-use vnode_ring::Role;
 
 /// How often a command may go to a node that is not the right one any more.
 const TRIES_MAX: u8 = 3;
@@ -66,50 +65,50 @@ impl Executor {
         self.stage(request);
     }
 
-    /// Answers a command that this node is not to run, or sends it on if it is a client's own.
+    /// Answers a command that this node is not to run with `stale` if another node sent it over a link of this executor, and sends
+    /// it on otherwise.
     fn reject(&mut self, request: Request) {
         match request.reply_to {
             ReplyTo::Peer { executor, link, id } if usize::from(executor) == self.index => {
                 let epoch = self.view.map().epoch();
                 self.inbound.deliver_stale(link, id, epoch);
             }
-            // Its link is another executor's, or it is a client's.
-            ReplyTo::Peer { .. } => {
-                let partition = request.partition;
-                self.replies
-                    .fail(request.reply_to, &Failure::Moving { partition });
-            }
             _ => self.submit(request),
         }
     }
 
     /// Sends a command again that its vnode here did not take.
-    pub(super) fn reroute(&mut self, mut request: Request) {
+    pub(super) fn reroute(&mut self, request: Request) {
         self.adopt_newest();
-        request.tries += 1;
-        if request.tries > TRIES_MAX {
-            let partition = request.partition;
-            return self
-                .replies
-                .fail(request.reply_to, &Failure::Moving { partition });
+        if let Some(request) = self.once_more(request) {
+            self.reject(request);
         }
-        self.reject(request);
     }
 
     /// A node answered that it does not own the partition at its epoch.
-    pub(super) fn stale(&mut self, mut request: Request, epoch: u64) {
+    pub(super) fn stale(&mut self, request: Request, epoch: u64) {
         self.adopt_newest();
+        match self.once_more(request) {
+            None => {}
+            Some(request) if epoch > self.view.map().epoch() => self.hold(request, epoch),
+            Some(request) => self.submit(request),
+        }
+    }
+
+    /// Counts one more try, and gives the command up after too many.
+    fn once_more(&mut self, mut request: Request) -> Option<Request> {
         request.tries += 1;
-        if request.tries > TRIES_MAX {
-            let partition = request.partition;
-            return self
-                .replies
-                .fail(request.reply_to, &Failure::Moving { partition });
+        if request.tries <= TRIES_MAX {
+            return Some(request);
         }
-        if epoch > self.view.map().epoch() {
-            return self.hold(request, epoch);
-        }
-        self.submit(request);
+        self.give_up(request);
+        None
+    }
+
+    fn give_up(&mut self, request: Request) {
+        let partition = request.partition;
+        let failure = Failure::Moving { partition };
+        self.replies.fail(request.reply_to, &failure);
     }
 
     /// The node that had a command does not answer any more.
@@ -120,13 +119,14 @@ impl Executor {
             .get(usize::from(request.service))
             .and_then(|service| service.command(request.command))
             .is_some_and(|spec| !spec.writes());
-        let node = node.to_string();
         request.tries += 1;
-        let elsewhere = !matches!(self.view.node_at(self.view.place(request.partition)), Some(now) if now.as_str() == node);
+        let now_at = self.view.node_at(self.view.place(request.partition));
+        let elsewhere = now_at != Some(node);
         // What cannot have happened, or may happen twice, is tried again where the view now says.
         if (happened == Happened::No || reads) && elsewhere && request.tries <= TRIES_MAX {
             return self.submit(request);
         }
+        let node = node.to_string();
         let failure = match happened {
             Happened::No => Failure::Unreachable { node },
             Happened::Perhaps => Failure::PeerGone { node },
@@ -136,10 +136,7 @@ impl Executor {
 
     fn hold(&mut self, request: Request, epoch: u64) {
         if self.held.len() >= HELD_MAX {
-            let partition = request.partition;
-            return self
-                .replies
-                .fail(request.reply_to, &Failure::Moving { partition });
+            return self.give_up(request);
         }
         self.held.push_back(Held { epoch, request });
     }
@@ -203,7 +200,7 @@ impl Executor {
 }
 
 /// The services of a node with their commands, by position.
-pub(super) fn service_names(coordinator: &crate::coordinator::Coordinator) -> Vec<ServiceNames> {
+pub(super) fn service_names(coordinator: &Coordinator) -> Vec<ServiceNames> {
     let services = coordinator.services().iter();
     let names = services.map(|service| {
         let commands = service.guest.descriptor().commands.iter();
