@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{oneshot, watch};
-use vnode_ring::{PartitionId, RingSize};
+use vnode_ring::{PartitionId, RingSize, Role, View};
 
 use self::trace::{Recorder, Step};
 use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
@@ -31,8 +31,6 @@ use crate::vnode::seed;
 use crate::vnode::service::Service;
 use crate::wasm::CoveragePage;
 use vnode_cluster::Cluster;
-use vnode_ring::Role;
-use vnode_ring::View;
 
 /// Keys of one command that are asked for at once, so that no more replies than that wait here.
 const KEYS_AT_ONCE: usize = 64;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vnode_ring::{HashId, ObjectRef, PartitionId, RingSize};
+use vnode_ring::{HashId, ObjectRef, PartitionId, RingSize, Role};
 
 use super::rows::{Rows, Stored};
 use super::script::Step;
@@ -17,7 +17,6 @@ use crate::vnode::request::{Replies, ReplyTo, Request, Words};
 use crate::vnode::service::{CommandStats, Service};
 use crate::vnode::{Call, Ran, Vnode, seed};
 use crate::wasm::{Guest, Placement, Scope, TypedCommand, VnodeState};
-use vnode_ring::Role;
 
 /// Partitions of the ring.
 const RING: u32 = 8;

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::oneshot;
-use vnode_ring::PartitionId;
+use vnode_ring::{PartitionId, Role};
 
 use super::about::About;
 use super::connection::{Connection, Slot};
@@ -27,7 +27,6 @@ use crate::resp::codec::{self, Args, Progress, ProtocolError};
 use crate::resp::session::{ClientInfo, Session};
 use crate::resp::wire;
 use crate::vnode::request::{Failure, ReplyTo, Request, Words};
-use vnode_ring::Role;
 
 /// Room for the first reads; doubled each time it is used up.
 const READ_BYTES: usize = 4 * 1024;

@@ -18,10 +18,9 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use vnode_ring::PartitionId;
+use vnode_ring::{PartitionId, Role};
 
 use crate::vnode::request::{Request, Words};
-use vnode_ring::Role;
 
 /// Longest frame, bytes: a request or a reply of the largest size, and a head.
 pub(super) const FRAME_BYTES_MAX: usize = 1 << 30;

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
-use vnode_ring::NodeName;
+use vnode_ring::{NodeName, View};
 
 use super::Executor;
 use super::frame::{self, Frame};
@@ -23,7 +23,6 @@ use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::vnode::request::{Failure, ReplyTo, Request};
 use vnode_cluster::Greeter;
-use vnode_ring::View;
 
 /// Commands that wait for one node; beyond: `BUSY`.
 const COMMANDS_MAX: usize = 64 * 1024;

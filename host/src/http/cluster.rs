@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use vnode_ring::{
-    Change, Cure, MapError, MapEvent, NodeName, Plan, PlanId, ReplicaKind, Spread, Staged, preflist,
+    Change, Cure, MapError, MapEvent, NodeName, Plan, PlanId, ReplicaKind, Spread, Staged, View,
+    preflist,
 };
 
 use super::problem::Problem;
@@ -24,7 +25,6 @@ use super::{Node, join, views};
 use crate::node::Shared;
 use vnode_cluster::ProposeError;
 use vnode_cluster::join::JoinError;
-use vnode_ring::View;
 
 /// What is left of a body that carries the events is at most this many.
 const EVENTS_WAITING: usize = 64;

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, RingSize};
+use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, RingSize, View};
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
@@ -22,7 +22,6 @@ use vnode_cluster::liveness::Liveness;
 use vnode_cluster::peers::Doors;
 use vnode_cluster::wire::Purpose;
 use vnode_cluster::{Cluster, ClusterError, Founding, Greeter, driver};
-use vnode_ring::View;
 
 /// A node's place in its cluster, before it takes part.
 pub(super) struct Membership {
