@@ -24,6 +24,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::descriptor::Quorum;
 use crate::executor::Message;
 use crate::executor::about::About;
+use crate::executor::load::first_with_time;
 use crate::metrics::{Counters, Metrics, counters};
 use crate::store::{DiskSettings, Durability, Engine, StoreError};
 use crate::vnode::service::Service;
@@ -459,7 +460,7 @@ fn connected(coordinator: &Arc<Coordinator>) -> Box<dyn Fn() -> usize + Send + S
     Box::new(move || inboxes.iter().map(|inbox| inbox.connected()).sum())
 }
 
-/// Takes clients in and gives each to the executor that has the fewest.
+/// Takes clients in and gives each to an executor.
 async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
     let inboxes = shared.coordinator.inboxes();
     loop {
@@ -479,8 +480,7 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
             continue;
         }
         drop(stream.set_nodelay(true));
-        let fewest = inboxes.iter().min_by_key(|inbox| inbox.connected());
-        if let (Some(inbox), Ok(stream)) = (fewest, stream.into_std()) {
+        if let (Some(inbox), Ok(stream)) = (first_with_time(inboxes), stream.into_std()) {
             inbox.connect(stream);
         }
     }

@@ -37,45 +37,57 @@ const LINGER: Duration = Duration::from_secs(1);
 /// With less room left than this, a read gets a new buffer.
 const READ_BYTES_MIN: usize = 1024;
 
+/// A client on its way from one executor to another.
+pub struct Moving {
+    stream: std::net::TcpStream,
+    session: Session,
+    /// What was read of its next request.
+    unread: BytesMut,
+}
+
 /// Takes a new client in and starts its task.
 pub(super) fn accept(
     executor: &Rc<RefCell<Executor>>,
     inbox: &Arc<Inbox>,
     stream: std::net::TcpStream,
 ) {
-    let stream = match TcpStream::from_std(stream) {
+    let addresses = stream.peer_addr().ok().zip(stream.local_addr().ok());
+    let text = |address: std::net::SocketAddr| address.to_string();
+    let (peer, own) =
+        addresses.map_or_else(Default::default, |(peer, own)| (text(peer), text(own)));
+    let id = executor.borrow().about.next_client();
+    let moving = Moving {
+        stream,
+        session: Session::new(id, peer, own, now_ms()),
+        unread: BytesMut::with_capacity(READ_BYTES),
+    };
+    start(executor, inbox, moving);
+}
+
+/// Starts the task of a client that comes from elsewhere.
+pub(super) fn start(executor: &Rc<RefCell<Executor>>, inbox: &Arc<Inbox>, moving: Moving) {
+    let stream = match TcpStream::from_std(moving.stream) {
         Ok(stream) => stream,
         Err(error) => {
+            inbox.gone();
             tracing::warn!(%error, "a client's connection could not be taken");
             return;
         }
     };
-    let addresses = stream.peer_addr().ok().zip(stream.local_addr().ok());
     let (reader, writer) = stream.into_split();
     let mut now = executor.borrow_mut();
-    let coordinator = Arc::clone(&now.coordinator);
-    let text = |address: std::net::SocketAddr| address.to_string();
-    let (peer, own) =
-        addresses.map_or_else(Default::default, |(peer, own)| (text(peer), text(own)));
-    let about = Arc::clone(&now.about);
-    let session = Session::new(about.next_client(), peer, own, now_ms());
-    let connection = now.connections.open(writer, session);
-    drop(now);
     let task = Task {
         executor: Rc::clone(executor),
         inbox: Arc::clone(inbox),
-        coordinator,
-        about,
-        connection,
+        coordinator: Arc::clone(&now.coordinator),
+        about: Arc::clone(&now.about),
+        connection: now.connections.open(writer, moving.session),
     };
-    tokio::task::spawn_local(async move {
-        task.serve(reader).await;
-        task.executor
-            .borrow_mut()
-            .connections
-            .forget(&task.connection);
-        task.inbox.wake();
-    });
+    drop(now);
+    if !moving.unread.is_empty() {
+        task.connection.state.borrow_mut().partial_since = Some(Instant::now());
+    }
+    tokio::task::spawn_local(task.run(reader, moving.unread));
 }
 
 struct Task {
@@ -139,22 +151,47 @@ enum Parsed {
 }
 
 impl Task {
-    async fn serve(&self, mut reader: OwnedReadHalf) {
+    async fn run(self, mut reader: OwnedReadHalf, mut buffer: BytesMut) {
+        let moves_to = self.serve(&mut reader, &mut buffer).await;
+        let mut executor = self.executor.borrow_mut();
+        executor.connections.forget(&self.connection);
+        drop(executor);
+        self.inbox.wake();
+        if let Some(inbox) = moves_to.and_then(|index| self.coordinator.inboxes().get(index))
+            && let Some(connection) = Rc::into_inner(self.connection)
+            && let Ok(stream) = reader.reunite(connection.writer)
+            && let Ok(stream) = stream.into_std()
+        {
+            let session = connection.state.into_inner().session;
+            inbox.take_over(Box::new(Moving {
+                stream,
+                session,
+                unread: buffer,
+            }));
+        }
+    }
+
+    /// Serves the client until it goes, or is to move on to the executor with this index.
+    async fn serve(&self, reader: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<usize> {
         let connection = &self.connection;
-        let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut args = Args::default();
         let mut needed = 0;
         let mut room = READ_BYTES;
         let mut skip = None;
         loop {
             if connection.is_over() {
-                return self.linger(&mut reader).await;
+                self.linger(reader).await;
+                return None;
+            }
+            let moves = connection.moves_to.get().filter(|_| skip.is_none());
+            if moves.is_some() && connection.is_quiet() {
+                return moves;
             }
             let (closing, blocked) = {
                 let state = connection.state.borrow();
                 (state.closing, state.blocked_since.is_some())
             };
-            let waits = closing || connection.is_full(&self.coordinator);
+            let waits = closing || moves.is_some() || connection.is_full(&self.coordinator);
             connection.set_waits(waits);
             let spare = buffer.capacity() - buffer.len();
             if spare < READ_BYTES_MIN {
@@ -165,18 +202,18 @@ impl Task {
             }
             tokio::select! {
                 biased;
-                read = reader.read_buf(&mut buffer), if !waits => match read {
+                read = reader.read_buf(buffer), if !waits => match read {
                     // The client has said all that it will say, and may still want to hear.
                     Ok(0) => connection.state.borrow_mut().closing = true,
-                    Err(_) => return,
+                    Err(_) => return None,
                     Ok(count) if count < needed => needed -= count,
                     Ok(_) => {
                         connection.dispatching.set(true);
-                        needed = self.take(&mut buffer, &mut args, &mut skip).await;
+                        needed = self.take(buffer, &mut args, &mut skip).await;
                         connection.dispatching.set(false);
                         if buffer.is_empty() && buffer.capacity() > READ_BYTES_MAX {
                             // The room of a large request is not kept for the next one.
-                            buffer = BytesMut::with_capacity(READ_BYTES);
+                            *buffer = BytesMut::with_capacity(READ_BYTES);
                         }
                     }
                 },

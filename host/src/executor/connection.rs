@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use slab::Slab;
@@ -60,6 +59,8 @@ pub(super) struct Connection {
     /// The task has requests in hand that it has not sent off.
     pub(super) dispatching: Cell<bool>,
     dirty: Cell<bool>,
+    /// The executor that this client is to go to.
+    pub(super) moves_to: Cell<Option<usize>>,
 }
 
 pub(super) struct State {
@@ -200,6 +201,12 @@ impl Connection {
         self.set_waits(false);
     }
 
+    /// Whether nothing of it is under way, neither here nor to the client.
+    pub(super) fn is_quiet(&self) -> bool {
+        let state = self.state.borrow();
+        state.slots.is_empty() && state.out.is_empty() && !self.dirty.get() && !state.closing
+    }
+
     pub(super) fn is_over(&self) -> bool {
         let state = self.state.borrow();
         state.dead || (state.closing && state.slots.is_empty() && state.out.is_empty())
@@ -260,6 +267,7 @@ impl Connections {
             waits: Cell::new(false),
             dispatching: Cell::new(false),
             dirty: Cell::new(false),
+            moves_to: Cell::new(None),
         });
         entry.insert(Rc::clone(&connection));
         connection
@@ -268,7 +276,7 @@ impl Connections {
     pub(super) fn forget(&mut self, connection: &Connection) {
         if self.get(connection.id).is_some() {
             self.live.remove((connection.id & 0xffff_ffff) as usize);
-            self.inbox.connections.fetch_sub(1, Ordering::Relaxed);
+            self.inbox.gone();
         }
     }
 
@@ -334,6 +342,14 @@ impl Connections {
                 state.dead = true;
                 connection.progress.notify_one();
             }
+        }
+    }
+
+    /// Has so many clients move to another executor, each as soon as nothing of it is under way.
+    pub(super) fn move_to(&mut self, executor: usize, clients: usize) {
+        for (_, connection) in self.live.iter().take(clients) {
+            connection.moves_to.set(Some(executor));
+            connection.progress.notify_one();
         }
     }
 

@@ -1,11 +1,14 @@
 //! Where messages for an executor arrive: the only way in from other threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use super::Executor;
+use super::client::Moving;
+use super::load::Load;
 use super::slow::PageRequest;
 use crate::vnode::request::{Replies, Request};
 
@@ -13,6 +16,8 @@ use crate::vnode::request::{Replies, Request};
 pub enum Message {
     /// Serve this client.
     Connect(std::net::TcpStream),
+    /// Serve this client of another executor.
+    Move(Box<Moving>),
     /// Serve this link from another node, which has been greeted.
     Peer(String, std::net::TcpStream),
     /// Run this command, here or where its partition is.
@@ -33,11 +38,20 @@ pub enum Message {
     End,
 }
 
+#[derive(Default)]
+struct Messages {
+    list: Vec<Message>,
+    /// When the first of them came.
+    since: Option<Instant>,
+}
+
 /// Where messages for one executor arrive.
 #[derive(Default)]
 pub struct Inbox {
-    messages: Mutex<Vec<Message>>,
+    messages: Mutex<Messages>,
     wake: Notify,
+    /// How busy the executor is.
+    pub(super) load: Load,
     /// Clients connected to this executor, or on their way to it.
     pub(super) connections: AtomicUsize,
 }
@@ -54,12 +68,31 @@ impl Inbox {
         self.send(Message::Connect(stream));
     }
 
+    /// Gives it a client of another executor.
+    pub(super) fn take_over(&self, moving: Box<Moving>) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.send(Message::Move(moving));
+    }
+
+    /// One client less.
+    pub(super) fn gone(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether it has left messages of others unread for that long.
+    pub(super) fn is_stuck(&self, patience: Duration) -> bool {
+        let since = self.messages().since;
+        since.is_some_and(|since| since.elapsed() > patience)
+    }
+
     /// Leaves a message.
     pub fn send(&self, message: Message) {
-        self.messages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(message);
+        let mut messages = self.messages();
+        if messages.list.is_empty() {
+            messages.since = Some(Instant::now());
+        }
+        messages.list.push(message);
+        drop(messages);
         self.wake.notify_one();
     }
 
@@ -74,7 +107,13 @@ impl Inbox {
     }
 
     pub(super) fn take(&self) -> Vec<Message> {
-        std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut messages = self.messages();
+        messages.since = None;
+        std::mem::take(&mut messages.list)
+    }
+
+    fn messages(&self) -> MutexGuard<'_, Messages> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,6 +3,7 @@
 //! - this file is the executor: commands on their way to vnodes, passes, the messages between threads.
 //! - [`seats`] is where the vnodes are when nobody runs them.
 //! - [`inbox`] is how other threads reach it.
+//! - [`load`] says which executor serves which clients.
 //! - [`client`] reads a client's requests, [`connection`] puts the replies back in order, [`outbox`] holds them until the
 //!   socket takes them.
 //! - [`slow`] has the threads for work that may take long.
@@ -20,11 +21,14 @@ mod connection;
 mod frame;
 mod inbound;
 mod inbox;
+pub mod load;
 mod outbound;
 mod outbox;
 mod routing;
 pub mod seats;
 pub mod slow;
+#[cfg(test)]
+mod tests;
 mod views;
 
 pub use self::connection::Connections;
@@ -47,6 +51,7 @@ use self::about::About;
 use self::frame::ServiceNames;
 use self::inbound::InboundLinks;
 use self::inbox::{Parcel, Waiter};
+use self::load::Meter;
 use self::outbound::OutboundLinks;
 use self::routing::Held;
 use self::seats::Errand;
@@ -109,6 +114,7 @@ pub struct Executor {
     outbound: OutboundLinks,
     held: VecDeque<Held>,
     service_names: Vec<ServiceNames>,
+    meter: Meter,
     draining: Option<oneshot::Sender<()>>,
     ended: bool,
 }
@@ -156,6 +162,7 @@ impl Executor {
             acknowledge,
             stats,
             slow,
+            meter: Meter::start(),
             draining: None,
             ended: false,
         };
@@ -220,6 +227,7 @@ impl Executor {
         for message in inbox.take() {
             match message {
                 Message::Connect(stream) => connect.push(Arrival::Client(stream)),
+                Message::Move(moving) => connect.push(Arrival::Moved(moving)),
                 Message::Peer(node, stream) => connect.push(Arrival::Peer(node, stream)),
                 Message::Look(number) => self.schedule(number),
                 Message::Request(request) => self.submit(*request),
@@ -288,6 +296,7 @@ impl Executor {
         self.connections.flush();
         self.inbound.flush();
         self.outbound.flush();
+        self.share(now);
     }
 
     /// Hands in what is here for a vnode, and runs it if nobody else has it.
@@ -444,6 +453,17 @@ impl Executor {
             && self.inbound.idle()
     }
 
+    /// Gives half of the clients to another executor when this one has had no time left.
+    fn share(&mut self, now: Instant) {
+        let inboxes = self.coordinator.inboxes();
+        if let Some(own) = inboxes.get(self.index)
+            && self.meter.look(now, own)
+            && let Some(other) = load::with_half_its_time(inboxes, self.index)
+        {
+            self.connections.move_to(other, own.connected() / 2);
+        }
+    }
+
     /// Ends the guests of this executor's share of the seats, in a bounded time.
     fn terminate(&mut self) {
         let seats = self.coordinator.seats();
@@ -504,6 +524,8 @@ fn command_stats<'a>(
 /// A connection that is to be served.
 enum Arrival {
     Client(std::net::TcpStream),
+    /// From another executor.
+    Moved(Box<client::Moving>),
     /// With the name of the node.
     Peer(String, std::net::TcpStream),
 }
@@ -544,6 +566,7 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<
             for arrival in connect.drain(..) {
                 match arrival {
                     Arrival::Client(stream) => client::accept(&executor, &inbox, stream),
+                    Arrival::Moved(moving) => client::start(&executor, &inbox, *moving),
                     Arrival::Peer(node, stream) => inbound::accept(&executor, &inbox, node, stream),
                 }
             }
