@@ -42,4 +42,4 @@ pub use object::{
 };
 pub use preflist::{Replica, ReplicaKind, preflist, preflist_from, primaries};
 pub use ring::{NodeName, Ring, RingError};
-pub use view::{Place, Role, View};
+pub use view::{Holder, Place, REPLICAS_MAX, Role, View};

@@ -92,20 +92,13 @@ pub fn preflist_from(
     if absent.is_empty() {
         return list;
     }
-    let mut listed: BTreeSet<&NodeName> = list.iter().map(|replica| &replica.node).collect();
-    let mut distinct = Vec::with_capacity(absent.len());
-    let mut repeated = Vec::new();
-    for (_, node) in walk(ring, first).skip(width).filter(|(_, node)| up(node)) {
-        if listed.insert(node) {
-            distinct.push(node);
-        } else {
-            repeated.push(node);
-        }
-        if distinct.len() == absent.len() {
-            break;
-        }
-    }
-    let stand_ins = distinct.into_iter().chain(repeated);
+    let listed: BTreeSet<&NodeName> = list.iter().map(|replica| &replica.node).collect();
+    let others = walk(ring, first)
+        .skip(width)
+        .map(|(_, node)| node)
+        .filter(|node| up(node));
+    // Counting the owners that are up would cost as much as it saves.
+    let stand_ins = stand_ins(others, listed, absent.len(), usize::MAX);
     let fallbacks = absent
         .into_iter()
         .zip(stand_ins)
@@ -118,6 +111,32 @@ pub fn preflist_from(
         });
     list.extend(fallbacks.collect::<Vec<_>>());
     list
+}
+
+/// The nodes that take `places` empty places of a list, in that order; fewer when there are no more.
+///
+/// `others` are the owners that are up on the rest of the ring, `listed` the nodes of the list so far. `owners_up`, how many
+/// nodes own a partition and are up, only ends the walk early: once all of them have been met there is nobody new to find.
+pub(crate) fn stand_ins<N: Copy + Ord>(
+    others: impl Iterator<Item = N>,
+    mut listed: BTreeSet<N>,
+    places: usize,
+    owners_up: usize,
+) -> impl Iterator<Item = N> {
+    let mut distinct = Vec::with_capacity(places);
+    let mut repeated = Vec::new();
+    for node in others {
+        if listed.insert(node) {
+            distinct.push(node);
+        } else {
+            repeated.push(node);
+        }
+        let all_met = listed.len() >= owners_up && distinct.len() + repeated.len() >= places;
+        if distinct.len() == places || all_met {
+            break;
+        }
+    }
+    distinct.into_iter().chain(repeated).take(places)
 }
 
 /// Every partition once with its owner, from the first replica on.

@@ -2,13 +2,18 @@
 //!
 //! A snapshot: whoever has one may be late. That is mended where the command arrives, which knows better or waits until it does.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+mod lists;
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use self::lists::Lists;
 use crate::index::PartitionId;
 use crate::map::ClusterMap;
-use crate::preflist::{Replica, preflist_from};
 use crate::ring::{NodeName, Ring};
+
+/// The most replicas of a key that a view keeps preference lists for.
+pub const REPLICAS_MAX: u16 = 64;
 
 /// As what a vnode serves a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +35,37 @@ pub enum Place {
     Nowhere,
 }
 
+/// One vnode of a preference list, as a view sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The partition served. A fallback serves the partition of the primary it stands in for.
+    pub partition: PartitionId,
+    /// Its node, as a position of [`View::nodes`].
+    pub node: u16,
+    /// Owner or stand-in.
+    pub role: Role,
+}
+
+impl Holder {
+    /// Whether its node owns the partition.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.role == Role::Primary
+    }
+}
+
 /// The cluster map, and who is up as seen here.
 #[derive(Clone, Debug)]
 pub struct View {
     me: NodeName,
+    /// The position of `me` in `nodes`; a node that is no member has none.
+    my_position: Option<u16>,
     map: Arc<ClusterMap>,
     up: BTreeSet<NodeName>,
     claimant: Option<NodeName>,
     nodes: Vec<NodeName>,
-    places: Vec<Place>,
+    /// By the number of replicas, from one on. Few of the numbers are ever asked for.
+    lists: Vec<OnceLock<Lists>>,
 }
 
 impl View {
@@ -56,14 +83,15 @@ impl View {
             .filter(|node| **node == me || up.contains(node))
             .cloned()
             .collect();
-        let place = |partition| place(&me, &nodes, map.ring(), &up, partition);
-        let places = map.ring().size().partitions().map(place).collect();
+        let my_position = position(&nodes, &me);
+        let widths = REPLICAS_MAX.min(map.ring().size().get());
         View {
             me,
+            my_position,
             up,
             claimant,
             nodes,
-            places,
+            lists: (0..widths).map(|_| OnceLock::new()).collect(),
             map,
         }
     }
@@ -104,11 +132,55 @@ impl View {
         &self.nodes
     }
 
-    /// Where the commands go whose first replica is that partition.
+    /// The position of this node in [`View::nodes`]; `None` if it is no member.
+    #[must_use]
+    pub fn my_position(&self) -> Option<u16> {
+        self.my_position
+    }
+
+    /// Whether a vnode is one of this node's.
+    #[must_use]
+    pub fn is_here(&self, holder: &Holder) -> bool {
+        self.my_position == Some(holder.node)
+    }
+
+    /// The vnodes that hold the keys whose first replica is on partition `range`, one for each of the `n` partitions from
+    /// `range` on, in ring order: the owner if it is up, else the fallback that stands in for it.
+    ///
+    /// These are the vnodes of [`preflist_from`](crate::preflist_from), which lists all primaries first. Partitions for which
+    /// nobody is left are missing. `n` is brought between 1 and the ring size, and to at most [`REPLICAS_MAX`]. The first
+    /// call with an `n` computes the lists of all ranges; all others are two look-ups.
+    #[must_use]
+    pub fn holders(&self, range: PartitionId, n: u16) -> &[Holder] {
+        let widest = self.lists.len();
+        let n = usize::from(n).clamp(1, widest);
+        let lists = self.lists.get(n - 1).map(|lists| {
+            lists.get_or_init(|| {
+                let position = |node: &NodeName| position(&self.nodes, node);
+                let up = |node: &NodeName| position(node).filter(|_| self.up.contains(node));
+                Lists::new(self.ring(), &up, n)
+            })
+        });
+        lists.map_or(&[], |lists| lists.of(range))
+    }
+
+    /// The vnode that runs the commands of `range`: the first primary that is up, else the first fallback. See
+    /// [`View::holders`].
+    #[must_use]
+    pub fn coordinator(&self, range: PartitionId, n: u16) -> Option<Holder> {
+        let holders = self.holders(range, n);
+        let primary = holders.iter().find(|holder| holder.is_primary());
+        primary.or_else(|| holders.first()).copied()
+    }
+
+    /// Where the commands go whose first replica is that partition, if each key has one replica only.
     #[must_use]
     pub fn place(&self, partition: PartitionId) -> Place {
-        let place = self.places.get(usize::from(partition.0));
-        place.copied().unwrap_or(Place::Nowhere)
+        match self.holders(partition, 1).first() {
+            Some(holder) if self.is_here(holder) => Place::Here(holder.role),
+            Some(holder) => Place::There(holder.node.into(), holder.role),
+            None => Place::Nowhere,
+        }
     }
 
     /// The node behind a place.
@@ -122,25 +194,8 @@ impl View {
     }
 }
 
-/// Every key has one replica, that of its first partition, until keys are replicated.
-fn place(
-    me: &NodeName,
-    nodes: &[NodeName],
-    ring: &Ring,
-    up: &BTreeSet<NodeName>,
-    partition: PartitionId,
-) -> Place {
-    let list = preflist_from(ring, &|node| up.contains(node), partition, 1);
-    let Some(Replica { node, kind, .. }) = list.first() else {
-        return Place::Nowhere;
-    };
-    let role = match kind.is_primary() {
-        true => Role::Primary,
-        false => Role::Fallback,
-    };
-    match nodes.binary_search(node) {
-        _ if node == me => Place::Here(role),
-        Ok(at) => Place::There(at, role),
-        Err(_) => Place::Nowhere,
-    }
+/// Where a node stands among the members.
+fn position(nodes: &[NodeName], node: &NodeName) -> Option<u16> {
+    let at = nodes.binary_search(node).ok()?;
+    u16::try_from(at).ok()
 }
