@@ -37,8 +37,8 @@ pub use map::plan::{Move, NotPlanId, Plan, PlanId};
 pub use map::{ClusterId, ClusterMap, MapError, MapEvent, NotClusterId, Transfer};
 pub use member::{Addresses, Card, GuestCard, Member, MemberStatus, WEIGHT};
 pub use object::{
-    Actor, CONTEXT_ACTORS_MAX, Context, Dot, Hlc, Object, ObjectError, ObjectRef, VERSIONS_MAX,
-    Version, VersionRef, encode_successor,
+    Actor, CONTEXT_ACTORS_MAX, Context, Dot, Hlc, Merged, Object, ObjectError, ObjectRef,
+    VERSIONS_MAX, Version, VersionRef, encode_successor, merge_encoded,
 };
 pub use preflist::{Replica, ReplicaKind, preflist, preflist_from, primaries};
 pub use ring::{NodeName, Ring, RingError};

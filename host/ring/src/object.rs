@@ -2,18 +2,21 @@
 //!
 //! Owns the laws of putting and merging (dotted version vectors with one context for all siblings) and the bytes an object
 //! has on disk and on the wire. It never picks dots, reads clocks, or reaps tombstones: a vnode does. Next: `object/encoded.rs`
-//! for working on the bytes without building an [`Object`], `object/context.rs` for dots and client tokens.
+//! for working on the bytes without building an [`Object`], `object/merging.rs` for merging them, `object/context.rs` for dots and
+//! client tokens.
 
 mod clock;
 mod codec;
 mod context;
 mod encoded;
+mod merging;
 
 use std::cmp::Ordering;
 
 pub use self::clock::Hlc;
 pub use self::context::{Actor, CONTEXT_ACTORS_MAX, Context, Dot};
 pub use self::encoded::{ObjectRef, VersionRef, encode_successor};
+pub use self::merging::{Merged, merge_encoded};
 
 /// The most siblings an object may have after a client's write.
 pub const VERSIONS_MAX: usize = 100;

@@ -7,7 +7,8 @@
 
 use proptest::prelude::*;
 use vnode_ring::{
-    Actor, Context, Dot, Hlc, Object, ObjectRef, VERSIONS_MAX, Version, encode_successor,
+    Actor, Context, Dot, Hlc, Merged, Object, ObjectRef, VERSIONS_MAX, Version, encode_successor,
+    merge_encoded,
 };
 
 const REPLICAS: usize = 3;
@@ -155,6 +156,37 @@ proptest! {
         prop_assert_eq!(a_ref.supersedes(&b_ref), merged(&a, &b) == a);
         let both = encoded(&merged(&a, &b));
         prop_assert!(ObjectRef::parse(&both).unwrap().supersedes(&a_ref));
+    }
+
+    #[test]
+    fn merging_bytes_equals_merging_objects(a in object(), b in object()) {
+        let (a_bytes, b_bytes) = (encoded(&a), encoded(&b));
+        let (ours, theirs) = (ObjectRef::parse(&a_bytes).unwrap(), ObjectRef::parse(&b_bytes).unwrap());
+        let both = encoded(&merged(&a, &b));
+        let mut out = b"before".to_vec();
+        let found = merge_encoded(&ours, &theirs, &mut out);
+        let written = out.strip_prefix(b"before").unwrap();
+        let expected = match &both {
+            both if *both == a_bytes => Merged::Ours,
+            both if *both == b_bytes => Merged::Theirs,
+            _ => Merged::Both,
+        };
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(written, if found == Merged::Both { &both[..] } else { &[] });
+    }
+
+    #[test]
+    fn digests_are_equal_exactly_for_equal_histories(a in object(), b in object()) {
+        let history = |object: &Object| {
+            let versions = object.versions().iter().map(|v| (v.dot, v.hlc));
+            (object.context().clone(), versions.collect::<Vec<_>>())
+        };
+        let (a_bytes, b_bytes) = (encoded(&a), encoded(&b));
+        let (ours, theirs) = (ObjectRef::parse(&a_bytes).unwrap(), ObjectRef::parse(&b_bytes).unwrap());
+        prop_assert_eq!(ours.digest() == theirs.digest(), history(&a) == history(&b));
+        let both = encoded(&merged(&a, &b));
+        let both = ObjectRef::parse(&both).unwrap();
+        prop_assert_eq!(both.digest() == ours.digest(), history(&merged(&a, &b)) == history(&a));
     }
 
     #[test]

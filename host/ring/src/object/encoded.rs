@@ -4,17 +4,19 @@
 //! (count, then dot, stamp and optional value of each, ascending by dot). [`ObjectRef::parse`] is the only way in: it checks
 //! everything once, so what follows it never fails. Nothing here allocates but the output.
 
+use std::iter::Peekable;
+
 use super::codec::{self, Reader};
 use super::{Actor, Context, Dot, Hlc, Object, ObjectError, Version};
 
-const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 1;
 const WHAT: &str = "object";
 
 /// A checked view of an object's bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectRef<'a> {
-    context: Entries<'a>,
-    versions: Versions<'a>,
+    pub(super) context: Entries<'a>,
+    pub(super) versions: Versions<'a>,
 }
 
 /// One version inside an [`ObjectRef`].
@@ -119,30 +121,6 @@ impl<'a> ObjectRef<'a> {
         self.context.collect()
     }
 
-    /// Whether merging `other` into this object would change nothing.
-    ///
-    /// With it a replica can keep or replace stored bytes without decoding either side, and a reader can tell a stale replica.
-    #[must_use]
-    pub fn supersedes(&self, other: &ObjectRef<'_>) -> bool {
-        let mut ours = self.context.peekable();
-        for theirs in other.context {
-            while ours.next_if(|entry| entry.actor < theirs.actor).is_some() {}
-            let ahead = |entry: &Dot| entry.actor == theirs.actor && entry.seq >= theirs.seq;
-            if !ours.peek().is_some_and(ahead) {
-                return false;
-            }
-        }
-        // Their remaining versions are now known to be seen here. What could still change is a version of ours they superseded.
-        let mut theirs = other.versions.peekable();
-        self.versions.into_iter().all(|our| {
-            while theirs.next_if(|version| version.dot < our.dot).is_some() {}
-            match theirs.next_if(|version| version.dot == our.dot) {
-                Some(their) => (their.hlc, their.value) <= (our.hlc, our.value),
-                None => !other.covers(our.dot),
-            }
-        })
-    }
-
     /// Builds the owned object.
     #[must_use]
     pub fn to_object(&self) -> Object {
@@ -208,9 +186,9 @@ pub(super) fn encode(object: &Object, out: &mut Vec<u8>) {
 
 /// Checked context entries, and the iterator over them.
 #[derive(Clone, Copy, Debug)]
-struct Entries<'a> {
-    bytes: &'a [u8],
-    left: usize,
+pub(super) struct Entries<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) left: usize,
 }
 
 impl<'a> Entries<'a> {
@@ -247,18 +225,33 @@ impl Iterator for Entries<'_> {
     }
 }
 
+/// What a context covers, asked for dots in ascending order: then one pass over it is enough for all of them.
+pub(super) struct Seen<'a>(Peekable<Entries<'a>>);
+
+impl<'a> Seen<'a> {
+    pub(super) fn new(context: Entries<'a>) -> Seen<'a> {
+        Seen(context.peekable())
+    }
+
+    pub(super) fn covers(&mut self, dot: Dot) -> bool {
+        while self.0.next_if(|entry| entry.actor < dot.actor).is_some() {}
+        let covers = |entry: &Dot| entry.actor == dot.actor && entry.seq >= dot.seq;
+        self.0.peek().is_some_and(covers)
+    }
+}
+
 /// Checked versions, and the iterator over them.
 #[derive(Clone, Copy, Debug)]
-struct Versions<'a> {
-    bytes: &'a [u8],
-    left: usize,
+pub(super) struct Versions<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) left: usize,
 }
 
 impl<'a> Versions<'a> {
     fn parse(reader: &mut Reader<'a>, context: Entries<'a>) -> Result<Self, ObjectError> {
         let left = reader.count(WHAT)?;
         let start = *reader;
-        let mut seen = context.peekable();
+        let mut seen = Seen::new(context);
         let mut last: Option<Dot> = None;
         for _ in 0..left {
             let VersionRef { dot, .. } = read_version(reader)?;
@@ -266,10 +259,7 @@ impl<'a> Versions<'a> {
                 return Err(ObjectError::VersionOrder { dot });
             }
             last = Some(dot);
-            // Both ascend by actor, so one pass over the context is enough for all versions.
-            while seen.next_if(|entry| entry.actor < dot.actor).is_some() {}
-            let covers = |entry: &Dot| entry.actor == dot.actor && entry.seq >= dot.seq;
-            if !seen.peek().is_some_and(covers) {
+            if !seen.covers(dot) {
                 return Err(ObjectError::UncoveredVersion { dot });
             }
         }
