@@ -13,6 +13,7 @@
     reason = "a harness fails its test by panicking"
 )]
 
+pub mod checkers;
 mod cluster;
 mod node;
 pub mod resp;
