@@ -7,17 +7,24 @@
 //! | | checker | promise |
 //! | --- | --- | --- |
 //! | C1 | [`AckedSet`] | what was acknowledged is there at the end, and nothing that nobody added |
+//! | C2 | [`Lineage`] | a write that is gone was superseded by one that read it |
+//! | C3 | [`Counter`] | each increment ran once |
 //!
 //! Read next: `history.rs` for what is recorded, `acked_set.rs` for the shape that all checkers have.
 
 mod acked_set;
+mod ancestry;
+mod counter;
 mod history;
+mod lineage;
 mod recorder;
 
 use std::fmt::{self, Display};
 
 pub use self::acked_set::{AckedSet, Element};
+pub use self::counter::{Counter, OutOfBounds, TooHigh};
 pub use self::history::{Action, Answer, History, Operation, Outcome};
+pub use self::lineage::{Lineage, Version};
 pub use self::recorder::{Recorder, Ticket};
 
 /// How many cases of one kind an explanation spells out; the figures count all.
