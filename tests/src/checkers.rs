@@ -9,6 +9,7 @@
 //! | C1 | [`AckedSet`] | what was acknowledged is there at the end, and nothing that nobody added |
 //! | C2 | [`Lineage`] | a write that is gone was superseded by one that read it |
 //! | C3 | [`Counter`] | each increment ran once |
+//! | C4 | [`Linearizable`] | a register behaves as if it had one copy |
 //!
 //! Read next: `history.rs` for what is recorded, `acked_set.rs` for the shape that all checkers have.
 
@@ -17,6 +18,7 @@ mod ancestry;
 mod counter;
 mod history;
 mod lineage;
+mod linearizable;
 mod recorder;
 
 use std::fmt::{self, Display};
@@ -25,6 +27,7 @@ pub use self::acked_set::{AckedSet, Element};
 pub use self::counter::{Counter, OutOfBounds, TooHigh};
 pub use self::history::{Action, Answer, History, Operation, Outcome};
 pub use self::lineage::{Lineage, Version};
+pub use self::linearizable::{Linearizable, STEPS_MAX, Violation};
 pub use self::recorder::{Recorder, Ticket};
 
 /// How many cases of one kind an explanation spells out; the figures count all.
