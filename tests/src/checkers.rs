@@ -10,25 +10,34 @@
 //! | C2 | [`Lineage`] | a write that is gone was superseded by one that read it |
 //! | C3 | [`Counter`] | each increment ran once |
 //! | C4 | [`Linearizable`] | a register behaves as if it had one copy |
+//! | C5 | [`Sessions`] | a client sees its own writes, and never goes back in time |
+//! | C6 | [`Convergence`] | replicas and maps are equal, and no hint is left |
+//! | C7 | [`Ledger`] | no vnode ran a command twice |
 //!
 //! Read next: `history.rs` for what is recorded, `acked_set.rs` for the shape that all checkers have.
 
 mod acked_set;
 mod ancestry;
+mod convergence;
 mod counter;
 mod history;
+mod ledger;
 mod lineage;
 mod linearizable;
 mod recorder;
+mod sessions;
 
 use std::fmt::{self, Display};
 
 pub use self::acked_set::{AckedSet, Element};
+pub use self::convergence::{Convergence, Expected, NodeState, Replica};
 pub use self::counter::{Counter, OutOfBounds, TooHigh};
 pub use self::history::{Action, Answer, History, Operation, Outcome};
+pub use self::ledger::{Ledger, Row, Twice};
 pub use self::lineage::{Lineage, Version};
 pub use self::linearizable::{Linearizable, STEPS_MAX, Violation};
 pub use self::recorder::{Recorder, Ticket};
+pub use self::sessions::{Regression, Sessions};
 
 /// How many cases of one kind an explanation spells out; the figures count all.
 pub const EXPLAINED_MAX: usize = 10;
