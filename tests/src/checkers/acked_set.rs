@@ -55,7 +55,7 @@ impl Display for Element {
 impl AckedSet {
     /// Judges the [`Action::Add`]s of a history by what each set held at the end, with faults over and replicas converged.
     ///
-    /// A key that could not be read must be missing in `end`: an empty set means that everything is gone.
+    /// A key that could not be read must be missing in `end`, and so must keys that are no sets: an empty set means that everything is gone.
     pub fn check(history: &History, end: &BTreeMap<String, BTreeSet<u64>>) -> AckedSet {
         let mut verdict = AckedSet::default();
         let keys = history.with(|action| matches!(action, Action::Add { .. }));

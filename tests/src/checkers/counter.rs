@@ -71,7 +71,7 @@ impl Display for TooHigh {
 impl Counter {
     /// Judges the [`Action::Increment`]s of a history by what each counter came to, with faults over and replicas converged.
     ///
-    /// A counter that could not be read must be missing in `end`; one that does not exist is 0.
+    /// A counter that could not be read must be missing in `end`, and so must keys of other kinds; one that does not exist is 0.
     pub fn check(history: &History, end: &BTreeMap<String, u64>) -> Counter {
         let mut verdict = Counter::default();
         let keys = history.with(|action| matches!(action, Action::Increment { .. }));

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// The format of the file; another one is refused.
 const FORMAT: u32 = 1;
 
+/// How many values of an answer a line shows; the file has all.
+const SHOWN_MAX: usize = 12;
+
 /// What a client asked for.
 ///
 /// A key is of one kind for its whole life: set, causal register, counter or register. The numbers that stand for values are
@@ -95,7 +98,12 @@ impl Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Answer::Done => Ok(()),
-            Answer::Values(values) => write!(f, " -> {values:?}"),
+            Answer::Values(values) => match values.split_at_checked(SHOWN_MAX) {
+                Some((first, rest)) if !rest.is_empty() => {
+                    write!(f, " -> {first:?} and {} more", rest.len())
+                }
+                _ => write!(f, " -> {values:?}"),
+            },
             Answer::Count(count) => write!(f, " -> {count}"),
         }
     }
@@ -107,7 +115,8 @@ impl Display for Answer {
 pub enum Outcome {
     /// It was acknowledged.
     Ok(Answer),
-    /// It was refused and surely has no effect, for this reason.
+    /// It was refused and surely has no effect, for this reason. Not for a write that some replicas have applied, though too
+    /// few: that one is unknown.
     Fail(String),
     /// Nobody knows, for this reason. It may take effect at any time after its invocation, or never.
     Unknown(String),
@@ -408,6 +417,15 @@ mod tests {
         assert_eq!(refused(""), "history, line 1: it is empty");
         let newer = text.replacen("\"history\":1", "\"history\":2", 1);
         assert_eq!(refused(&newer), "history, line 1: its format is 2, not 1");
+    }
+
+    #[test]
+    fn a_long_answer_is_cut_in_a_line() {
+        let all: Vec<u64> = (0..14).collect();
+        let long = read(1, &all, 0..1).to_string();
+        let shown = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] and 2 more";
+        assert_eq!(long, format!("client 1: \"k\" read -> {shown}  [0..1] ok"));
+        assert!(!read(1, &all[..12], 0..1).to_string().contains("more"));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Lineage {
     /// Judges the [`Action::Put`]s and [`Action::Delete`]s of a history by the siblings of each key at the end, with faults
     /// over and replicas converged.
     ///
-    /// A key that could not be read must be missing in `end`: no siblings mean that everything is gone.
+    /// A key that could not be read must be missing in `end`, and so must keys of other kinds: no siblings mean that everything is gone.
     pub fn check(history: &History, end: &BTreeMap<String, BTreeSet<u64>>) -> Lineage {
         let mut verdict = Lineage::default();
         let keys =

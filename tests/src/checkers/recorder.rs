@@ -43,11 +43,11 @@ impl Recorder {
     /// When it ends before it began: the clients' clocks differ, and no checker can judge that.
     pub fn complete(&self, now: u64, ticket: Ticket, outcome: Outcome) {
         let mut operations = self.operations();
-        if let Some(operation) = operations.get_mut(ticket.0) {
-            assert!(operation.invoked <= now, "ends at {now}: {operation}");
-            operation.completed = Some(now);
-            operation.outcome = outcome;
-        }
+        let operation = operations.get_mut(ticket.0);
+        let operation = operation.expect("the ticket is of this recorder");
+        assert!(operation.invoked <= now, "ends at {now}: {operation}");
+        operation.completed = Some(now);
+        operation.outcome = outcome;
     }
 
     /// What was recorded so far; operations without an end are unknown.

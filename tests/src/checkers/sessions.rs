@@ -5,7 +5,7 @@
 //! only if its write had completed before the other's began. Where the cluster does not promise these, the rates and the
 //! staleness are what to report, as Bailis and others do (probabilistically bounded staleness, 2012).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 
 use super::ancestry::{Ancestry, Past};
@@ -207,16 +207,16 @@ impl<'a> Key<'a> {
 /// A read, and all that it reflects.
 struct Read<'a> {
     operation: &'a Operation,
-    values: &'a [u64],
+    values: BTreeSet<u64>,
     count: Option<u64>,
     past: Past<'a>,
 }
 
 impl<'a> Read<'a> {
     fn new(key: &'a Key, operation: &'a Operation, answer: &'a Answer) -> Read<'a> {
-        let values = match answer {
-            Answer::Values(values) => values.as_slice(),
-            Answer::Done | Answer::Count(_) => &[],
+        let values: BTreeSet<u64> = match answer {
+            Answer::Values(values) => values.iter().copied().collect(),
+            Answer::Done | Answer::Count(_) => BTreeSet::new(),
         };
         let count = match answer {
             Answer::Count(count) => Some(*count),
@@ -225,11 +225,12 @@ impl<'a> Read<'a> {
         // A deletion is never seen, so whatever one that had begun descends from may rightly be gone.
         let begun = |(invoked, _): &&(u64, u64)| Some(*invoked) <= operation.completed;
         let deletions = key.deletions.iter().filter(begun).map(|(_, id)| *id);
+        let past = key.ancestry.past(values.iter().copied().chain(deletions));
         Read {
             operation,
             values,
             count,
-            past: key.ancestry.past(values.iter().copied().chain(deletions)),
+            past,
         }
     }
 

@@ -3,13 +3,14 @@
 //! Lowe's just-in-time graph search ("Testing for linearizability", 2017) on top of Wing and Gong's (1993): events are taken in
 //! the order of time, and only when an operation completes must it, and what it needs before it, have found its place. All
 //! places so far are kept as a set of configurations: what the register holds, and which of the open operations are in place.
-//! Equal ones meet in the set, which is the memory. Four facts about registers keep the set small:
+//! Equal ones meet in the set, which is the memory. Five facts about registers keep the set small:
 //!
 //! - A read goes into place as soon as the register holds what it answered: it changes nothing, so waiting gains nothing.
 //! - A write that nobody read may go just before any other one, where nobody sees it.
 //! - If only one write could make a value, the register must not leave that value while reads of it are still to come.
 //! - A write of unknown outcome that nobody read may be left out; if only it could make a value, then it had taken effect by the
 //!   time that the first read of the value completed.
+//! - Of writes of one value that may all come at any time or never, it does not matter which comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -186,11 +187,11 @@ impl Search<'_> {
             kept.extend(pending.iter().copied());
         }
         while let Some(configuration) = pending.pop() {
-            if *self.steps_left == 0 {
-                return End::GaveUp;
-            }
-            *self.steps_left -= 1;
             for (held, placed) in self.successors(configuration) {
+                if *self.steps_left == 0 {
+                    return End::GaveUp;
+                }
+                *self.steps_left -= 1;
                 if placed & this != 0 {
                     kept.insert((held, placed & !this));
                 } else if met.insert((held, placed)) {
@@ -228,7 +229,11 @@ impl Search<'_> {
         };
         let hidden = open().filter(|(call, _)| unread(call));
         let hidden = hidden.fold(0, |bits, (_, bit)| bits | bit);
-        let writes = open().filter(|(call, _)| call.write);
+        let mut endless = BTreeSet::new();
+        let writes = open().filter(|(call, _)| {
+            let mut first = || endless.insert(call.held);
+            call.write && (call.completed != u64::MAX || first())
+        });
         let successor = |write: &Call, bit: u128| {
             let seen = open().filter(|(call, _)| !call.write && call.held == write.held);
             let seen = seen.fold(0, |bits, (_, bit)| bits | bit);
