@@ -15,9 +15,11 @@
 
 pub mod checkers;
 mod cluster;
+pub mod dice;
 mod node;
 pub mod resp;
 mod template;
+pub mod workload;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
