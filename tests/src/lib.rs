@@ -3,6 +3,9 @@
 //! Nothing here sleeps for a fixed time: it waits for a condition, with a deadline that only a broken node meets.
 //! Every process that is started is ended, also when a test fails.
 //!
+//! What needs no process is for simulations as well: `workload` says what clients ask for, `nemesis` what goes wrong meanwhile,
+//! both decided by a seed, and `checkers` judge what came of it.
+//!
 //! The program is `target/release/host`; the environment variable `HOST_BINARY` names another.
 
 #![allow(
@@ -13,10 +16,14 @@
     reason = "a harness fails its test by panicking"
 )]
 
+pub mod checkers;
 mod cluster;
+pub mod dice;
+pub mod nemesis;
 mod node;
 pub mod resp;
 mod template;
+pub mod workload;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
