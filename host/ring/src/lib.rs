@@ -10,6 +10,8 @@
 //! - [`claim`](mod@claim): which node should own which partition, and how safe that is.
 //! - [`member`] and [`map`]: the members of a cluster, changes, plans and commits, as one state machine.
 //! - [`view`]: what one node knows of its cluster at one moment, and where that sends a command.
+//! - [`quorum`]: when enough replicas have answered a request, and when they no longer can.
+//! - [`tree`]: where two replicas of a range differ, without sending the range.
 //! - [`coverage`]: the vnodes that together hold every key once.
 //! - [`object`]: what a key holds, merged without losing concurrent writes, and its bytes.
 //!
@@ -24,7 +26,9 @@ pub mod map;
 pub mod member;
 pub mod object;
 pub mod preflist;
+pub mod quorum;
 pub mod ring;
+pub mod tree;
 pub mod view;
 
 pub use claim::{ClaimError, Claimer, Cure, Safety, Spread, claim, safety};
@@ -41,5 +45,7 @@ pub use object::{
     VERSIONS_MAX, Version, VersionRef, encode_successor, merge_encoded,
 };
 pub use preflist::{Replica, ReplicaKind, preflist, preflist_from, primaries};
+pub use quorum::{Answer, Collector, Outcome, Quorum, QuorumError, Requirement, Shortage};
 pub use ring::{NodeName, Ring, RingError};
+pub use tree::{LEAVES, Leaves, Tree, TreeError, TreeRow};
 pub use view::{Holder, Place, REPLICAS_MAX, Role, View};
