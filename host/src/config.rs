@@ -138,7 +138,7 @@ pub enum GuestSource {
 /// How many replicas there are, and how many of them a read and a write wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Replication {
-    /// Replicas of each key, 1 to 64.
+    /// Replicas of each key, 1 to 8.
     pub n: u32,
     /// Replicas that a read waits for, 1 to n.
     pub r: u32,

@@ -6,8 +6,11 @@
 
 pub mod coverage;
 mod distant;
+pub mod healing;
 mod ownership;
+mod replicas;
 pub mod trace;
+pub mod wishes;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +20,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{oneshot, watch};
 use vnode_ring::{PartitionId, RingSize, Role, View};
 
+use self::healing::Healing;
 use self::trace::{Recorder, Step};
+use self::wishes::Wishes;
 use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
 use crate::executor::seats::Seats;
 use crate::executor::{Inbox, Message};
@@ -26,7 +31,7 @@ use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::resp::{Protocol, write};
 use crate::store::Acknowledge;
-use crate::vnode::request::{Failure, ReplyTo, Request, Words};
+use crate::vnode::request::{Consistency, Failure, ReplyTo, Request, Words, Work};
 use crate::vnode::seed;
 use crate::vnode::service::Service;
 use crate::wasm::CoveragePage;
@@ -34,6 +39,9 @@ use vnode_cluster::Cluster;
 
 /// Keys of one command that are asked for at once, so that no more replies than that wait here.
 const KEYS_AT_ONCE: usize = 64;
+
+/// What a task waits longer for an answer than the vnode that gives it.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Limits and times that the coordinator and the executors hold to. Each is a setting of the same name.
 #[derive(Clone, Debug)]
@@ -74,6 +82,13 @@ pub enum Route {
     Coverage,
 }
 
+/// How a command is to be run.
+struct Call {
+    wishes: Wishes,
+    /// Takes down who had a part, if somebody wants to hear.
+    recorder: Option<Recorder>,
+}
+
 /// The part of a node that knows all services and executors. Shared by everything that sends commands.
 pub struct Coordinator {
     services: Vec<Arc<Service>>,
@@ -89,6 +104,7 @@ pub struct Coordinator {
     /// Calls under way.
     calls: AtomicUsize,
     cluster: Arc<Cluster>,
+    healing: Healing,
 }
 
 impl Coordinator {
@@ -122,6 +138,7 @@ impl Coordinator {
             draining: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             cluster,
+            healing: Healing::default(),
         };
         coordinator.take_up_ownership();
         coordinator
@@ -200,6 +217,20 @@ impl Coordinator {
         service.guest.descriptor().commands.get(target.command)
     }
 
+    /// How many replicas a command has and waits for, unless its client wishes otherwise.
+    pub fn consistency(&self, target: GuestCommand) -> Consistency {
+        let command = u16::try_from(target.command).unwrap_or(u16::MAX);
+        match self.services.get(target.service) {
+            Some(service) => service.consistency(command),
+            None => Consistency::single(self.limits.request_timeout),
+        }
+    }
+
+    /// How replicas have been brought together again.
+    pub fn healing(&self) -> &Healing {
+        &self.healing
+    }
+
     /// A new name for a command.
     pub fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
@@ -272,23 +303,31 @@ impl Coordinator {
     }
 
     /// Runs a command to its end: one RESP3 value, errors included.
-    pub async fn call(&self, target: GuestCommand, words: Words) -> Vec<u8> {
-        self.run(target, words, None).await
+    pub async fn call(&self, target: GuestCommand, words: Words, wishes: Wishes) -> Vec<u8> {
+        let call = Call {
+            wishes,
+            recorder: None,
+        };
+        self.run(target, words, &call).await
     }
 
     /// The same, with what each vnode did.
-    pub async fn call_traced(&self, target: GuestCommand, words: Words) -> (Vec<u8>, Vec<Step>) {
-        let recorder = Recorder::default();
-        let reply = self.run(target, words, Some(&recorder)).await;
-        (reply, recorder.into_steps())
-    }
-
-    async fn run(
+    pub async fn call_traced(
         &self,
         target: GuestCommand,
         words: Words,
-        recorder: Option<&Recorder>,
-    ) -> Vec<u8> {
+        wishes: Wishes,
+    ) -> (Vec<u8>, Vec<Step>) {
+        let call = Call {
+            wishes,
+            recorder: Some(Recorder::default()),
+        };
+        let reply = self.run(target, words, &call).await;
+        let steps = call.recorder.map(Recorder::into_steps);
+        (reply, steps.unwrap_or_default())
+    }
+
+    async fn run(&self, target: GuestCommand, words: Words, call: &Call) -> Vec<u8> {
         let _under_way = UnderWay::new(&self.calls);
         let answer = match self.spec(target) {
             None => Err(Failure::Usage("no such command".into())),
@@ -300,12 +339,12 @@ impl Coordinator {
             Some(spec) => match self.route(target, &words) {
                 Err(failure) => Err(failure),
                 Ok(Route::One { partition, hash }) => {
-                    self.ask(target, partition, hash, words, recorder).await
+                    self.ask(target, partition, hash, words, call).await
                 }
-                Ok(Route::EachKey) => self.each_key(target, spec, &words, recorder).await,
+                Ok(Route::EachKey) => self.each_key(target, spec, &words, call).await,
                 Ok(Route::Coverage) => {
                     let begun = Instant::now();
-                    let answer = self.cover(target, spec, &words, recorder).await;
+                    let answer = self.cover(target, spec, &words, call).await;
                     self.count_coverage(target, answer.as_ref().err(), begun);
                     answer
                 }
@@ -325,23 +364,24 @@ impl Coordinator {
         partition: PartitionId,
         hash: u64,
         words: Words,
-        recorder: Option<&Recorder>,
+        call: &Call,
     ) -> Result<Vec<u8>, Failure> {
         let begun = Instant::now();
-        let answer = self.ask_vnode(target, partition, hash, words).await;
-        if let Some(recorder) = recorder {
-            self.record_reply(recorder, partition, begun, &answer);
+        let answer = self.ask_vnode(target, (partition, hash), words, call).await;
+        match &call.recorder {
+            Some(recorder) => self.record_answer(recorder, partition, begun, answer),
+            None => answer,
         }
-        answer
     }
 
     async fn ask_vnode(
         &self,
         target: GuestCommand,
-        partition: PartitionId,
-        hash: u64,
+        (partition, hash): (PartitionId, u64),
         words: Words,
+        call: &Call,
     ) -> Result<Vec<u8>, Failure> {
+        let consistency = call.wishes.over(self.consistency(target))?;
         let (reply_to, reply) = oneshot::channel();
         let request = Request {
             service: u16::try_from(target.service).unwrap_or(u16::MAX),
@@ -354,6 +394,9 @@ impl Coordinator {
             id: self.next_id(),
             alone: false,
             role: Role::Primary,
+            work: Work::Command,
+            consistency,
+            trace: call.recorder.as_ref().map(|_| Box::default()),
             tries: 0,
             arrived: Instant::now(),
             reply_to: ReplyTo::Task(reply_to),
@@ -363,8 +406,9 @@ impl Coordinator {
             return Err(Failure::Draining);
         };
         inbox.send(Message::Request(Box::new(request)));
-        let within = self.limits.request_timeout;
-        match tokio::time::timeout(within, reply).await {
+        // The vnode's own node gives up first, and knows more of why.
+        let within = consistency.within();
+        match tokio::time::timeout(within + PATIENCE, reply).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(Failure::Draining),
             Err(_) => Err(Failure::Timeout {
@@ -380,7 +424,7 @@ impl Coordinator {
         target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
-        recorder: Option<&Recorder>,
+        call: &Call,
     ) -> Result<Vec<u8>, Failure> {
         let mut joined = Joined::new(spec.aggregate, &self.limits);
         let mut positions = spec.key_positions(words.len()).peekable();
@@ -394,7 +438,7 @@ impl Coordinator {
                 let Route::One { partition, hash } = self.route(target, &one)? else {
                     return Err(Failure::Usage("the command needs its keys".into()));
                 };
-                asked.push(self.ask(target, partition, hash, one, recorder));
+                asked.push(self.ask(target, partition, hash, one, call));
             }
             // Sending happens when a future is first polled: `join_all` polls every one before it waits for any.
             for reply in join_all(asked).await {

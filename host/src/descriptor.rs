@@ -223,6 +223,11 @@ impl CommandSpec {
         }
     }
 
+    /// Whether it looks at the values under its keys.
+    pub fn looks(&self) -> bool {
+        self.keys.is_some() && !self.blind
+    }
+
     /// Whether running it may change what is stored.
     pub fn writes(&self) -> bool {
         matches!(

@@ -18,10 +18,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError, RingSize};
 
-use crate::config::{Config, Replication, StorageKind, SyncMode};
+use crate::config::{Config, StorageKind, SyncMode};
 use crate::coordinator::{Coordinator, Limits, now_ms};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::descriptor::Quorum;
 use crate::executor::Message;
 use crate::executor::about::About;
 use crate::executor::load::first_with_time;
@@ -417,20 +416,16 @@ fn services(
 ) -> Vec<Arc<Service>> {
     let service = |(index, guest): (usize, Arc<crate::wasm::Guest>)| {
         let descriptor = guest.descriptor();
-        let Replication { n, r, w } =
-            config.service_replication(&descriptor.name, descriptor.quorum);
+        let replication = config.service_replication(&descriptor.name, descriptor.quorum);
         let placement = Placement {
             service: descriptor.name.as_str().into(),
             hash,
             ring_size,
-        };
-        let quorum = Quorum {
-            n: Some(n),
-            r: Some(r),
-            w: Some(w),
+            n: u16::try_from(replication.n).unwrap_or(u16::MAX),
         };
         let index = u16::try_from(index).unwrap_or(u16::MAX);
-        Arc::new(Service::new(index, guest, placement, quorum))
+        let within = config.limits.request_timeout;
+        Arc::new(Service::new(index, guest, placement, replication, within))
     };
     guests.into_iter().enumerate().map(service).collect()
 }

@@ -12,7 +12,7 @@ const ROUNDS: usize = 20;
 
 #[test]
 fn loops_on_all_partitions_stop_neither_health_nor_metrics_nor_neighbours() {
-    let node = beside_kv(&rust("hostile"), &["--executors", "2"]);
+    let node = beside_kv(&rust("hostile"), &["--executors", "2", "--n", "1"]);
     let (stop, looped) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for connection in 0..CONNECTIONS {

@@ -194,7 +194,7 @@ fn vnodes_are_listed_with_what_they_hold() {
         assert_eq!(vnode["state"], "running");
         objects += vnode["objects"].as_u64().unwrap();
     }
-    assert_eq!(objects, 100);
+    assert_eq!(objects, 3 * 100, "each has three replicas");
     assert_eq!(
         node.json("/v1/vnodes?node=a@test")["vnodes"]
             .as_array()

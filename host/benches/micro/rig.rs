@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use vnode_host::descriptor::Quorum;
+use vnode_host::config::Replication;
 use vnode_host::node::BUILT_IN;
 use vnode_host::ring::{HashId, PartitionId, RingSize};
 use vnode_host::store::{DiskSettings, Engine, Store};
-use vnode_host::vnode::request::{Replies, ReplyTo, Request, Words};
+use vnode_host::vnode::request::{Consistency, Replies, ReplyTo, Request, Words, Work};
 use vnode_host::vnode::service::{CommandStats, Service};
 use vnode_host::wasm::{self, Guest, Placement, VnodeState};
 
@@ -82,12 +82,14 @@ pub(crate) fn kv() -> Arc<Service> {
         service: "kv".into(),
         hash: HashId::V1,
         ring_size: RingSize::new(RingSize::MIN).unwrap(),
+        n: 1,
     };
     Arc::new(Service::new(
         0,
         Arc::new(guest),
         placement,
-        Quorum::default(),
+        Replication { n: 1, r: 1, w: 1 },
+        Duration::from_secs(1),
     ))
 }
 
@@ -179,6 +181,9 @@ impl Load {
             id: u64::from(seq),
             alone: false,
             role: vnode_ring::Role::Primary,
+            work: Work::Command,
+            consistency: Consistency::single(Duration::from_secs(1)),
+            trace: None,
             tries: 0,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {

@@ -53,7 +53,7 @@ pub(super) struct Count<const MIN: usize, const MAX: usize>;
 pub(super) struct Bytes<const MIN: u64, const MAX: u64>;
 /// A length of time, within MIN and MAX milliseconds.
 pub(super) struct Time<const MIN: u64, const MAX: u64>;
-/// Replicas, 1 to 64.
+/// Replicas, 1 to 8.
 pub(super) struct Replicas;
 /// The first of three ports.
 pub(super) struct Port;
@@ -203,8 +203,8 @@ impl Codec for Replicas {
     fn parse(text: &str) -> Result<u32, String> {
         text.parse()
             .ok()
-            .filter(|count| (1..=64).contains(count))
-            .ok_or_else(|| format!("{text:?} is not a number of replicas from 1 to 64"))
+            .filter(|count| (1..=8).contains(count))
+            .ok_or_else(|| format!("{text:?} is not a number of replicas from 1 to 8"))
     }
 
     fn show(value: &u32) -> String {

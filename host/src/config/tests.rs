@@ -41,10 +41,10 @@ fn refusal(file: &str) -> String {
 #[test]
 fn flag_beats_environment_beats_file_beats_default() {
     let file = "n = 5\nr = 3\nw = 4\nring_size = 128";
-    let config = resolve(&[("n", "9")], &[("n", "7"), ("r", "6")], file);
+    let config = resolve(&[("n", "8")], &[("n", "7"), ("r", "6")], file);
     assert_eq!(
         (config.replication.n, config.origin("n")),
-        (9, Origin::Flag("n"))
+        (8, Origin::Flag("n"))
     );
     assert_eq!(
         (config.replication.r, config.origin("r")),
@@ -284,7 +284,7 @@ const WRONG: &[(&str, &str)] = &[
         "n = 2.5",
         "n: expected a whole number without quotes, found a number with a fraction",
     ),
-    ("n = 0", "n: \"0\" is not a number of replicas from 1 to 64"),
+    ("n = 0", "n: \"0\" is not a number of replicas from 1 to 8"),
     (
         "n = true",
         "n: expected a whole number without quotes, found a boolean",

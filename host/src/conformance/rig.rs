@@ -11,9 +11,10 @@ use vnode_ring::{HashId, ObjectRef, PartitionId, RingSize, Role};
 
 use super::rows::{Rows, Stored};
 use super::script::Step;
-use crate::descriptor::{CommandKind, CommandSpec, Quorum};
+use crate::config::Replication;
+use crate::descriptor::{CommandKind, CommandSpec};
 use crate::store::{Batch, Engine, Liveness, RowKey, Store};
-use crate::vnode::request::{Replies, ReplyTo, Request, Words};
+use crate::vnode::request::{Consistency, Replies, ReplyTo, Request, Words, Work};
 use crate::vnode::service::{CommandStats, Service};
 use crate::vnode::{Call, Ran, Vnode, seed};
 use crate::wasm::{Guest, Placement, Scope, TypedCommand, VnodeState};
@@ -86,8 +87,15 @@ impl Rig {
             service: guest.descriptor().name.as_str().into(),
             hash: HashId::V1,
             ring_size: RingSize::new(RING).map_err(|error| error.to_string())?,
+            n: 1,
         };
-        let service = Service::new(0, Arc::clone(guest), placement, Quorum::default());
+        let service = Service::new(
+            0,
+            Arc::clone(guest),
+            placement,
+            Replication { n: 1, r: 1, w: 1 },
+            Duration::MAX,
+        );
         let commands = guest.descriptor().commands.len();
         if plan.typed {
             (0..commands).for_each(|command| service.set_typed(number(command)));
@@ -257,6 +265,9 @@ impl Rig {
             now_ms: START_MS + step.number,
             id: step.number,
             role: Role::Primary,
+            work: Work::Command,
+            consistency: Consistency::single(Duration::from_secs(1)),
+            trace: None,
             tries: 0,
             alone: false,
             arrived: Instant::now(),
@@ -344,8 +355,11 @@ impl Rig {
             };
             let mut cursor: Option<Vec<u8>> = None;
             for page in 0.. {
-                match seat.vnode.cover(&command, cursor.as_deref()) {
-                    Ok((covered, _)) => {
+                match seat
+                    .vnode
+                    .cover(&command, cursor.as_deref(), &mut Replies::default())
+                {
+                    Ok((covered, ..)) => {
                         reply.extend_from_slice(&covered.items);
                         if covered.next.is_none() {
                             break;

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
-use vnode_ring::{CoverageVnode, NodeName, PartitionId};
+use vnode_ring::{Holder, NodeName, PartitionId};
 
 use super::distant::{self, Distant, PageAsk};
-use super::trace::Recorder;
-use super::{Coordinator, Joined, UnderWay, now_ms};
+use super::{Call, Coordinator, Joined, UnderWay, now_ms};
 use crate::descriptor::{Aggregate, CommandSpec};
 use crate::executor::slow::PageRequest;
 use crate::executor::{Inbox, Message};
 use crate::resp::catalog::GuestCommand;
+use crate::resp::value::Value;
+use crate::resp::wire::ReplyLimits;
 use crate::resp::write;
 use crate::store::Acknowledge;
 use crate::vnode::request::{Failure, Words};
@@ -28,6 +29,14 @@ use crate::wasm::{CoveragePage, Scope, TypedCommand};
 const PAGE_ITEMS_MIN: usize = 10;
 /// Ranges that are asked at the same time.
 const WINDOW: usize = 8;
+
+/// A range, and the vnode that answers for it.
+pub(super) struct Covered {
+    range: PartitionId,
+    pub(super) partition: PartitionId,
+    pub(super) node: NodeName,
+    here: bool,
+}
 
 /// What one page of one range adds.
 #[derive(Debug)]
@@ -47,7 +56,7 @@ impl Coordinator {
         target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
-        recorder: Option<&Recorder>,
+        call: &Call,
     ) -> Result<Vec<u8>, Failure> {
         let within = self.limits.coverage_timeout;
         let begun = Instant::now();
@@ -56,29 +65,30 @@ impl Coordinator {
                 return self.scan_page(target, spec, words).await;
             }
             let mut joined = Joined::new(spec.aggregate, &self.limits);
-            let mut ranges: VecDeque<_> = self.plan()?.into();
+            let mut ranges: VecDeque<_> = self.plan(target)?.into();
             let mut window = VecDeque::new();
             loop {
                 while window.len() < WINDOW
-                    && let Some((vnode, range)) = ranges.pop_front()
+                    && let Some(part) = ranges.pop_front()
                 {
-                    let command = self.command(spec, words, range);
-                    window.push_back((vnode, self.pages(target, vnode, command)));
+                    let command = self.command(spec, words, part.range);
+                    let pages = self.pages(target, &part, command);
+                    window.push_back((part, pages));
                 }
-                let Some((vnode, mut pages)) = window.pop_front() else {
+                let Some((part_of, mut pages)) = window.pop_front() else {
                     return Ok(joined.finish());
                 };
                 let mut part = (Vec::new(), 0);
                 while let Some(page) = pages.recv().await {
                     let page = page?;
                     joined.add_page(&page)?;
-                    if recorder.is_some() {
+                    if call.recorder.is_some() {
                         part.0.extend_from_slice(&page.items);
                         part.1 += page.count;
                     }
                 }
-                if let Some(recorder) = recorder {
-                    self.record_part(recorder, vnode, begun, part);
+                if let Some(recorder) = &call.recorder {
+                    self.record_part(recorder, &part_of, begun, part);
                 }
             }
         };
@@ -104,8 +114,9 @@ impl Coordinator {
             let spec = self
                 .spec(target)
                 .ok_or_else(|| Failure::Usage("no such command".into()))?;
-            for (vnode, range) in self.plan()? {
-                let mut pages = self.pages(target, vnode, self.command(spec, words, range));
+            for covered in self.plan(target)? {
+                let range = covered.range;
+                let mut pages = self.pages(target, &covered, self.command(spec, words, range));
                 while let Some(page) = pages.recv().await {
                     let page = page?;
                     let part = Part {
@@ -141,22 +152,36 @@ impl Coordinator {
         }
     }
 
-    /// Which vnode answers for which range, in ring order.
-    fn plan(&self) -> Result<Vec<(PartitionId, PartitionId)>, Failure> {
+    /// Which vnode answers for which range, in ring order: the one that runs the commands of the range, since it has seen every
+    /// write that was acknowledged.
+    fn plan(&self, target: GuestCommand) -> Result<Vec<Covered>, Failure> {
         let view = self.view();
-        let up = |node: &NodeName| view.is_up(node);
-        let plan = vnode_ring::coverage_plan(view.ring(), &up, 1, self.next_id())
-            .map_err(|error| Failure::Incomplete(error.to_string()))?;
-        let mut ranges: Vec<_> = plan
-            .into_iter()
-            .flat_map(
-                |CoverageVnode {
-                     partition, ranges, ..
-                 }| { ranges.into_iter().map(move |range| (partition, range)) },
-            )
-            .collect();
-        ranges.sort_by_key(|(_, range)| self.ring_size.hash_range(*range).0);
-        Ok(ranges)
+        let n = self
+            .services
+            .get(target.service)
+            .map_or(1, |service| service.n());
+        let (mut covered, mut missing) = (Vec::new(), Vec::new());
+        for range in self.ring_size.partitions() {
+            let holder = view.coordinator(range, n).filter(Holder::is_primary);
+            let node = holder.and_then(|holder| view.nodes().get(usize::from(holder.node)));
+            match (holder, node) {
+                (Some(holder), Some(node)) => covered.push(Covered {
+                    range,
+                    partition: holder.partition,
+                    node: node.clone(),
+                    here: view.is_here(&holder),
+                }),
+                _ => missing.push(range.to_string()),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Failure::Incomplete(format!(
+                "no replica is up of the keys of partitions {}",
+                missing.join(", ")
+            )));
+        }
+        covered.sort_by_key(|covered| self.ring_size.hash_range(covered.range).0);
+        Ok(covered)
     }
 
     fn command(&self, spec: &CommandSpec, words: &Words, range: PartitionId) -> TypedCommand {
@@ -179,11 +204,11 @@ impl Coordinator {
     fn pages(
         &self,
         target: GuestCommand,
-        vnode: PartitionId,
+        covered: &Covered,
         command: TypedCommand,
     ) -> mpsc::Receiver<Result<CoveragePage, Failure>> {
         let (pages, received) = mpsc::channel(1);
-        let asker = self.asker(target, vnode, command);
+        let asker = self.asker(target, covered, command);
         tokio::spawn(async move {
             let mut cursor = None;
             loop {
@@ -198,24 +223,22 @@ impl Coordinator {
         received
     }
 
-    fn asker(&self, target: GuestCommand, vnode: PartitionId, command: TypedCommand) -> Asker {
-        let view = self.view();
-        let owner = view.ring().owner(vnode);
-        if owner != view.me() {
+    fn asker(&self, target: GuestCommand, covered: &Covered, command: TypedCommand) -> Asker {
+        if !covered.here {
             let name = self
                 .services
                 .get(target.service)
                 .map(|service| service.name());
             return Asker::There(Distant {
                 cluster: Arc::clone(&self.cluster),
-                node: owner.clone(),
+                node: covered.node.clone(),
                 service: name.unwrap_or_default().to_owned(),
-                partition: vnode,
+                partition: covered.partition,
                 command,
                 within: self.limits.coverage_timeout,
             });
         }
-        let seat = self.seat(target.service, vnode);
+        let seat = self.seat(target.service, covered.partition);
         Asker::Here(Near {
             seat,
             inbox: self.inboxes.get(self.executor_of(seat)).cloned(),
@@ -272,12 +295,13 @@ impl Coordinator {
         let mut joined = Joined::new(Aggregate::Concat, &self.limits);
         let mut next = cursor;
         let ahead = self
-            .plan()?
+            .plan(target)?
             .into_iter()
-            .filter(|(_, range)| size.hash_range(*range).1 >= cursor);
-        for (vnode, range) in ahead {
+            .filter(|covered| size.hash_range(covered.range).1 >= cursor);
+        for covered in ahead {
+            let range = covered.range;
             let (first, last) = size.hash_range(range);
-            let asker = self.asker(target, vnode, self.command(spec, words, range));
+            let asker = self.asker(target, &covered, self.command(spec, words, range));
             let mut position = (next > first).then(|| next.to_be_bytes().to_vec());
             // 0 after the last range: the ring is done, as in Redis.
             next = last.wrapping_add(1);
@@ -343,7 +367,15 @@ impl Near {
             reply,
         };
         inbox.send(Message::Page(self.seat, Box::new(request)));
-        let (page, after) = answer.await.map_err(|_| Failure::Draining)??;
+        let (page, after, replicated) = answer.await.map_err(|_| Failure::Draining)??;
+        if let Some(replicated) = replicated {
+            let done = replicated.await.map_err(|_| Failure::Draining)?;
+            if let Ok(Value::Error { code, message }) = Value::parse(&done, &ReplyLimits::default())
+            {
+                return Err(Failure::Elsewhere { code, message });
+            }
+            return Ok(page);
+        }
         if let Some(after) = after
             && !self.acknowledge.clone().wait_for(after).await
         {

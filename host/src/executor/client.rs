@@ -20,13 +20,14 @@ use super::about::About;
 use super::connection::{Connection, Slot};
 use super::inbox::{Inbox, Message};
 use super::{Executor, views};
+use crate::coordinator::wishes::Wishes;
 use crate::coordinator::{Coordinator, Route, now_ms};
-use crate::resp::builtin::{self, After, Next, NodeCommand};
+use crate::resp::builtin::{self, After, Next};
 use crate::resp::catalog::GuestCommand;
 use crate::resp::codec::{self, Args, Progress, ProtocolError};
 use crate::resp::session::{ClientInfo, Session};
 use crate::resp::wire;
-use crate::vnode::request::{Failure, ReplyTo, Request, Words};
+use crate::vnode::request::{Consistency, Failure, ReplyTo, Request, Words, Work};
 
 /// Room for the first reads; doubled each time it is used up.
 const READ_BYTES: usize = 4 * 1024;
@@ -130,6 +131,7 @@ struct Place {
     partition: PartitionId,
     /// Hash prefix of its first key.
     hash: u64,
+    consistency: Consistency,
 }
 
 /// What became of a buffer.
@@ -405,11 +407,10 @@ impl Task {
                 drop(state);
                 self.after(after)
             }
-            Next::Node(NodeCommand::Trace) => {
-                let traced = ranges.get(1..).unwrap_or_default();
-                let words = Words::new(buffer.clone(), traced);
+            Next::Node(command) if command.asks_vnodes() => {
+                let words = Words::new(buffer.clone(), ranges);
                 self.settled().await;
-                let reply = views::trace(&self.coordinator, words).await;
+                let reply = views::ask(&self.coordinator, command, &words).await;
                 self.answer(&reply, silent);
                 *time = Time::now();
                 true
@@ -424,12 +425,24 @@ impl Task {
                 let words = Words::new(buffer.clone(), ranges);
                 match self.route(target, &words) {
                     Ok(Route::One { partition, hash }) => {
-                        let place = Place { partition, hash };
+                        let place = Place {
+                            partition,
+                            hash,
+                            consistency: self.coordinator.consistency(target),
+                        };
+                        while self.overtakes(target, &place, &words) {
+                            self.settled().await;
+                            self.connection.state.borrow_mut().looking.clear();
+                            *time = Time::now();
+                        }
                         self.submit(target, place, words, *time, silent);
                     }
                     Ok(Route::EachKey | Route::Coverage) => {
                         self.settled().await;
-                        let reply = self.coordinator.call(target, words).await;
+                        let reply = self
+                            .coordinator
+                            .call(target, words, Wishes::default())
+                            .await;
                         self.answer(&reply, silent);
                         *time = Time::now();
                     }
@@ -504,6 +517,25 @@ impl Task {
         clients
     }
 
+    /// Whether a command might run before an earlier one on the same key. If not, remembers what it is that others might overtake.
+    fn overtakes(&self, target: GuestCommand, place: &Place, words: &Words) -> bool {
+        let Some(spec) = self.coordinator.spec(target) else {
+            return false;
+        };
+        let mut state = self.connection.state.borrow_mut();
+        if state.slots.is_empty() {
+            state.looking.clear();
+        }
+        let several = spec.key_positions(words.len()).nth(1).is_some();
+        if state.looking.blocks(place.hash, spec.writes(), several) {
+            return true;
+        }
+        if spec.looks() && place.consistency.looks() {
+            state.looking.add(place.hash, spec.writes(), several);
+        }
+        false
+    }
+
     fn submit(&self, target: GuestCommand, place: Place, words: Words, time: Time, silent: bool) {
         let mut executor = self.executor.borrow_mut();
         let index = u16::try_from(executor.connections.index).unwrap_or(u16::MAX);
@@ -532,6 +564,9 @@ impl Task {
             id,
             alone: false,
             role: Role::Primary,
+            work: Work::Command,
+            consistency: place.consistency,
+            trace: None,
             tries: 0,
             arrived: time.arrived,
             reply_to: ReplyTo::Connection {

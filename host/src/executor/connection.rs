@@ -5,7 +5,7 @@
 //! The task that reads requests is in `client`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -74,6 +74,7 @@ pub(super) struct State {
     /// Bytes of a recent large reply.
     usual_reply: usize,
     pub(super) in_flight_bytes: usize,
+    pub(super) looking: Looking,
     pub(super) blocked_since: Option<Instant>,
     pub(super) partial_since: Option<Instant>,
     /// Nothing more is read; the connection ends when everything is written.
@@ -82,6 +83,37 @@ pub(super) struct State {
     pub(super) dead: bool,
     /// The client broke the protocol, and may not know it yet.
     pub(super) refused: bool,
+}
+
+/// Commands of a connection that other replicas are heard for before they run. A command that comes after one of them must not
+/// overtake it on the same key.
+#[derive(Default)]
+pub(super) struct Looking {
+    /// By the hash of the key, and whether the command writes.
+    keys: BTreeMap<u64, bool>,
+    /// One of them has several keys.
+    several: bool,
+}
+
+impl Looking {
+    /// Whether a command on that key has to wait until those before it are answered.
+    pub(super) fn blocks(&self, hash: u64, writes: bool, several: bool) -> bool {
+        let earlier = self.keys.get(&hash);
+        let meets = earlier.is_some_and(|wrote| *wrote || writes);
+        meets || self.several || (several && !self.keys.is_empty())
+    }
+
+    /// Remembers a command.
+    pub(super) fn add(&mut self, hash: u64, writes: bool, several: bool) {
+        *self.keys.entry(hash).or_default() |= writes;
+        self.several |= several;
+    }
+
+    /// Every command has been answered.
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+        self.several = false;
+    }
 }
 
 impl State {
@@ -257,6 +289,7 @@ impl Connections {
                 early: Vec::new(),
                 usual_reply: FIRST_REPLY_BYTES,
                 in_flight_bytes: 0,
+                looking: Looking::default(),
                 blocked_since: None,
                 partial_since: None,
                 closing: self.stopped,

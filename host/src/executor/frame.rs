@@ -6,7 +6,8 @@
 //! ```text
 //! services  = 0:u8  count:u32  (name:text  count:u32  (command:text)*)*      the sender's services, once, first
 //! command   = 1:u8  id:u64  epoch:u64  request:u64  now_ms:u64  hash:u64
-//!             service:u16  command:u16  partition:u16  range:u16  role:u8  count:u32  (word:text)*
+//!             service:u16  command:u16  partition:u16  range:u16  role:u8  work:u8  traced:u8
+//!             n:u8 r:u8 w:u8 pr:u8 pw:u8 dw:u8 node_confirms:u8  timeout_ms:u32  count:u32  (word:text)*
 //! reply     = 2:u8  id:u64  RESP3 value
 //! stale     = 3:u8  id:u64  epoch:u64
 //! text      = length:u32  bytes
@@ -20,7 +21,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use vnode_ring::{PartitionId, Role};
 
-use crate::vnode::request::{Request, Words};
+use crate::vnode::request::{Consistency, Request, Words, Work};
 
 /// Longest frame, bytes: a request or a reply of the largest size, and a head.
 pub(super) const FRAME_BYTES_MAX: usize = 1 << 30;
@@ -52,6 +53,9 @@ pub(super) struct Command {
     pub(super) partition: PartitionId,
     pub(super) range: PartitionId,
     pub(super) role: Role,
+    pub(super) work: Work,
+    pub(super) traced: bool,
+    pub(super) consistency: Consistency,
     pub(super) words: Words,
 }
 
@@ -148,7 +152,31 @@ impl Reader {
                 [1] => Role::Fallback,
                 _ => return Err(BadFrame("a command is for no known role")),
             },
+            work: match self.array()? {
+                [0] => Work::Command,
+                [1] => Work::Look,
+                [2] => Work::Merge,
+                [3] => Work::Fetch,
+                [4] => Work::Each,
+                _ => return Err(BadFrame("a request is for no known work")),
+            },
+            traced: self.array()? == [1],
+            consistency: self.consistency()?,
             words: self.words()?,
+        })
+    }
+
+    fn consistency(&mut self) -> Result<Consistency, BadFrame> {
+        let [n, r, w, pr, pw, dw, node_confirms] = self.array()?;
+        Ok(Consistency {
+            n,
+            r,
+            w,
+            pr,
+            pw,
+            dw,
+            node_confirms,
+            timeout_ms: u32::from_le_bytes(self.array()?),
         })
     }
 
@@ -255,6 +283,17 @@ pub(super) fn put_command(out: &mut Vec<u8>, id: u64, epoch: u64, request: &Requ
             Role::Primary => 0,
             Role::Fallback => 1,
         });
+        out.push(match request.work {
+            Work::Command => 0,
+            Work::Look => 1,
+            Work::Merge => 2,
+            Work::Fetch => 3,
+            Work::Each => 4,
+        });
+        out.push(request.trace.is_some().into());
+        let of = request.consistency;
+        out.extend([of.n, of.r, of.w, of.pr, of.pw, of.dw, of.node_confirms]);
+        out.extend(of.timeout_ms.to_le_bytes());
         put_count(out, request.words.len());
         for word in request.words.iter() {
             put_text(out, word);
@@ -298,6 +337,18 @@ mod tests {
             id,
             alone: false,
             role,
+            work: Work::Merge,
+            consistency: Consistency {
+                n: 3,
+                r: 2,
+                w: 1,
+                pr: 4,
+                pw: 5,
+                dw: 6,
+                node_confirms: 7,
+                timeout_ms: 1234,
+            },
+            trace: None,
             tries: 0,
             arrived: Instant::now(),
             reply_to: ReplyTo::Peer {
@@ -341,6 +392,7 @@ mod tests {
             prop_assert_eq!((command.service, command.command), (3, 1));
             prop_assert_eq!((command.partition, command.range), (PartitionId(17), PartitionId(16)));
             prop_assert_eq!(command.role, role);
+            prop_assert_eq!((command.work, command.consistency), (request.work, request.consistency));
             let read: Vec<Vec<u8>> = command.words.iter().map(<[u8]>::to_vec).collect();
             prop_assert_eq!(read, words);
             prop_assert_eq!(&frames[2], &Frame::Reply(6, reply.into()));

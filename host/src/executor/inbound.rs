@@ -20,8 +20,7 @@ use super::frame::{self, Command, Frame, ServiceNames};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
-use crate::resp::catalog::GuestCommand;
-use crate::vnode::request::{Failure, ReplyTo, Request};
+use crate::vnode::request::{Failure, ReplyTo, Request, Work};
 
 /// Commands of one link under way; beyond, no more is read from it.
 const COMMANDS_MAX: usize = 64 * 1024;
@@ -179,13 +178,19 @@ pub(super) fn accept(
     });
 }
 
+/// A service of the sender: its position here, and those of its commands.
+struct Known {
+    service: u16,
+    commands: Vec<Option<u16>>,
+}
+
 struct Task {
     executor: Rc<RefCell<Executor>>,
     inbox: Arc<Inbox>,
     coordinator: Arc<Coordinator>,
     link: Rc<Inbound>,
     /// The sender's services with their commands, by its positions, as ours.
-    services: RefCell<Vec<Vec<Option<GuestCommand>>>>,
+    services: RefCell<Vec<Option<Known>>>,
 }
 
 impl Task {
@@ -228,20 +233,33 @@ impl Task {
         Ok(())
     }
 
-    /// What we call the sender's commands.
-    fn known(&self, names: &[ServiceNames]) -> Vec<Vec<Option<GuestCommand>>> {
+    /// What we call the sender's services and commands.
+    fn known(&self, names: &[ServiceNames]) -> Vec<Option<Known>> {
         let services = self.coordinator.services();
         let of = |(name, commands): &ServiceNames| {
-            let service = services.iter().position(|service| service.name() == name);
+            let service = services.iter().find(|service| service.name() == name)?;
+            let known = &service.guest.descriptor().commands;
             let find = |wanted: &String| {
-                let service = service?;
-                let descriptor = services.get(service)?.guest.descriptor();
-                let command = descriptor.commands.iter().position(|c| c.name == *wanted)?;
-                Some(GuestCommand { service, command })
+                let command = known.iter().position(|command| command.name == *wanted)?;
+                u16::try_from(command).ok()
             };
-            commands.iter().map(find).collect()
+            Some(Known {
+                service: service.index,
+                commands: commands.iter().map(find).collect(),
+            })
         };
         names.iter().map(of).collect()
+    }
+
+    /// What the service and the command of a request are called here.
+    fn target(&self, command: &Command) -> Option<(u16, u16)> {
+        let services = self.services.borrow();
+        let known = services.get(usize::from(command.service))?.as_ref()?;
+        if matches!(command.work, Work::Merge | Work::Fetch) {
+            return Some((known.service, 0));
+        }
+        let commands = known.commands.get(usize::from(command.command))?;
+        Some((known.service, (*commands)?))
     }
 
     fn command(&self, command: Command, arrived: Instant) {
@@ -253,14 +271,9 @@ impl Task {
             link: link.id,
             id: command.id,
         };
-        let services = self.services.borrow();
-        let target = services
-            .get(usize::from(command.service))
-            .and_then(|commands| commands.get(usize::from(command.command)))
-            .copied()
-            .flatten();
+        let target = self.target(&command);
         let size = self.coordinator.ring_size();
-        let (Some(target), true, true) = (
+        let (Some((service, number)), true, true) = (
             target,
             size.contains(command.partition),
             size.contains(command.range),
@@ -269,8 +282,9 @@ impl Task {
             return executor.replies.fail(reply_to, &failure);
         };
         let request = Request {
-            service: u16::try_from(target.service).unwrap_or(u16::MAX),
-            command: u16::try_from(target.command).unwrap_or(u16::MAX),
+            service,
+            work: command.work,
+            command: number,
             partition: command.partition,
             range: command.range,
             hash: command.hash,
@@ -279,6 +293,8 @@ impl Task {
             id: command.request,
             alone: false,
             role: command.role,
+            consistency: command.consistency,
+            trace: command.traced.then(Box::default),
             tries: 0,
             arrived,
             reply_to,

@@ -124,6 +124,8 @@ pub(super) enum Waiter {
     Client(u64, u32),
     /// A command of another node, by its link.
     Peer(u64, u64),
+    /// A request for several replicas, and the position of the one that answers.
+    Flight(u64, u8),
 }
 
 /// Replies for another executor's clients and links: RESP3 values in one buffer.

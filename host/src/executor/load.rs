@@ -75,8 +75,11 @@ impl Meter {
         }
         let ran = of_thread();
         let part = ran.saturating_sub(self.ran).as_secs_f64() / passed.as_secs_f64();
-        // Between 0 and about 1000.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is between 0 and about 1000"
+        )]
         let thousandths = (part * 1000.0) as u32;
         (self.looked, self.ran) = (now, ran);
         inbox.load.set(thousandths, of_machine());
@@ -150,8 +153,10 @@ fn idle_cores() -> Option<Duration> {
 
 fn idle_ticks(stat: &str) -> Option<u32> {
     let cpu = stat.lines().next()?.strip_prefix("cpu ")?;
-    // It wraps every 497 days of one core; a difference across that is taken for none.
-    #[allow(clippy::cast_possible_truncation)]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "it wraps every 497 days of one core; a difference across that is taken for none"
+    )]
     cpu.split_whitespace()
         .nth(3)?
         .parse::<u64>()

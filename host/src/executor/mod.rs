@@ -9,6 +9,8 @@
 //! - [`slow`] has the threads for work that may take long.
 //! - [`routing`] sends a command to the node that has its partition: [`outbound`] are the links that it goes over, [`inbound`]
 //!   those on which other nodes send theirs, [`frame`] is what both sides say.
+//! - [`replication`] brings a write to all replicas, [`reading`] hears them before a read; [`flights`] are the requests that
+//!   wait for several.
 //!
 //! A connection parses all that it has read and stages each command for its vnode. Then, after every readable connection
 //! had its turn, one *pass* runs the vnodes for which there are commands and writes to each connection once. Any executor
@@ -18,12 +20,15 @@
 pub mod about;
 mod client;
 mod connection;
+mod flights;
 mod frame;
 mod inbound;
 mod inbox;
 pub mod load;
 mod outbound;
 mod outbox;
+mod reading;
+mod replication;
 mod routing;
 pub mod seats;
 pub mod slow;
@@ -48,6 +53,7 @@ use vnode_cluster::Greeter;
 use vnode_ring::View;
 
 use self::about::About;
+use self::flights::Flights;
 use self::frame::ServiceNames;
 use self::inbound::InboundLinks;
 use self::inbox::{Parcel, Waiter};
@@ -70,6 +76,8 @@ const TERMINATE_WITHIN: Duration = Duration::from_secs(2);
 /// Before a thread sleeps it lets others run so many times: a client on the same core often sends just then, and nobody
 /// has to wake anybody. (Seen: a tenth more commands per second with 50 clients that wait for each reply.)
 const YIELDS: u32 = 3;
+/// How often a pass looks for vnodes that have got work by what it did: a replica's, or a command whose replicas were heard.
+const ROUNDS: usize = 4;
 /// Names of commands that an executor takes at once: one by one they would pass a cache line between the threads.
 const IDS: u64 = 1024;
 /// How often an executor looks for commands that have waited for another node for too long, while any waits.
@@ -113,6 +121,7 @@ pub struct Executor {
     inbound: InboundLinks,
     outbound: OutboundLinks,
     held: VecDeque<Held>,
+    flights: Flights,
     service_names: Vec<ServiceNames>,
     meter: Meter,
     draining: Option<oneshot::Sender<()>>,
@@ -144,6 +153,7 @@ impl Executor {
             inbound: InboundLinks::default(),
             outbound: OutboundLinks::default(),
             held: VecDeque::new(),
+            flights: Flights::default(),
             service_names: routing::service_names(&coordinator),
             connections: Connections::new(Arc::clone(&coordinator), Arc::clone(&inbox), index),
             coordinator,
@@ -240,6 +250,9 @@ impl Executor {
                                 self.connections.deliver(connection, seq, reply);
                             }
                             Waiter::Peer(link, id) => self.inbound.deliver(link, id, reply),
+                            Waiter::Flight(flight, holder) => {
+                                self.flights.take(flight, holder, reply);
+                            }
                         }
                         start = end;
                     }
@@ -275,16 +288,23 @@ impl Executor {
     fn pass(&mut self) {
         let coordinator = Arc::clone(&self.coordinator);
         let now = Instant::now();
-        for _ in 0..self.due.len() {
-            let Some(number) = self.due.pop_front() else {
-                break;
-            };
-            self.run_seat(&coordinator, number, now);
-            // Now, not at the end: what all vnodes of a pass answer may be a lot.
+        for _ in 0..ROUNDS {
+            for _ in 0..self.due.len() {
+                let Some(number) = self.due.pop_front() else {
+                    break;
+                };
+                self.run_seat(&coordinator, number, now);
+                // Now, not at the end: what all vnodes of a pass answer may be a lot.
+                self.settle_own();
+            }
             self.settle_own();
+            self.release();
+            self.land();
+            if self.due.is_empty() {
+                break;
+            }
         }
         self.settle_own();
-        self.release();
         for (executor, parcel) in self.parcels.iter_mut().enumerate() {
             if !parcel.entries.is_empty()
                 && let Some(inbox) = self.coordinator.inboxes().get(executor)
@@ -327,9 +347,8 @@ impl Executor {
         let work = match errand {
             Errand::Lend(work) => work,
             Errand::Run(mut commands) => {
-                let within = coordinator.limits().request_timeout;
-                while let Some(late) = commands.pop_front_if(|first| first.is_late(now, within)) {
-                    refuse_late(late, within, &mut self.replies, stats);
+                while let Some(late) = commands.pop_front_if(|first| first.is_late(now)) {
+                    refuse_late(late, &mut self.replies, stats);
                 }
                 let ran = vnode.run(
                     &mut self.call,
@@ -392,6 +411,7 @@ impl Executor {
             index: self.index,
             connections: &mut self.connections,
             inbound: &mut self.inbound,
+            flights: &mut self.flights,
             parcels: &mut self.parcels,
         };
         let acknowledge = &self.acknowledge;
@@ -405,6 +425,12 @@ impl Executor {
             }
             _ => delivery.deliver(reply.to, bytes),
         });
+        for written in std::mem::take(&mut replies.written) {
+            self.replicate(written);
+        }
+        if !replies.looked.is_empty() {
+            self.look_around(std::mem::take(&mut replies.looked));
+        }
     }
 
     /// Sends the parked replies whose commit has become durable.
@@ -416,6 +442,7 @@ impl Executor {
             index: self.index,
             connections: &mut self.connections,
             inbound: &mut self.inbound,
+            flights: &mut self.flights,
             parcels: &mut self.parcels,
         };
         // Commits of several vnodes are parked in the order of their commits, but for those that came home late.
@@ -440,6 +467,7 @@ impl Executor {
             index: self.index,
             connections: &mut self.connections,
             inbound: &mut self.inbound,
+            flights: &mut self.flights,
             parcels: &mut self.parcels,
         };
         delivery.deliver(to, reply);
@@ -482,6 +510,7 @@ struct Delivery<'a> {
     index: usize,
     connections: &'a mut Connections,
     inbound: &'a mut InboundLinks,
+    flights: &'a mut Flights,
     parcels: &'a mut [Parcel],
 }
 
@@ -502,6 +531,15 @@ impl Delivery<'_> {
                 here if here == self.index => self.inbound.deliver(link, id, reply),
                 there => self.send(there, Waiter::Peer(link, id), reply),
             },
+            ReplyTo::Flight {
+                executor,
+                flight,
+                holder,
+            } => match usize::from(executor) {
+                here if here == self.index => self.flights.take(flight, holder, reply),
+                there => self.send(there, Waiter::Flight(flight, holder), reply),
+            },
+            ReplyTo::Nobody => {}
         }
     }
 

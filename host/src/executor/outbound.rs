@@ -216,13 +216,13 @@ impl OutboundLinks {
     }
 
     /// Takes out the commands for which the time is over.
-    pub(super) fn late(&mut self, now: Instant, within: Duration) -> Vec<Request> {
+    pub(super) fn late(&mut self, now: Instant) -> Vec<Request> {
         let mut late = Vec::new();
         for link in self.links.values() {
             let mut pending = link.pending.borrow_mut();
             let places: Vec<usize> = pending
                 .iter()
-                .filter(|(_, pending)| pending.request.is_late(now, within))
+                .filter(|(_, pending)| pending.request.is_late(now))
                 .map(|(place, _)| place)
                 .collect();
             late.extend(

@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vnode_ring::{NodeName, Place, Role};
+use vnode_ring::{Holder, NodeName, Role};
 
 use super::Executor;
 use super::frame::ServiceNames;
 use super::outbound::Happened;
 use crate::coordinator::Coordinator;
-use crate::vnode::request::{Failure, ReplyTo, Request};
+use crate::vnode::request::{Failure, ReplyTo, Request, Work};
 
 /// How often a command may go to a node that is not the right one any more.
 const TRIES_MAX: u8 = 3;
@@ -28,25 +28,48 @@ pub(super) struct Held {
 }
 
 impl Executor {
-    /// Takes a command of a client of this node, and sends it where its partition is.
-    pub fn submit(&mut self, mut request: Request) {
-        match self.view.place(request.partition) {
-            Place::Here(role) => {
-                request.role = role;
-                self.stage(request);
-            }
-            Place::There(node, role) => {
-                request.role = role;
-                let epoch = self.view.map().epoch();
-                if let Err((reply_to, failure)) = self.outbound.send(node, request, epoch) {
-                    self.replies.fail(reply_to, &failure);
-                }
-            }
-            Place::Nowhere => {
-                let partition = request.partition;
+    /// Takes a request of a client of this node, or of this node itself, and sends it where it belongs.
+    pub fn submit(&mut self, request: Request) {
+        match self.holder_of(&request) {
+            Some(holder) => self.send_to(
+                &holder,
+                Request {
+                    partition: holder.partition,
+                    role: holder.role,
+                    ..request
+                },
+            ),
+            None => {
+                let partition = request.range;
                 let failure = Failure::NobodyUp { partition };
                 self.replies.fail(request.reply_to, &failure);
             }
+        }
+    }
+
+    /// The vnode that is to have a request.
+    fn holder_of(&self, request: &Request) -> Option<Holder> {
+        let n = request.consistency.n.into();
+        match request.work {
+            // Any of the range's vnodes may run a command; the first does as long as its node is up.
+            Work::Command | Work::Look => self.view.coordinator(request.range, n),
+            Work::Each | Work::Merge | Work::Fetch => {
+                let mut holders = self.view.holders(request.range, n).iter();
+                let own = holders.find(|holder| holder.partition == request.partition);
+                own.copied()
+            }
+        }
+    }
+
+    /// Sends a request to a vnode, which may be one of this node's.
+    pub(super) fn send_to(&mut self, holder: &Holder, request: Request) {
+        if self.view.is_here(holder) {
+            return self.coordinate(request);
+        }
+        let epoch = self.view.map().epoch();
+        let sent = self.outbound.send(holder.node.into(), request, epoch);
+        if let Err((reply_to, failure)) = sent {
+            self.replies.fail(reply_to, &failure);
         }
     }
 
@@ -62,7 +85,7 @@ impl Executor {
         if request.role == Role::Primary && !owned {
             return self.reject(request);
         }
-        self.stage(request);
+        self.coordinate(request);
     }
 
     /// Answers a command that this node is not to run with `stale` if another node sent it over a link of this executor, and sends
@@ -119,11 +142,13 @@ impl Executor {
             .get(usize::from(request.service))
             .and_then(|service| service.command(request.command))
             .is_some_and(|spec| !spec.writes());
+        let again = reads || matches!(request.work, Work::Merge | Work::Fetch);
         request.tries += 1;
-        let now_at = self.view.node_at(self.view.place(request.partition));
-        let elsewhere = now_at != Some(node);
+        let now_at = self.holder_of(&request).map(|holder| holder.node);
+        let node_at = now_at.and_then(|at| self.view.nodes().get(usize::from(at)));
+        let elsewhere = node_at != Some(node);
         // What cannot have happened, or may happen twice, is tried again where the view now says.
-        if (happened == Happened::No || reads) && elsewhere && request.tries <= TRIES_MAX {
+        if (happened == Happened::No || again) && elsewhere && request.tries <= TRIES_MAX {
             return self.submit(request);
         }
         let node = node.to_string();
@@ -171,26 +196,26 @@ impl Executor {
 
     /// Refuses what has waited for another node for too long.
     pub(super) fn refuse_overdue(&mut self) {
-        let within = self.coordinator.limits().request_timeout;
         let now = Instant::now();
-        let mut late = self.outbound.late(now, within);
+        self.end_late_flights(now);
+        let mut late = self.outbound.late(now);
         let (over, held): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.held)
             .into_iter()
-            .partition(|held| held.request.is_late(now, within));
+            .partition(|held| held.request.is_late(now));
         self.held = held.into();
         late.extend(over.into_iter().map(|held| held.request));
-        let failure = Failure::Timeout {
-            within,
-            limit: "request_timeout",
-        };
         for request in late {
+            let failure = Failure::Timeout {
+                within: request.consistency.within(),
+                limit: "request_timeout",
+            };
             self.replies.fail(request.reply_to, &failure);
         }
     }
 
     /// Whether something waits for another node.
     pub(super) fn waits_for_others(&self) -> bool {
-        !self.held.is_empty() || !self.outbound.idle()
+        !self.held.is_empty() || !self.outbound.idle() || !self.flights.is_empty()
     }
 
     /// The services of this node and their commands, for a node that is to understand their positions.

@@ -263,7 +263,7 @@ impl Seats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vnode::request::{ReplyTo, Words};
+    use crate::vnode::request::{Consistency, ReplyTo, Words, Work};
     use proptest::prelude::*;
     use vnode_ring::PartitionId;
 
@@ -279,6 +279,9 @@ mod tests {
             id,
             alone: false,
             role: Role::Primary,
+            work: Work::Command,
+            consistency: Consistency::single(Duration::from_secs(1)),
+            trace: None,
             tries: 0,
             arrived: Instant::now(),
             reply_to: ReplyTo::Connection {

@@ -28,9 +28,17 @@ pub struct PageRequest {
     pub command: TypedCommand,
     /// Where the page starts.
     pub cursor: Option<Vec<u8>>,
-    /// Gets the page, and the commit it has to wait for.
-    pub reply: oneshot::Sender<Result<(CoveragePage, Option<Commit>), Failure>>,
+    /// Gets the page.
+    pub reply: oneshot::Sender<Result<Given, Failure>>,
 }
+
+/// A page, the commit that it has to wait for, and, if other replicas have to hear of what it wrote, where it is said that they
+/// have: an error, or anything else.
+pub type Given = (
+    CoveragePage,
+    Option<Commit>,
+    Option<oneshot::Receiver<Vec<u8>>>,
+);
 
 /// What a loaned vnode shall do.
 pub enum Work {
@@ -182,12 +190,11 @@ fn run(loan: Loan) {
     match loan.work {
         Work::Commands(requests) => {
             let budget = vnode.service().guest.limits().command_budget;
-            let within = loan.coordinator.limits().request_timeout;
             let begun = Instant::now();
             rest.extend(requests);
             while let Some(request) = rest.pop_front() {
-                if request.is_late(Instant::now(), within) {
-                    refuse_late(request, within, &mut replies, &loan.stats);
+                if request.is_late(Instant::now()) {
+                    refuse_late(request, &mut replies, &loan.stats);
                     continue;
                 }
                 vnode.run_one(request, &mut replies, &loan.stats, budget);
@@ -198,7 +205,7 @@ fn run(loan: Loan) {
         }
         Work::Page(asked) if asked.reply.is_closed() => {}
         Work::Page(asked) => {
-            let answer = vnode.cover(&asked.command, asked.cursor.as_deref());
+            let answer = vnode.cover(&asked.command, asked.cursor.as_deref(), &mut replies);
             page = Some((asked, answer));
         }
     }

@@ -1,48 +1,91 @@
-//! VNODE.TRACE, VNODE.PREFLIST, VNODE.RING and VNODE.STATUS: the cluster as a Redis client sees it.
+//! VNODE.TRACE, VNODE.WITH, VNODE.REPLICAS, VNODE.PREFLIST, VNODE.RING and VNODE.STATUS: the cluster as a Redis client sees it.
 
-use vnode_ring::{NodeName, ReplicaKind, preflist};
+use std::sync::Arc;
+
+use vnode_ring::{NodeName, ReplicaKind, Role, preflist};
 
 use crate::coordinator::Coordinator;
+use crate::coordinator::trace::traced;
+use crate::coordinator::wishes::Wished;
+use crate::resp::Protocol;
 use crate::resp::builtin::NodeCommand;
-use crate::resp::catalog::Target;
 use crate::resp::value::Value;
-use crate::resp::{Protocol, write};
 use crate::vnode::request::{Failure, Words};
+use crate::vnode::service::Service;
 
-/// VNODE.TRACE: runs a command of a guest. `[reply, [[node, partition, kind, outcome, microseconds] ...]]`, and for a command of
-/// the whole ring `[reply, [[node, partition, partial reply] ...]]`.
-pub(super) async fn trace(coordinator: &Coordinator, words: Words) -> Vec<u8> {
-    let mut out = Vec::new();
-    let Some(Target::Guest(target)) = coordinator.catalog().find(words.get(0)) else {
-        let name = String::from_utf8_lossy(words.get(0)).into_owned();
-        let failure = Failure::Usage(format!(
-            "'{name}' is no command of a guest; VNODE.HELP lists what can be traced"
-        ));
-        failure.write(&mut out);
-        return out;
+/// Runs a command that asks vnodes: a RESP3 value, errors included.
+pub(super) async fn ask(coordinator: &Coordinator, command: NodeCommand, words: &Words) -> Vec<u8> {
+    let answer = match command {
+        NodeCommand::Replicas => held(coordinator, words).await,
+        _ => wished(coordinator, words).await,
     };
-    let (reply, steps) = coordinator.call_traced(target, words).await;
-    write::array(&mut out, 2);
-    out.extend_from_slice(&reply);
-    write::array(&mut out, steps.len());
-    for step in steps {
-        let node = Value::bulk(step.node.as_str());
-        let partition = Value::Int(i64::from(step.partition.0));
-        if let Some((items, count)) = step.part {
-            write::array(&mut out, 3);
-            node.encode(Protocol::Resp3, &mut out);
-            partition.encode(Protocol::Resp3, &mut out);
-            write::array(&mut out, count);
-            out.extend_from_slice(&items);
-            continue;
-        }
-        let took = i64::try_from(step.took.as_micros()).unwrap_or(i64::MAX);
-        let kind = Value::simple(step.kind());
-        let outcome = Value::bulk(step.outcome);
-        Value::Array(vec![node, partition, kind, outcome, Value::Int(took)])
-            .encode(Protocol::Resp3, &mut out);
+    answer.unwrap_or_else(|failure| {
+        let mut out = Vec::new();
+        failure.write(&mut out);
+        out
+    })
+}
+
+/// VNODE.TRACE and VNODE.WITH. A traced reply is `[reply, [[node, partition, kind, outcome, microseconds] ...]]`, and for a
+/// command of the whole ring `[reply, [[node, partition, partial reply] ...]]`.
+async fn wished(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Failure> {
+    let Wished {
+        target,
+        words,
+        wishes,
+        traced: wants_trace,
+    } = coordinator.wished(words)?;
+    if !wants_trace {
+        return Ok(coordinator.call(target, words, wishes).await);
     }
-    out
+    let (reply, steps) = coordinator.call_traced(target, words, wishes).await;
+    Ok(traced(&reply, &steps))
+}
+
+/// VNODE.REPLICAS: `[[node, partition, kind, [value ...]] ...]`.
+async fn held(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Failure> {
+    let service = service_of(coordinator, words)?;
+    let replicas = coordinator.replicas(service, words.get(1)).await?;
+    let replicas = replicas.into_iter().map(|replica| {
+        let values = match replica.values {
+            Ok(values) => Value::Array(values.into_iter().map(Value::Bulk).collect()),
+            Err(failure) => Value::error(failure.code(), failure.to_string()),
+        };
+        Value::Array(vec![
+            Value::bulk(replica.node.as_str()),
+            Value::Int(i64::from(replica.partition.0)),
+            Value::simple(kind(replica.role)),
+            values,
+        ])
+    });
+    let mut out = Vec::new();
+    Value::Array(replicas.collect()).encode(Protocol::Resp3, &mut out);
+    Ok(out)
+}
+
+fn kind(role: Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Fallback => "fallback",
+    }
+}
+
+/// The service of `key [SERVICE service]`; the first one without a name.
+fn service_of<'a>(
+    coordinator: &'a Coordinator,
+    words: &Words,
+) -> Result<&'a Arc<Service>, Failure> {
+    let service = match (words.len(), words.get(2).eq_ignore_ascii_case(b"service")) {
+        (2, _) => coordinator.services().first(),
+        (4, true) => std::str::from_utf8(words.get(3))
+            .ok()
+            .and_then(|name| coordinator.service(name)),
+        _ => return Err(Failure::Usage("syntax error".into())),
+    };
+    service.ok_or_else(|| {
+        let name = String::from_utf8_lossy(words.get(3)).into_owned();
+        Failure::Usage(format!("there is no service '{name}'"))
+    })
 }
 
 /// Runs one of the others: a RESP3 value, errors included.
@@ -51,7 +94,9 @@ pub(super) fn run(coordinator: &Coordinator, command: NodeCommand, words: &Words
     let value = match command {
         NodeCommand::Preflist => replicas(coordinator, words),
         // It has to wait, so it is run elsewhere.
-        NodeCommand::Trace => Err(Failure::Usage("nothing is traced here".into())),
+        NodeCommand::Wished | NodeCommand::Replicas => {
+            Err(Failure::Usage("nothing is asked here".into()))
+        }
         NodeCommand::Ring => Ok(ring(coordinator)),
         NodeCommand::Status => Ok(status(coordinator)),
     };
@@ -64,25 +109,14 @@ pub(super) fn run(coordinator: &Coordinator, command: NodeCommand, words: &Words
 
 /// `[[partition, node, kind] ...]`, in the order in which replicas are asked.
 fn replicas(coordinator: &Coordinator, words: &Words) -> Result<Value, Failure> {
-    let service = match (words.len(), words.get(2).eq_ignore_ascii_case(b"service")) {
-        (2, _) => coordinator.services().first(),
-        (4, true) => std::str::from_utf8(words.get(3))
-            .ok()
-            .and_then(|name| coordinator.service(name)),
-        _ => return Err(Failure::Usage("syntax error".into())),
-    };
-    let Some(service) = service else {
-        let name = String::from_utf8_lossy(words.get(3)).into_owned();
-        return Err(Failure::Usage(format!("there is no service '{name}'")));
-    };
+    let service = service_of(coordinator, words)?;
     let placement = &service.placement;
     let hash = placement
         .hash
         .hash(placement.service.as_bytes(), words.get(1));
-    let n = service.quorum.n.and_then(|n| u16::try_from(n).ok());
     let view = coordinator.view();
     let up = |node: &NodeName| view.is_up(node);
-    let replicas = preflist(view.ring(), &up, &hash, n.unwrap_or(1));
+    let replicas = preflist(view.ring(), &up, &hash, service.n());
     let replicas = replicas.into_iter().map(|replica| {
         Value::Array(vec![
             Value::Int(i64::from(replica.partition.0)),

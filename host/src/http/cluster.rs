@@ -152,10 +152,7 @@ pub(super) async fn replicas(
         None => node.coordinator.services().first(),
     };
     let service = service.ok_or_else(|| views::no_service(&node, query.service.as_deref()))?;
-    let n = query
-        .n
-        .or(service.quorum.n.and_then(|n| u16::try_from(n).ok()))
-        .unwrap_or(1);
+    let n = query.n.or(Some(service.n())).unwrap_or(1);
     let view = node.coordinator.view();
     let placement = &service.placement;
     let key = query.key.as_bytes();

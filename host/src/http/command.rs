@@ -21,6 +21,7 @@ use super::problem::Problem;
 use super::{Node, views};
 use crate::coordinator::coverage::Part;
 use crate::coordinator::trace::Step;
+use crate::coordinator::wishes::Wishes;
 use crate::descriptor::CommandKind;
 use crate::node::Shared;
 use crate::resp::catalog::GuestCommand;
@@ -45,14 +46,29 @@ pub(super) struct Call {
     #[serde(default)]
     trace: bool,
     /// Longest wait, milliseconds; never longer than the node's own.
-    timeout_ms: Option<u64>,
-    // Another quorum for this command. One node has one copy of each key, so there is nothing to wait for yet.
-    #[serde(rename = "n")]
-    _n: Option<u16>,
-    #[serde(rename = "r")]
-    _r: Option<u16>,
-    #[serde(rename = "w")]
-    _w: Option<u16>,
+    timeout_ms: Option<u32>,
+    n: Option<u8>,
+    r: Option<u8>,
+    w: Option<u8>,
+    pr: Option<u8>,
+    pw: Option<u8>,
+    dw: Option<u8>,
+    node_confirms: Option<u8>,
+}
+
+impl Call {
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            n: self.n,
+            r: self.r,
+            w: self.w,
+            pr: self.pr,
+            pw: self.pw,
+            dw: self.dw,
+            node_confirms: self.node_confirms,
+            timeout_ms: self.timeout_ms,
+        }
+    }
 }
 
 /// Bytes in JSON: text where it is text.
@@ -143,14 +159,15 @@ async fn answer(
     call: &Call,
 ) -> Result<(Vec<u8>, Vec<Json_>), Problem> {
     let running = async {
+        let (coordinator, wishes) = (&node.coordinator, call.wishes());
         match call.trace {
-            true => node.coordinator.call_traced(target, words).await,
-            false => (node.coordinator.call(target, words).await, Vec::new()),
+            true => coordinator.call_traced(target, words, wishes).await,
+            false => (coordinator.call(target, words, wishes).await, Vec::new()),
         }
     };
     let (reply, steps) = match call.timeout_ms {
         None => running.await,
-        Some(ms) => tokio::time::timeout(Duration::from_millis(ms), running)
+        Some(ms) => tokio::time::timeout(Duration::from_millis(ms.into()), running)
             .await
             .map_err(|_| {
                 refused(

@@ -73,12 +73,21 @@ enum Run {
 pub enum NodeCommand {
     /// `VNODE.PREFLIST key [SERVICE s]`
     Preflist,
-    /// `VNODE.TRACE command...`
-    Trace,
+    /// `VNODE.TRACE command...`, `VNODE.WITH ... -- command...`
+    Wished,
+    /// `VNODE.REPLICAS key [SERVICE s]`
+    Replicas,
     /// `VNODE.RING`
     Ring,
     /// `VNODE.STATUS`
     Status,
+}
+
+impl NodeCommand {
+    /// Whether its reply has to wait for vnodes.
+    pub fn asks_vnodes(self) -> bool {
+        matches!(self, NodeCommand::Wished | NodeCommand::Replicas)
+    }
 }
 
 /// What the caller does after [`dispatch`].

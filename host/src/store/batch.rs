@@ -118,8 +118,8 @@ impl Batch {
         Changes { rest: &self.bytes }
     }
 
-    /// The rows as the journal keeps them.
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    /// The rows as the journal keeps them, which [`Changes::new`] reads.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
@@ -168,12 +168,13 @@ pub struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// The changes in these bytes.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// Whether every byte belonged to a row. Asked after the last row.
-    pub(super) fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.rest.is_empty()
     }
 

@@ -58,7 +58,12 @@ impl Vnode {
             let full = call.requests.len() >= BATCH_COMMANDS_MAX
                 || call.frames.bytes().len() + request.words.bytes() > BATCH_BYTES_MAX;
             let typed = request.alone || self.service.is_typed(request.command);
-            if !call.requests.is_empty() && (full || typed)
+            let apart = call.requests.first().is_some_and(|first| {
+                let of = |request: &Request| (request.range, request.consistency, request.work);
+                of(request) != of(first)
+            });
+            if !request.work.runs()
+                || !call.requests.is_empty() && (full || typed || apart)
                 || !call.touched.add(&self.service, request)
             {
                 return;
@@ -175,6 +180,13 @@ impl Vnode {
         let mut answers = Answers::new(answers);
         let answered = answered.min(call.requests.len());
         let rest = call.requests.split_off(answered);
+        let mut written = match (call.requests.first(), &committed) {
+            (Some(first), Ok(Some(commit))) if first.replicates() => {
+                let first = (first.range, first.consistency, first.arrived);
+                Some(self.written(first, Some(*commit)))
+            }
+            _ => None,
+        };
         let now = Instant::now();
         for (request, verdict) in call.requests.drain(..).zip(call.verdicts.drain(..)) {
             let Ok(answer) = answers.next_answer() else {
@@ -202,7 +214,13 @@ impl Vnode {
                     } else {
                         committed.as_ref().ok().copied().flatten()
                     };
-                    replies.push(request.reply_to, after, |out| out.extend_from_slice(reply));
+                    match &mut written {
+                        Some(written) if after.is_some() => {
+                            written.replies.add(request.reply_to, reply)
+                        }
+                        _ => replies
+                            .push(request.reply_to, after, |out| out.extend_from_slice(reply)),
+                    }
                     Ended::Ok
                 }
                 (None, Answer::Deferred, _) => Ended::Ok,
@@ -211,6 +229,7 @@ impl Vnode {
                 stats.count(ended, took);
             }
         }
+        replies.written.extend(written);
         self.defer(rest, mailbox, call.unread);
         Ran::All
     }

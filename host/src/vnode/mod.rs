@@ -3,6 +3,7 @@
 //! - [`service`] is what all vnodes of a guest share.
 //! - [`request`] is one command on its way, and its reply.
 //! - [`batch`] runs many commands in one call.
+//! - [`replica`] is what needs no guest: merging what other replicas have written, and showing what is here.
 //! - this file runs the commands of one vnode, in batches where the guest has the packed door. Which thread it is on is
 //!   the business of `executor`.
 //!
@@ -11,6 +12,7 @@
 //! the call are run again one by one: none of them had been applied.
 
 mod batch;
+pub mod replica;
 pub mod request;
 pub mod service;
 mod touched;
@@ -19,13 +21,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use vnode_ring::PartitionId;
 
 pub use self::batch::Call;
-use self::request::{Failure, Replies, Request};
+use self::request::{Consistency, Failure, HeldReplies, Replies, ReplyTo, Request, Written};
 use self::service::{CommandStats, Ended, Service};
+use crate::coordinator::trace::with_steps;
+use crate::executor::slow::Given;
 use crate::store::Commit;
-use crate::wasm::{CoveragePage, Done, GuestError, Instance, Scope, TypedCommand, VnodeState};
+use crate::wasm::{Done, GuestError, Instance, Scope, TypedCommand, VnodeState};
 
 /// After a start that failed, commands are refused for so long before the next try.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -153,6 +158,10 @@ impl Vnode {
         stats: &[CommandStats],
         budget: Duration,
     ) -> Ran {
+        self.attend(mailbox, replies);
+        if mailbox.is_empty() {
+            return Ran::All;
+        }
         if self.needs_start() {
             return Ran::Left(mailbox.drain(..).collect());
         }
@@ -209,6 +218,10 @@ impl Vnode {
         stats: &[CommandStats],
         budget: Duration,
     ) -> Option<Request> {
+        if !request.work.runs() {
+            self.attend(&mut VecDeque::from([request]), replies);
+            return None;
+        }
         let full = self.budget();
         let Some(spec) = self.service.command(request.command) else {
             let failure = Failure::Usage("no such command".into());
@@ -235,8 +248,40 @@ impl Vnode {
                 }
             }
         };
-        finish(replies, stats, request, ended);
+        match ended {
+            Ok((reply, Some(commit))) if request.replicates() => {
+                count(stats, &request, Ended::Ok);
+                let of = (request.range, request.consistency, request.arrived);
+                let mut written = self.written(of, Some(commit));
+                written.replies.add(request.reply_to, &reply);
+                written.trace = request.trace;
+                replies.written.push(written);
+            }
+            ended => finish(replies, stats, request, ended),
+        }
         None
+    }
+
+    /// The last commit as the other replicas of the range get it.
+    fn written(
+        &mut self,
+        (range, consistency, arrived): (PartitionId, Consistency, Instant),
+        commit: Option<Commit>,
+    ) -> Written {
+        let rows = self
+            .state()
+            .map(|state| state.committed().as_bytes().to_vec());
+        Written {
+            service: self.service.index,
+            partition: self.partition,
+            range,
+            consistency,
+            rows: rows.unwrap_or_default(),
+            commit,
+            arrived,
+            replies: HeldReplies::default(),
+            trace: None,
+        }
     }
 
     /// Runs one page of a coverage command.
@@ -244,11 +289,15 @@ impl Vnode {
         &mut self,
         command: &TypedCommand,
         cursor: Option<&[u8]>,
-    ) -> Result<(CoveragePage, Option<Commit>), Failure> {
+        replies: &mut Replies,
+    ) -> Result<Given, Failure> {
         let partition = self.partition;
         let budget = self.budget();
         match self.instance()?.coverage(command, cursor, budget) {
-            Ok(Done::Ok(page, commit)) => Ok((page, commit)),
+            Ok(Done::Ok(page, commit)) => {
+                let said = commit.and_then(|commit| self.replicate_page(command, commit, replies));
+                Ok((page, commit, said))
+            }
             Ok(Done::Refused { code, message }) => Err(Failure::Refused { code, message }),
             Ok(Done::Store(error)) => Err(Failure::of_store(&error, partition)),
             Err(error) => {
@@ -256,6 +305,27 @@ impl Vnode {
                 Err(Failure::of_guest(error, partition, &command.name, budget))
             }
         }
+    }
+
+    /// Has other replicas hear of what a page wrote. Returns where it is said that they have.
+    fn replicate_page(
+        &mut self,
+        command: &TypedCommand,
+        commit: Commit,
+        replies: &mut Replies,
+    ) -> Option<oneshot::Receiver<Vec<u8>>> {
+        let commands = &self.service.guest.descriptor().commands;
+        let position = commands.iter().position(|spec| spec.name == command.name)?;
+        let consistency = self.service.consistency(u16::try_from(position).ok()?);
+        if consistency.n == 1 {
+            return None;
+        }
+        let of = (command.scope.range, consistency, Instant::now());
+        let mut written = self.written(of, Some(commit));
+        let (said, heard) = oneshot::channel();
+        written.replies.add(ReplyTo::Task(said), b"+OK\r\n");
+        replies.written.push(written);
+        Some(heard)
     }
 
     /// Time of one command.
@@ -369,15 +439,21 @@ pub(crate) fn seed(id: u64) -> u64 {
 }
 
 /// Refuses a command whose time was over before it had its turn.
-pub(crate) fn refuse_late(
-    request: Request,
-    within: Duration,
-    replies: &mut Replies,
-    stats: &[CommandStats],
-) {
-    let limit = "request_timeout";
-    let failure = Failure::Timeout { within, limit };
+pub(crate) fn refuse_late(request: Request, replies: &mut Replies, stats: &[CommandStats]) {
+    let failure = Failure::Timeout {
+        within: request.consistency.within(),
+        limit: "request_timeout",
+    };
     finish(replies, stats, request, Err(failure));
+}
+
+fn count(stats: &[CommandStats], request: &Request, ended: Ended) {
+    let command = usize::from(request.command);
+    if request.work.runs()
+        && let Some(stats) = stats.get(command)
+    {
+        stats.count(ended, request.arrived.elapsed());
+    }
 }
 
 /// Replies to a command that ran alone, and counts it.
@@ -387,15 +463,17 @@ fn finish(
     request: Request,
     ended: Result<(Vec<u8>, Option<Commit>), Failure>,
 ) {
-    if let Some(stats) = stats.get(usize::from(request.command)) {
-        let how = match &ended {
-            Ok(_) => Ended::Ok,
-            Err(failure) => failure.ended(),
-        };
-        stats.count(how, request.arrived.elapsed());
-    }
+    let how = match &ended {
+        Ok(_) => Ended::Ok,
+        Err(failure) => failure.ended(),
+    };
+    count(stats, &request, how);
     match ended {
         Ok((reply, after)) => {
+            let reply = match request.trace {
+                Some(steps) if !steps.is_empty() => with_steps(&reply, &steps),
+                _ => reply,
+            };
             replies.push(request.reply_to, after, |out| out.extend_from_slice(&reply));
         }
         Err(failure) => replies.fail(request.reply_to, &failure),

@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
+use vnode_ring::quorum::Quorum;
 use vnode_ring::{PartitionId, Role};
 
 use super::service::Ended;
+use crate::coordinator::trace::Step;
+use crate::resp::value::Value;
+use crate::resp::wire::ReplyLimits;
 use crate::store::{Commit, StoreError};
 use crate::wasm::{GuestError, Refusal};
 
@@ -27,6 +31,15 @@ impl Words {
         Words {
             buffer,
             ranges: ranges.iter().map(short).collect(),
+        }
+    }
+
+    /// A single word.
+    pub fn one(word: Bytes) -> Words {
+        let ranges = std::iter::once(short(&(0..word.len()))).collect();
+        Words {
+            buffer: word,
+            ranges,
         }
     }
 
@@ -90,11 +103,160 @@ fn short(range: &Range<usize>) -> Range<u32> {
     bound(range.start)..bound(range.end)
 }
 
+/// How many replicas a command has and waits for, and for how long. The names are riak's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consistency {
+    /// Replicas of each key.
+    pub n: u8,
+    /// Replicas that a read waits for.
+    pub r: u8,
+    /// Replicas that a write waits for.
+    pub w: u8,
+    /// How many of `r` have to be primaries.
+    pub pr: u8,
+    /// How many of `w` have to be primaries.
+    pub pw: u8,
+    /// How many of `w` have to have it on disk, whatever `sync` says.
+    pub dw: u8,
+    /// On how many different nodes the replicas that are waited for have to be.
+    pub node_confirms: u8,
+    /// Time for the reply, milliseconds.
+    pub timeout_ms: u32,
+}
+
+impl Consistency {
+    /// One replica, and no longer than that.
+    pub fn single(within: Duration) -> Consistency {
+        Consistency {
+            n: 1,
+            r: 1,
+            w: 1,
+            pr: 0,
+            pw: 0,
+            dw: 0,
+            node_confirms: 0,
+            timeout_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Time for the reply.
+    pub fn within(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.into())
+    }
+
+    /// What a write waits for.
+    pub fn of_write(&self) -> Quorum {
+        Quorum {
+            n: self.n,
+            need: self.w,
+            primaries: self.pw,
+            durable: self.dw,
+            nodes: self.node_confirms,
+        }
+    }
+
+    /// What a read waits for.
+    pub fn of_read(&self) -> Quorum {
+        Quorum {
+            n: self.n,
+            need: self.r,
+            primaries: self.pr,
+            durable: 0,
+            nodes: self.node_confirms,
+        }
+    }
+
+    /// What a write waits for, in words: `w=2 pw=1`.
+    pub fn write_words(&self) -> String {
+        words(&[
+            ("w", self.w),
+            ("pw", self.pw),
+            ("dw", self.dw),
+            ("node_confirms", self.node_confirms),
+        ])
+    }
+
+    /// What a read waits for, in words.
+    pub fn read_words(&self) -> String {
+        words(&[
+            ("r", self.r),
+            ("pr", self.pr),
+            ("node_confirms", self.node_confirms),
+        ])
+    }
+
+    /// Whether a read has to hear of other replicas than the one that runs it.
+    pub fn looks(&self) -> bool {
+        self.n > 1 && (self.r > 1 || self.pr > 1 || self.node_confirms > 1)
+    }
+}
+
+fn words(parts: &[(&str, u8)]) -> String {
+    let named = parts.iter().filter(|(_, count)| *count > 0);
+    let named: Vec<String> = named
+        .map(|(name, count)| format!("{name}={count}"))
+        .collect();
+    named.join(" ")
+}
+
+/// What a vnode is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Run the command, and bring what it writes to the other replicas.
+    Command,
+    /// Run the command, as every replica does.
+    Each,
+    /// Say what it holds under the command's keys, before the others are asked and the command runs.
+    Look,
+    /// Take in these objects: one word, the rows of a [`Batch`](crate::store::Batch).
+    Merge,
+    /// Give its objects under these keys: pairs of words, a key and what is held there already ([`Held`]).
+    Fetch,
+}
+
+impl Work {
+    /// Whether the guest runs.
+    pub fn runs(self) -> bool {
+        matches!(self, Work::Command | Work::Each)
+    }
+}
+
+/// What the asking replica holds under a key, on its way in a [`Work::Fetch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Hash prefix of the key.
+    pub hash: u64,
+    /// Digest of the object; 0 without one.
+    pub digest: u64,
+}
+
+impl Held {
+    /// As a word.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.hash) << 64 | u128::from(self.digest)).to_le_bytes()
+    }
+
+    /// From a word.
+    pub fn from_bytes(word: &[u8]) -> Option<Held> {
+        let both = u128::from_le_bytes(word.try_into().ok()?);
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the halves are what they were"
+        )]
+        Some(Held {
+            hash: (both >> 64) as u64,
+            digest: both as u64,
+        })
+    }
+}
+
 /// A command for one vnode.
 #[derive(Debug)]
 pub struct Request {
     /// Which service.
     pub service: u16,
+    /// What to do. The command is looked at for [`Work::Command`] and [`Work::Look`] only.
+    pub work: Work,
     /// Position of the command in its descriptor.
     pub command: u16,
     /// The vnode's partition.
@@ -113,6 +275,10 @@ pub struct Request {
     pub alone: bool,
     /// As what the vnode serves it.
     pub role: Role,
+    /// How many replicas it has and waits for.
+    pub consistency: Consistency,
+    /// What vnodes have done for it so far, if somebody wants to hear of that.
+    pub trace: Option<Box<Vec<Step>>>,
     /// How often it went to a node that was not the right one any more.
     pub tries: u8,
     /// When it arrived.
@@ -122,10 +288,25 @@ pub struct Request {
 }
 
 impl Request {
+    /// The same request for somebody else. Nobody waits for its reply.
+    pub fn copy(&self) -> Request {
+        Request {
+            words: self.words.clone(),
+            reply_to: ReplyTo::Nobody,
+            trace: None,
+            ..*self
+        }
+    }
+
+    /// Whether what it writes goes to other replicas.
+    pub fn replicates(&self) -> bool {
+        self.work == Work::Command && self.consistency.n > 1
+    }
+
     /// Whether nobody waits for it any more, at `now`.
-    pub fn is_late(&self, now: Instant, within: Duration) -> bool {
+    pub fn is_late(&self, now: Instant) -> bool {
         let closed = matches!(&self.reply_to, ReplyTo::Task(task) if task.is_closed());
-        closed || now.saturating_duration_since(self.arrived) > within
+        closed || now.saturating_duration_since(self.arrived) > self.consistency.within()
     }
 }
 
@@ -152,13 +333,85 @@ pub enum ReplyTo {
     },
     /// A task of the coordinator. Gets the RESP3 value, errors included.
     Task(oneshot::Sender<Vec<u8>>),
+    /// A request that waits for several replicas.
+    Flight {
+        /// The executor that holds it.
+        executor: u16,
+        /// The flight there.
+        flight: u64,
+        /// Position of the replica among those that were asked.
+        holder: u8,
+    },
+    /// Nobody.
+    Nobody,
 }
 
-/// Replies that a run of commands produced: RESP3 values in one buffer.
+/// What a run of commands produced: replies, RESP3 values in one buffer, and what other replicas have to hear.
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: Vec<u8>,
     entries: Vec<Reply>,
+    /// What was written here and is to be written to other replicas before the replies in it are sent.
+    pub written: Vec<Written>,
+    /// Commands that may run when other replicas have been heard.
+    pub looked: Vec<Looked>,
+}
+
+/// What one run of commands wrote.
+#[derive(Debug)]
+pub struct Written {
+    /// The service.
+    pub service: u16,
+    /// The partition whose vnode ran them.
+    pub partition: PartitionId,
+    /// The part of the ring to which they belong.
+    pub range: PartitionId,
+    /// The same for all of them.
+    pub consistency: Consistency,
+    /// The rows of the batch.
+    pub rows: Vec<u8>,
+    /// When it is on disk here.
+    pub commit: Option<Commit>,
+    /// When the first of the commands arrived.
+    pub arrived: Instant,
+    /// The replies of those that wrote.
+    pub replies: HeldReplies,
+    /// Of the only command, if it is traced.
+    pub trace: Option<Box<Vec<Step>>>,
+}
+
+/// Replies that are not sent yet: RESP3 values in one buffer.
+#[derive(Debug, Default)]
+pub struct HeldReplies {
+    bytes: Vec<u8>,
+    /// Who waits, and where his reply ends.
+    waiting: Vec<(ReplyTo, usize)>,
+}
+
+impl HeldReplies {
+    /// Adds the reply of a command.
+    pub fn add(&mut self, to: ReplyTo, reply: &[u8]) {
+        self.bytes.extend_from_slice(reply);
+        self.waiting.push((to, self.bytes.len()));
+    }
+
+    /// Takes them all out.
+    pub fn each(self, mut take: impl FnMut(ReplyTo, &[u8])) {
+        let mut start = 0;
+        for (to, end) in self.waiting {
+            take(to, self.bytes.get(start..end).unwrap_or_default());
+            start = end;
+        }
+    }
+}
+
+/// A command that waits until other replicas have been heard.
+#[derive(Debug)]
+pub struct Looked {
+    /// The command.
+    pub request: Request,
+    /// What is held here under each of its keys.
+    pub held: Vec<Held>,
 }
 
 /// One reply in `Replies`.
@@ -188,9 +441,9 @@ impl Replies {
         self.push(to, None, |out| failure.write(out));
     }
 
-    /// Whether there is none.
+    /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.written.is_empty() && self.looked.is_empty()
     }
 
     /// Takes all replies out, each with its bytes, and keeps the memory.
@@ -293,6 +546,9 @@ pub enum Failure {
         /// The partition.
         partition: PartitionId,
     },
+    /// Too few replicas answered.
+    #[error("{0}")]
+    NoReplicas(String),
     /// Some of the ring cannot be asked.
     #[error("coverage incomplete: {0}")]
     Incomplete(String),
@@ -355,6 +611,14 @@ impl Failure {
         }
     }
 
+    /// The error in another vnode's answer.
+    pub fn of_answer(answer: &[u8]) -> Failure {
+        match Value::parse(answer, &ReplyLimits::default()) {
+            Ok(Value::Error { code, message }) => Failure::Elsewhere { code, message },
+            _ => Failure::Usage("a replica said something that cannot be understood".into()),
+        }
+    }
+
     /// What became of a batch that the store did not take.
     pub fn of_store(error: &StoreError, partition: PartitionId) -> Failure {
         Failure::Store {
@@ -385,6 +649,7 @@ impl Failure {
             | Failure::Moving { .. }
             | Failure::Unreachable { .. }
             | Failure::PeerGone { .. } => "TRYAGAIN",
+            Failure::NoReplicas(_) => "NOREPLICAS",
             Failure::NobodyUp { .. } | Failure::Incomplete(_) => "CLUSTERDOWN",
             Failure::Down { .. }
             | Failure::Store { .. }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::request::Consistency;
+use crate::config::Replication;
 use crate::descriptor::{CommandSpec, Quorum};
 use crate::wasm::{Guest, Placement};
 
@@ -16,17 +18,29 @@ pub struct Service {
     /// Where its keys live.
     pub placement: Placement,
     /// Replication of the service: the setting, else the guest's wish, else the cluster's default.
-    pub quorum: Quorum,
+    pub replication: Replication,
     /// Counters of its commands for the whole ring, which no executor runs as such, by position.
     pub coverage: Arc<Vec<CommandStats>>,
+    /// Replicas of each command, by position.
+    consistency: Vec<Consistency>,
     /// Commands that were seen to need the typed door, by position.
     typed: Vec<AtomicBool>,
 }
 
 impl Service {
     /// The service at position `index`.
-    pub fn new(index: u16, guest: Arc<Guest>, placement: Placement, quorum: Quorum) -> Service {
+    pub fn new(
+        index: u16,
+        guest: Arc<Guest>,
+        placement: Placement,
+        replication: Replication,
+        within: Duration,
+    ) -> Service {
         let commands = &guest.descriptor().commands;
+        let consistency = commands
+            .iter()
+            .map(|command| consistency(replication, command.quorum, within))
+            .collect();
         let typed = commands.iter().map(|_| AtomicBool::new(!guest.has_batch()));
         let typed = typed.collect();
         let coverage = commands.iter().map(|_| CommandStats::default()).collect();
@@ -34,8 +48,9 @@ impl Service {
             index,
             guest,
             placement,
-            quorum,
+            replication,
             coverage: Arc::new(coverage),
+            consistency,
             typed,
         }
     }
@@ -50,6 +65,17 @@ impl Service {
         self.guest.descriptor().commands.get(usize::from(position))
     }
 
+    /// How many replicas the command at a position has and waits for, unless its client wishes otherwise.
+    pub fn consistency(&self, position: u16) -> Consistency {
+        let known = self.consistency.get(usize::from(position)).copied();
+        known.unwrap_or_else(|| Consistency::single(Duration::ZERO))
+    }
+
+    /// Replicas of each of its keys.
+    pub fn n(&self) -> u16 {
+        self.placement.n
+    }
+
     /// Whether the command at a position goes through the typed door.
     pub fn is_typed(&self, position: u16) -> bool {
         self.typed
@@ -62,6 +88,19 @@ impl Service {
         if let Some(typed) = self.typed.get(usize::from(position)) {
             typed.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+fn consistency(service: Replication, command: Quorum, within: Duration) -> Consistency {
+    let wished = service.narrowed(command);
+    // Where the replicas are is a matter of the whole service.
+    let n = wished.n.min(service.n);
+    let few = |count: u32| u8::try_from(count.min(n)).unwrap_or(u8::MAX);
+    Consistency {
+        n: few(n),
+        r: few(wished.r),
+        w: few(wished.w),
+        ..Consistency::single(within)
     }
 }
 

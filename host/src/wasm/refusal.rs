@@ -7,6 +7,9 @@ use crate::store::StoreError;
 /// Why a guest's request to its store was refused; becomes `error` of the contract.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    /// Rows of another node that cannot be read.
+    #[error("rows of another replica cannot be read; do both nodes run the same version?")]
+    BadRows,
     /// A limit on keys.
     #[error("key of {bytes} bytes, the limit is {max} (key_bytes_max)")]
     KeyTooBig {

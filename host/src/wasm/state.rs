@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vnode_ring::{
-    Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor,
+    Actor, Context, Dot, HashId, Hlc, Merged, Object, ObjectRef, PartitionId, RingSize,
+    encode_successor, merge_encoded,
 };
 
 use super::GuestError;
@@ -33,6 +34,8 @@ pub struct Placement {
     pub hash: HashId,
     /// Number of partitions.
     pub ring_size: RingSize,
+    /// Replicas of each key.
+    pub n: u16,
 }
 
 impl Placement {
@@ -63,6 +66,16 @@ pub(super) struct Write {
     is_live: bool,
 }
 
+/// What this replica holds under a key, seen from another one.
+pub enum Compared<'a> {
+    /// The same.
+    Same,
+    /// Nothing, where the other has an object.
+    Nothing,
+    /// Another object.
+    Other(&'a [u8]),
+}
+
 /// One vnode's rows and the command that is running on them.
 pub struct VnodeState {
     guest: Arc<Guest>,
@@ -82,6 +95,8 @@ pub struct VnodeState {
     /// Keys and objects put there by the running command, the replaced ones too.
     written_bytes: usize,
     batch: Batch,
+    /// What was committed last.
+    committed: Batch,
     scratch: Vec<u8>,
     pub(super) memory: super::imports::Allowance,
     pub(super) said: super::imports::Said,
@@ -118,6 +133,7 @@ impl VnodeState {
             writes: BTreeMap::new(),
             written_bytes: 0,
             batch: Batch::default(),
+            committed: Batch::default(),
             scratch: Vec::new(),
             memory,
             said: super::imports::Said::default(),
@@ -331,8 +347,8 @@ impl VnodeState {
 
     /// Live rows of the command's range.
     pub(super) fn count(&mut self) -> Result<u64, Refusal> {
-        // A vnode keeps only the rows of which it is the first replica while there is one node.
-        if self.writes.is_empty() && self.scope.range == self.partition {
+        // With one replica of each key a vnode keeps no rows of other ranges.
+        if self.writes.is_empty() && self.placement.n == 1 && self.scope.range == self.partition {
             return Ok(self.store.stats().live);
         }
         let mut live = 0;
@@ -394,11 +410,69 @@ impl VnodeState {
         if self.batch.is_empty() {
             return Ok(None);
         }
-        let committed = self.store.apply(&self.batch);
+        let commit = self.store.apply(&self.batch);
+        std::mem::swap(&mut self.batch, &mut self.committed);
         self.batch.clear();
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_BYTES_MAX);
-        committed.map(Some)
+        commit.map(Some)
+    }
+
+    /// The batch of the last commit.
+    pub fn committed(&self) -> &Batch {
+        &self.committed
+    }
+
+    /// What is held under a key, as other replicas compare it: 0 without an object.
+    pub fn digest(&mut self, row: RowKey<'_>) -> Result<u64, Refusal> {
+        match self.store.get(row)? {
+            None => Ok(0),
+            Some(object) => Ok(ObjectRef::parse(object)?.digest()),
+        }
+    }
+
+    /// What is held under a key, compared with what another replica holds.
+    pub fn compare(&mut self, row: RowKey<'_>, digest: u64) -> Result<Compared<'_>, Refusal> {
+        Ok(match self.store.get(row)? {
+            None if digest == 0 => Compared::Same,
+            None => Compared::Nothing,
+            Some(object) if ObjectRef::parse(object)?.digest() == digest => Compared::Same,
+            Some(object) => Compared::Other(object),
+        })
+    }
+
+    /// Stages the merge of what is held under a key with an object of another replica.
+    pub fn merge(&mut self, row: RowKey<'_>, object: &[u8]) -> Result<(), Refusal> {
+        let theirs = ObjectRef::parse(object)?;
+        let last_write = self.guest.descriptor().merge == MergePolicy::LastWrite;
+        let (object, live) = match self.store.get(row)? {
+            None => (object, (false, theirs.is_live())),
+            Some(ours) => {
+                let ours = ObjectRef::parse(ours)?;
+                self.scratch.clear();
+                let merged = match merge_encoded(&ours, &theirs, &mut self.scratch) {
+                    Merged::Ours => return Ok(()),
+                    Merged::Theirs => object,
+                    Merged::Both => &self.scratch,
+                };
+                (
+                    merged,
+                    (ours.is_live(), ObjectRef::parse(merged)?.is_live()),
+                )
+            }
+        };
+        let (before, after) = live;
+        let live = Liveness { before, after };
+        if last_write && ObjectRef::parse(object)?.versions_len() > 1 {
+            let mut latest = Object::decode(object)?;
+            latest.keep_latest();
+            let mut bytes = Vec::new();
+            latest.encode(&mut bytes);
+            self.batch.put(row, &bytes, live)?;
+        } else {
+            self.batch.put(row, object, live)?;
+        }
+        Ok(())
     }
 
     /// Refuses a write that the contract does not allow; returns the hash of its key.

@@ -1,0 +1,30 @@
+//! How replicas that differed have been brought together: counters by what noticed it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Rows that a replica lacked and was given.
+#[derive(Debug, Default)]
+pub struct Healing {
+    read: AtomicU64,
+    hints: AtomicU64,
+}
+
+impl Healing {
+    /// So many rows were sent to a replica because a read had found that it lacks them.
+    pub fn read_repaired(&self, rows: usize) {
+        self.read.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// So many hints have gone home.
+    pub fn handed_back(&self, rows: usize) {
+        self.hints.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Each counter with the name of what noticed.
+    pub fn counts(&self) -> [(&'static str, u64); 2] {
+        [
+            ("read", self.read.load(Ordering::Relaxed)),
+            ("hint", self.hints.load(Ordering::Relaxed)),
+        ]
+    }
+}

@@ -1,0 +1,113 @@
+//! Requests that go to particular replicas, one by one, from tasks outside the executors.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+use vnode_ring::{Holder, NodeName, Object, PartitionId, Role};
+
+use super::{Coordinator, PATIENCE, now_ms};
+use crate::executor::Message;
+use crate::vnode::replica::{Fetched, fetched};
+use crate::vnode::request::{Consistency, Failure, Held, ReplyTo, Request, Words, Work};
+use crate::vnode::service::Service;
+
+/// What one replica holds under a key.
+pub struct Replica {
+    /// Its node.
+    pub node: NodeName,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// As what it holds the key.
+    pub role: Role,
+    /// The live values, oldest dot first.
+    pub values: Result<Vec<Vec<u8>>, Failure>,
+}
+
+impl Coordinator {
+    /// What each replica of a key holds right now.
+    pub async fn replicas(
+        &self,
+        service: &Arc<Service>,
+        key: &[u8],
+    ) -> Result<Vec<Replica>, Failure> {
+        let view = self.view();
+        let (hash, range) = service.placement.locate(key);
+        let held = Held { hash, digest: 0 };
+        let mut replicas = Vec::new();
+        for holder in view.holders(range, service.n()) {
+            let words = Words::copy([key, &held.to_bytes()]);
+            let answer = self
+                .ask_replica(service, range, holder, Work::Fetch, words)
+                .await;
+            let values = answer.and_then(|answer| live_values(&answer));
+            let node = view.nodes().get(usize::from(holder.node));
+            replicas.push(Replica {
+                node: node.unwrap_or(view.me()).clone(),
+                partition: holder.partition,
+                role: holder.role,
+                values,
+            });
+        }
+        Ok(replicas)
+    }
+
+    /// Asks one replica and waits for its answer.
+    pub(super) async fn ask_replica(
+        &self,
+        service: &Arc<Service>,
+        range: PartitionId,
+        holder: &Holder,
+        work: Work,
+        words: Words,
+    ) -> Result<Vec<u8>, Failure> {
+        let within = self.limits.request_timeout;
+        let (reply_to, reply) = oneshot::channel();
+        let request = Request {
+            service: service.index,
+            work,
+            command: 0,
+            partition: holder.partition,
+            range,
+            hash: 0,
+            words,
+            now_ms: now_ms(),
+            id: 0,
+            alone: false,
+            role: holder.role,
+            consistency: Consistency {
+                n: u8::try_from(service.n()).unwrap_or(u8::MAX),
+                ..Consistency::single(within)
+            },
+            trace: None,
+            tries: 0,
+            arrived: Instant::now(),
+            reply_to: ReplyTo::Task(reply_to),
+        };
+        let seat = self.seat(usize::from(service.index), holder.partition);
+        let Some(inbox) = self.inboxes.get(self.executor_of(seat)) else {
+            return Err(Failure::Draining);
+        };
+        inbox.send(Message::Request(Box::new(request)));
+        match tokio::time::timeout(within + PATIENCE, reply).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(Failure::Draining),
+            Err(_) => Err(Failure::Timeout {
+                within,
+                limit: "request_timeout",
+            }),
+        }
+    }
+}
+
+fn live_values(answer: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
+    let said = fetched(answer, 1).ok_or_else(|| Failure::of_answer(answer))?;
+    match said.first() {
+        Some(Fetched::Object(object @ [_, ..])) => {
+            let object = Object::decode(object)
+                .map_err(|error| Failure::Usage(format!("a replica's object: {error}")))?;
+            Ok(object.live().map(<[u8]>::to_vec).collect())
+        }
+        _ => Ok(Vec::new()),
+    }
+}

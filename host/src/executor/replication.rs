@@ -1,0 +1,376 @@
+//! Quorum requests: a write goes to the other replicas of its range, and what all are to run goes to each.
+//!
+//! A write runs on one vnode, which commits it; its rows then go to the other replicas as they are (`Merge`). The command's
+//! reply waits until enough have them. Reads stand in `reading`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use vnode_ring::quorum::{Answer, Outcome, Quorum};
+use vnode_ring::{Holder, Role};
+
+use super::flights::{Answered, Flight, Purpose, Traced};
+use super::{Executor, Parked};
+use crate::coordinator::trace::{Step, first_word, steps_of, traced, with_steps};
+use crate::descriptor::{CommandKind, CommandSpec};
+use crate::store::Verdict;
+use crate::vnode::request::{Failure, ReplyTo, Request, Words, Work, Written};
+
+/// What a replica answers that has done what it was asked.
+const DONE: &[u8] = b"+";
+
+impl Executor {
+    /// Takes a command that this node coordinates.
+    pub(super) fn coordinate(&mut self, mut request: Request) {
+        if request.work == Work::Command {
+            if request.trace.is_some() {
+                self.trace(&mut request);
+            }
+            let services = self.coordinator.services();
+            let service = services.get(usize::from(request.service));
+            let spec = service.and_then(|service| service.command(request.command));
+            let looks = spec.is_some_and(CommandSpec::looks) && request.consistency.looks();
+            match spec.map(|spec| spec.kind) {
+                Some(CommandKind::Each) if request.consistency.n > 1 => {
+                    return self.run_on_each(request);
+                }
+                Some(CommandKind::Read | CommandKind::Write) if looks => request.work = Work::Look,
+                _ => {}
+            }
+        }
+        self.stage(request);
+    }
+
+    /// Sends what was written here to the other replicas. Its replies wait for enough of them.
+    pub(super) fn replicate(&mut self, mut written: Written) {
+        let rows = Bytes::from(std::mem::take(&mut written.rows));
+        let request = Request {
+            service: written.service,
+            work: Work::Merge,
+            command: 0,
+            partition: written.partition,
+            range: written.range,
+            hash: 0,
+            words: Words::one(rows),
+            now_ms: 0,
+            id: 0,
+            alone: false,
+            role: Role::Primary,
+            consistency: written.consistency,
+            trace: None,
+            tries: 0,
+            arrived: written.arrived,
+            reply_to: ReplyTo::Nobody,
+        };
+        let commit = written.commit;
+        let quorum = written.consistency.of_write();
+        let (me, flight) = self.fly(&request, quorum, Purpose::Write(written));
+        if let Some(to) = me {
+            match commit {
+                Some(after) if self.acknowledge.verdict(after) != Verdict::Now => {
+                    let reply = DONE.to_vec();
+                    self.parked.push_back(Parked { after, to, reply });
+                }
+                _ => self.deliver(to, DONE),
+            }
+        }
+        self.decide(flight);
+    }
+
+    /// Has the reply of a traced command come here first.
+    fn trace(&mut self, request: &mut Request) {
+        // Those that run alone are told apart.
+        request.alone = true;
+        let own = Step {
+            node: self.view.me().clone(),
+            partition: request.partition,
+            role: request.role,
+            outcome: String::new(),
+            took: Duration::ZERO,
+            part: None,
+        };
+        let to = std::mem::replace(&mut request.reply_to, ReplyTo::Nobody);
+        let deadline = request.arrived + 2 * request.consistency.within();
+        let purpose = Purpose::Trace(Traced { to, own });
+        request.reply_to = self.wait_for_one(deadline, purpose);
+    }
+
+    /// Waits for one answer of a vnode here.
+    pub(super) fn wait_for_one(&mut self, deadline: Instant, purpose: Purpose) -> ReplyTo {
+        let quorum = Quorum {
+            n: 1,
+            need: 1,
+            primaries: 0,
+            durable: 0,
+            nodes: 0,
+        };
+        let me = self.view.me().clone();
+        let flight = self
+            .flights
+            .begin(&[], |_| me.clone(), quorum, deadline, purpose);
+        self.place_in(flight, 0)
+    }
+
+    fn hear(&mut self, name: u64, answer: &[u8]) {
+        let Some(flight) = self.flights.end(name) else {
+            return;
+        };
+        let took = flight.took();
+        if let Purpose::Trace(Traced { to, mut own }) = flight.purpose {
+            if let Some(reply) = steps_of(answer) {
+                return self.deliver(to, reply);
+            }
+            own.outcome = match answer.starts_with(b"-") {
+                true => first_word(answer),
+                false => "ok".into(),
+            };
+            own.took = took;
+            self.deliver(to, &traced(answer, &[own]));
+        }
+    }
+
+    /// Has every replica run the command.
+    fn run_on_each(&mut self, mut request: Request) {
+        request.work = Work::Each;
+        let traced = request.trace.take().is_some();
+        let to = std::mem::replace(&mut request.reply_to, ReplyTo::Nobody);
+        let replies = vec![Vec::new(); request.consistency.n.into()];
+        let quorum = request.consistency.of_write();
+        let (me, flight) = self.fly(
+            &request,
+            quorum,
+            Purpose::Each {
+                to,
+                replies,
+                traced,
+            },
+        );
+        if let Some(to) = me {
+            request.reply_to = to;
+            self.stage(request);
+        }
+        self.decide(flight);
+    }
+
+    /// Sends a copy of the request to every other replica of its range, and begins to wait for them. Returns where the vnode here
+    /// that the request is from has to answer, and the name of the flight.
+    pub(super) fn fly(
+        &mut self,
+        request: &Request,
+        quorum: Quorum,
+        purpose: Purpose,
+    ) -> (Option<ReplyTo>, u64) {
+        let view = Arc::clone(&self.view);
+        let holders = view.holders(request.range, request.consistency.n.into());
+        let node = |holder: &Holder| {
+            let node = view.nodes().get(usize::from(holder.node));
+            node.unwrap_or(view.me()).clone()
+        };
+        let deadline = request.arrived + request.consistency.within();
+        let flight = self.flights.begin(holders, node, quorum, deadline, purpose);
+        let mut me = None;
+        for (nth, holder) in holders.iter().enumerate() {
+            let reply_to = self.place_in(flight, nth);
+            if view.is_here(holder) && holder.partition == request.partition {
+                me = Some(reply_to);
+                continue;
+            }
+            let copy = Request {
+                partition: holder.partition,
+                role: holder.role,
+                reply_to,
+                ..request.copy()
+            };
+            self.send_to(holder, copy);
+        }
+        (me, flight)
+    }
+
+    /// Where the answer of a replica goes.
+    pub(super) fn place_in(&self, flight: u64, holder: usize) -> ReplyTo {
+        ReplyTo::Flight {
+            executor: u16::try_from(self.index).unwrap_or(u16::MAX),
+            flight,
+            holder: u8::try_from(holder).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// Looks at what replicas have answered.
+    pub(super) fn land(&mut self) {
+        while !self.flights.answers.is_empty() {
+            for answered in std::mem::take(&mut self.flights.answers) {
+                self.take_answer(answered);
+            }
+        }
+    }
+
+    fn take_answer(&mut self, answered: Answered) {
+        let name = answered.flight;
+        let place = usize::from(answered.holder);
+        let Some(flight) = self.flights.get(name) else {
+            return;
+        };
+        let (mut answer, mut word) = answered.verdict();
+        if answer == Answer::Failed && answered.answer.starts_with(b"-") {
+            flight
+                .refusal
+                .get_or_insert_with(|| answered.answer.clone());
+        }
+        match &mut flight.purpose {
+            Purpose::Write(_) => {}
+            Purpose::Read(read) => {
+                if let Some(said) = read.answers.get_mut(place) {
+                    *said = answered.answer;
+                }
+            }
+            Purpose::Each { replies, .. } => {
+                // What it answers is the guest's reply.
+                if !answered.answer.starts_with(b"-") {
+                    (answer, word) = (Answer::Durable, "ok".into());
+                }
+                if let Some(said) = replies.get_mut(place) {
+                    *said = answered.answer;
+                }
+            }
+            Purpose::Trace(_) => return self.hear(name, &answered.answer),
+            Purpose::Repair(_) => return self.repair(name, &answered.answer),
+        }
+        flight.answer(place, answer, word);
+        self.decide(name);
+    }
+
+    /// Ends the flights for which the time is over.
+    pub(super) fn end_late_flights(&mut self, now: Instant) {
+        for name in self.flights.late(now) {
+            match self.flights.get(name) {
+                Some(flight) if flight.decided => {}
+                Some(flight) if flight.outcome() == Outcome::Enough => self.succeed(name),
+                _ => self.fail(name),
+            }
+            self.finish(name);
+        }
+    }
+
+    /// Lets the client hear when it is certain what to say, and ends the flight when all have answered.
+    pub(super) fn decide(&mut self, name: u64) {
+        let Some(flight) = self.flights.get(name) else {
+            return;
+        };
+        let (outcome, complete) = (flight.outcome(), flight.is_complete());
+        if !flight.decided {
+            match outcome {
+                Outcome::Waiting => {}
+                // Who wants to hear what each did waits for each.
+                Outcome::Enough if flight.is_traced() && !complete => {}
+                Outcome::Enough => self.succeed(name),
+                Outcome::Impossible => self.fail(name),
+            }
+        }
+        if complete {
+            self.finish(name);
+        }
+    }
+
+    /// Enough replicas have answered.
+    fn succeed(&mut self, name: u64) {
+        let Some(flight) = self.flights.get(name) else {
+            return;
+        };
+        flight.decided = true;
+        match &mut flight.purpose {
+            Purpose::Write(written) => {
+                let replies = std::mem::take(&mut written.replies);
+                let steps = written.trace.take().map(|mut steps| {
+                    steps.extend(flight.steps());
+                    steps
+                });
+                replies.each(|to, reply| match &steps {
+                    Some(steps) => self.deliver(to, &with_steps(reply, steps)),
+                    None => self.deliver(to, reply),
+                });
+            }
+            Purpose::Read(_) => self.run_commands(name),
+            Purpose::Each {
+                to,
+                replies,
+                traced,
+            } => {
+                let to = std::mem::replace(to, ReplyTo::Nobody);
+                let good = |reply: &&mut Vec<u8>| reply.first().is_some_and(|sign| *sign != b'-');
+                let reply = replies.iter_mut().find(good).map(std::mem::take);
+                let reply = reply.unwrap_or_default();
+                let reply = match traced {
+                    true => with_steps(&reply, &flight.steps()),
+                    false => reply,
+                };
+                self.deliver(to, &reply);
+            }
+            Purpose::Trace(_) | Purpose::Repair(_) => {}
+        }
+    }
+
+    /// Too few replicas have answered, and no more can or are waited for.
+    fn fail(&mut self, name: u64) {
+        let Some(flight) = self.flights.get(name) else {
+            return;
+        };
+        flight.decided = true;
+        let shortfall = |flight: &Flight, wanted: &str| flight.shortfall(wanted);
+        let (waiting, why) = match &mut flight.purpose {
+            Purpose::Write(written) => {
+                let wanted = written.consistency.write_words();
+                let mut waiting = Vec::new();
+                let traced = written.trace.is_some();
+                std::mem::take(&mut written.replies).each(|to, _| waiting.push((to, traced)));
+                let keep = match flight.done() {
+                    1 => "1 replica keeps the write".to_owned(),
+                    count => format!("{count} replicas keep the write"),
+                };
+                (waiting, format!("{}; {keep}", shortfall(flight, &wanted)))
+            }
+            Purpose::Read(read) => {
+                let wanted = read.asked.consistency.read_words();
+                let commands = std::mem::take(&mut read.commands).into_iter();
+                let waiting = commands.map(|looked| {
+                    let Request {
+                        reply_to, trace, ..
+                    } = looked.request;
+                    (reply_to, trace.is_some())
+                });
+                let waiting = waiting.collect();
+                (waiting, shortfall(flight, &wanted))
+            }
+            Purpose::Each { to, traced, .. } => {
+                let to = std::mem::replace(to, ReplyTo::Nobody);
+                let traced = *traced;
+                (vec![(to, traced)], shortfall(flight, "w"))
+            }
+            Purpose::Trace(_) | Purpose::Repair(_) => return,
+        };
+        let steps = flight.steps();
+        // If nobody did anything, the reason itself says more than how many did not.
+        let refusal = flight.refusal.take().filter(|_| flight.done() == 0);
+        let error = refusal.unwrap_or_else(|| {
+            let mut error = Vec::new();
+            Failure::NoReplicas(why).write(&mut error);
+            error
+        });
+        for (to, traced) in waiting {
+            match traced {
+                true => self.deliver(to, &with_steps(&error, &steps)),
+                false => self.deliver(to, &error),
+            }
+        }
+    }
+
+    /// Ends a flight; a read that found a difference goes on to mend it.
+    fn finish(&mut self, name: u64) {
+        if let Some(flight) = self.flights.end(name) {
+            let holders: Vec<Holder> = flight.holders().collect();
+            if let Purpose::Read(read) = flight.purpose {
+                self.mend(read, &holders);
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a vnode does as one replica of several: takes in objects of the others, gives its own, and says what it holds.
+//!
+//! None of this needs the guest: objects are merged by their histories alone.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+
+use super::request::{Failure, Held, Looked, Replies, ReplyTo, Request, Work};
+use super::{Guest, Vnode};
+use crate::store::{Changes, RowKey};
+use crate::wasm::{Compared, Refusal, VnodeState};
+
+/// Rows that are merged in one batch, unless a single request has more.
+const MERGE_ROWS_MAX: usize = 256;
+/// In the answer to a [`Work::Fetch`], in place of a length: the asking replica has what is here.
+const SAME: u32 = u32::MAX;
+/// The first byte of an answer that is no error.
+const DONE: u8 = b'+';
+
+/// What another replica answered to a [`Work::Fetch`] about one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched<'a> {
+    /// It holds the same.
+    Same,
+    /// It holds this object; an empty one is none.
+    Object(&'a [u8]),
+}
+
+/// The answers of one replica, one for each key; `None` when it failed or what it said is not whole.
+pub fn fetched(answer: &[u8], keys: usize) -> Option<Vec<Fetched<'_>>> {
+    let mut rest = is_done(answer)?;
+    let mut all = Vec::with_capacity(keys);
+    for _ in 0..keys {
+        let (length, after) = rest.split_first_chunk()?;
+        let length = u32::from_le_bytes(*length);
+        rest = after;
+        if length == SAME {
+            all.push(Fetched::Same);
+            continue;
+        }
+        let (object, after) = rest.split_at_checked(length as usize)?;
+        all.push(Fetched::Object(object));
+        rest = after;
+    }
+    rest.is_empty().then_some(all)
+}
+
+/// What follows if a replica did what it was asked; `None` when it failed.
+pub fn is_done(answer: &[u8]) -> Option<&[u8]> {
+    match answer.split_first() {
+        Some((&DONE, rest)) => Some(rest),
+        _ => None,
+    }
+}
+
+impl Vnode {
+    /// Does what replicas do, from the front of the mailbox, up to the first command.
+    pub(super) fn attend(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies) {
+        while let Some(work) = mailbox.front().map(|request| request.work) {
+            match work {
+                Work::Command | Work::Each => return,
+                Work::Merge => self.merge(mailbox, replies),
+                Work::Look => {
+                    if let Some(request) = mailbox.pop_front() {
+                        self.look(request, replies);
+                    }
+                }
+                Work::Fetch => {
+                    if let Some(request) = mailbox.pop_front() {
+                        self.fetch(request, replies);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in the objects of the requests at the front of the mailbox, in one batch.
+    fn merge(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies) {
+        let partition = self.partition;
+        let mut merged: SmallVec<[ReplyTo; 8]> = SmallVec::new();
+        let mut hashes: SmallVec<[u64; 32]> = SmallVec::new();
+        let Some(state) = self.state() else {
+            if let Some(request) = mailbox.pop_front() {
+                replies.fail(request.reply_to, &Failure::Draining);
+            }
+            return;
+        };
+        while let Some(request) = mailbox.pop_front_if(|front| front.work == Work::Merge) {
+            let rows = Changes::new(request.words.get(0));
+            let again = rows.clone().any(|change| hashes.contains(&change.row.hash));
+            if again || hashes.len() >= MERGE_ROWS_MAX {
+                // What is read for the merge has to be what was merged before.
+                mailbox.push_front(request);
+                break;
+            }
+            let before = state.staged();
+            match stage(state, rows, &mut hashes) {
+                Ok(()) => merged.push(request.reply_to),
+                Err(refusal) => {
+                    state.unstage(before);
+                    replies.fail(request.reply_to, &refusal.into());
+                }
+            }
+        }
+        match state.commit() {
+            Ok(commit) => {
+                for to in merged {
+                    replies.push(to, commit, |out| out.push(DONE));
+                }
+            }
+            Err(error) => {
+                let failure = Failure::of_store(&error, partition);
+                for to in merged {
+                    replies.fail(to, &failure);
+                }
+            }
+        }
+    }
+
+    /// Answers with its objects, one after the other, each behind its length (u32, little-endian); see [`fetched`].
+    fn fetch(&mut self, request: Request, replies: &mut Replies) {
+        let mut out = vec![DONE];
+        let fetched = match self.state() {
+            None => Err(Failure::Draining),
+            Some(state) => fetch(state, &request, &mut out).map_err(Failure::from),
+        };
+        match fetched {
+            Ok(()) => replies.push(request.reply_to, None, |reply| {
+                reply.extend_from_slice(&out)
+            }),
+            Err(failure) => replies.fail(request.reply_to, &failure),
+        }
+    }
+
+    /// Says what is held under the keys of a command that is to run once others have been heard.
+    fn look(&mut self, request: Request, replies: &mut Replies) {
+        let mut held = Vec::new();
+        let looked = match self.state() {
+            None => Err(Failure::Draining),
+            Some(_) => self.digests(&request, &mut held).map_err(Failure::from),
+        };
+        match looked {
+            Ok(()) => replies.looked.push(Looked { request, held }),
+            Err(failure) => replies.fail(request.reply_to, &failure),
+        }
+    }
+
+    fn digests(&mut self, request: &Request, held: &mut Vec<Held>) -> Result<(), Refusal> {
+        let service = std::sync::Arc::clone(&self.service);
+        let (Some(spec), Some(state)) = (service.command(request.command), self.state()) else {
+            return Ok(());
+        };
+        for (nth, position) in spec.key_positions(request.words.len()).enumerate() {
+            let key = request.words.get(position);
+            let hash = match nth {
+                0 => request.hash,
+                _ => service.placement.locate(key).0,
+            };
+            let digest = state.digest(RowKey { hash, key })?;
+            held.push(Held { hash, digest });
+        }
+        Ok(())
+    }
+
+    /// The rows, unless the vnode is on its way out.
+    pub(super) fn state(&mut self) -> Option<&mut VnodeState> {
+        match &mut self.guest {
+            Guest::Running(instance) => Some(instance.state()),
+            Guest::Ended(state) => Some(state),
+            Guest::Down { state, .. } => state.as_deref_mut(),
+        }
+    }
+}
+
+/// Stages a merge with each row, and notes their hashes.
+fn stage(
+    state: &mut VnodeState,
+    mut rows: Changes<'_>,
+    hashes: &mut SmallVec<[u64; 32]>,
+) -> Result<(), Refusal> {
+    for change in rows.by_ref() {
+        if let Some(object) = change.object {
+            state.merge(change.row, object)?;
+            hashes.push(change.row.hash);
+        }
+    }
+    match rows.is_whole() {
+        true => Ok(()),
+        false => Err(Refusal::BadRows),
+    }
+}
+
+fn fetch(state: &mut VnodeState, request: &Request, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let mut words = request.words.iter();
+    while let (Some(key), Some(held)) = (words.next(), words.next()) {
+        let held = Held::from_bytes(held).ok_or(Refusal::BadRows)?;
+        let row = RowKey {
+            hash: held.hash,
+            key,
+        };
+        match state.compare(row, held.digest)? {
+            Compared::Same => out.extend(SAME.to_le_bytes()),
+            Compared::Nothing => out.extend([0; 4]),
+            Compared::Other(object) => {
+                out.extend(u32::try_from(object.len()).unwrap_or(SAME).to_le_bytes());
+                out.extend_from_slice(object);
+            }
+        }
+    }
+    Ok(())
+}
