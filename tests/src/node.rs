@@ -1,11 +1,13 @@
 //! A node as a process: started, asked, ended.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -104,7 +106,7 @@ impl Starter {
         }
         // Banner and log lines come through one pipe, in the order in which they were written.
         let (output, writer) = std::io::pipe().expect("a pipe");
-        let mut child = command
+        let child = command
             .args(["--name", &self.name, "--data"])
             .arg(&data)
             .args(&self.args)
@@ -114,23 +116,10 @@ impl Starter {
             .stderr(writer)
             .spawn()
             .expect("the program starts");
+        let child = Process(child);
         // The command holds our end of the pipe, which would never close.
         drop(command);
-        let mut stdout = BufReader::new(output);
-        let mut banner = String::new();
-        while !banner.lines().any(|line| line.starts_with("ready")) {
-            let read = stdout.read_line(&mut banner).expect("the banner is text");
-            if read == 0 {
-                let status = child.wait().expect("the program ends");
-                panic!("the node ended before it was ready: {status}\n{banner}");
-            }
-        }
-        // A pipe that nobody reads would stop the node once it is full.
-        let rest = std::thread::spawn(move || {
-            let mut rest = String::new();
-            drop(stdout.read_to_string(&mut rest));
-            rest
-        });
+        let (banner, child, rest) = until_ready(output, child);
         let address = |label: &str| -> SocketAddr {
             let line = banner.lines().find_map(|line| line.strip_prefix(label));
             let word = line.and_then(|line| line.split_whitespace().next());
@@ -153,6 +142,53 @@ impl Starter {
     }
 }
 
+/// Reads what a node prints until it is ready, and goes on reading: a pipe that nobody reads would stop the node once it is full.
+fn until_ready(output: PipeReader, mut child: Process) -> (String, Process, JoinHandle<String>) {
+    let (lines, heard) = mpsc::channel();
+    let rest = std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        while !line.starts_with("ready") {
+            line.clear();
+            // Nobody listens any more when it took too long.
+            if output.read_line(&mut line).expect("the banner is text") == 0
+                || lines.send(line.clone()).is_err()
+            {
+                break;
+            }
+        }
+        drop(lines);
+        let mut rest = String::new();
+        drop(output.read_to_string(&mut rest));
+        rest
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let mut banner = String::new();
+    loop {
+        match heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => banner.push_str(&line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => panic!("the node was not ready in time\n{banner}"),
+        }
+    }
+    if !banner.lines().any(|line| line.starts_with("ready")) {
+        let status = child.0.wait().expect("the program ends");
+        panic!("the node ended before it was ready: {status}\n{banner}");
+    }
+    (banner, child, rest)
+}
+
+/// A process that ends with this, also when the test fails while the node starts.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// A running node.
 pub struct Node {
     /// Its name.
@@ -167,7 +203,7 @@ pub struct Node {
     pub data: PathBuf,
     /// What it printed until it was ready.
     pub banner: String,
-    child: Child,
+    child: Process,
     rest: Option<JoinHandle<String>>,
     _folder: tempfile::TempDir,
 }
@@ -308,13 +344,13 @@ impl Node {
 
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
-        self.child.kill().expect("the node was running");
-        self.child.wait().expect("the node ends");
+        self.child.0.kill().expect("the node was running");
+        self.child.0.wait().expect("the node ends");
     }
 
     /// Asks it to end, and goes on.
@@ -324,13 +360,13 @@ impl Node {
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("a child").is_some()
+        self.child.0.try_wait().expect("a child").is_some()
     }
 
     /// Waits until it ended.
     pub fn ended(mut self) -> Ended {
         let status = eventually("the node to end", || {
-            self.child.try_wait().expect("a child")
+            self.child.0.try_wait().expect("a child")
         });
         let printed = self.rest.take().map(|rest| rest.join().expect("a reader"));
         Ended {
@@ -343,14 +379,6 @@ impl Node {
     pub fn terminate(self) -> Ended {
         self.ask_to_end();
         self.ended()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 
