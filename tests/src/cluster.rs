@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::eventually;
 use crate::node::{Node, Starter};
-use crate::{eventually, text};
 
 /// Nodes named `node1@test`, `node2@test` and on, in directories that last as long as this.
 pub struct Cluster {
@@ -83,38 +83,42 @@ impl Cluster {
         self.nodes.iter().flatten()
     }
 
+    /// The number of the node that decides on changes, once the first one knows it.
+    pub fn claimant(&self) -> usize {
+        eventually("a claimant", || {
+            let view = self.nodes().next()?.json("/v1/cluster");
+            let is = |node: &Option<Node>| {
+                let name = node.as_ref().map(|node| node.name.as_str());
+                name.is_some() && view["claimant"].as_str() == name
+            };
+            Some(self.nodes.iter().position(is)? + 1)
+        })
+    }
+
     /// Has a node ask the first one to be let in.
     pub fn join(&self, number: usize) {
         let first = self.node(1).http.to_string();
-        let output = self.node(number).cli(&["cluster", "join", &first]);
-        assert!(output.status.success(), "{}", text(&output));
+        self.node(number).must(&["cluster", "join", &first]);
     }
 
-    /// Plans and commits on the first node, and waits until nothing moves any more.
+    /// Plans and commits on the first node, and waits until nothing moves any more and all agree.
     pub fn commit(&self) {
-        let first = self.node(1);
-        assert!(first.cli(&["cluster", "plan"]).status.success());
-        let output = first.cli(&["cluster", "commit", "--wait", "60s"]);
-        assert!(output.status.success(), "{}", text(&output));
+        self.commit_on(1);
         self.agree();
+    }
+
+    /// Plans and commits on that node, and waits until nothing moves any more. Returns the plan as it was shown.
+    pub fn commit_on(&self, number: usize) -> String {
+        let plan = self.node(number).must(&["cluster", "plan"]);
+        self.node(number)
+            .must(&["cluster", "commit", "--wait", "60s"]);
+        plan
     }
 
     /// Waits until every node that runs sees the same map, and all that run up.
     pub fn agree(&self) {
-        let count = self.nodes().count();
-        eventually("the nodes to agree", || {
-            let views: Vec<Value> = self.nodes().map(|node| node.json("/v1/cluster")).collect();
-            let first = views.first()?;
-            let same = |view: &Value| {
-                let up = view["members"].as_array().map_or(0, |members| {
-                    members.iter().filter(|member| member["up"] == true).count()
-                });
-                view["epoch"] == first["epoch"]
-                    && view["cluster"] == first["cluster"]
-                    && up == count
-            };
-            views.iter().all(same).then_some(())
-        });
+        let nodes: Vec<&Node> = self.nodes().collect();
+        agree(&nodes);
     }
 
     /// Ends a node at once, as a crash does.
@@ -134,4 +138,40 @@ impl Cluster {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Waits until these nodes see the same map with the same claimant, and exactly these as up. Two nodes may never see different
+/// owners at the same epoch.
+pub fn agree(nodes: &[&Node]) {
+    eventually("the nodes to agree", || {
+        let views: Vec<Value> = nodes.iter().map(|node| node.json("/v1/cluster")).collect();
+        let rings: Vec<Value> = nodes.iter().map(|node| node.json("/v1/ring")).collect();
+        let (first, ring) = (views.first()?, rings.first()?);
+        let same = |view: &Value| {
+            let alike = |what: &str| view[what] == first[what];
+            let mut up = up(view);
+            up.sort_unstable();
+            alike("epoch") && alike("cluster") && alike("claimant") && up == names(nodes)
+        };
+        if !views.iter().all(same) || rings.iter().any(|other| other["epoch"] != ring["epoch"]) {
+            return None;
+        }
+        for other in &rings {
+            assert_eq!(other["owners"], ring["owners"], "at one epoch");
+        }
+        first["claimant"].is_string().then_some(())
+    });
+}
+
+fn names<'a>(nodes: &[&'a Node]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// The members that a node sees up.
+pub fn up(view: &Value) -> Vec<&str> {
+    let members = view["members"].as_array().into_iter().flatten();
+    let up = members.filter(|member| member["up"] == true);
+    up.filter_map(|member| member["name"].as_str()).collect()
 }

@@ -17,15 +17,17 @@ mod cluster;
 mod node;
 pub mod resp;
 mod template;
+mod web;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-pub use cluster::Cluster;
-pub use node::{Answer, Ended, Node, Starter};
+pub use cluster::{Cluster, agree, up};
+pub use node::{Ended, Node, Starter};
 pub use template::seed;
+pub use web::{Answer, Events, Pending};
 
 /// Longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);

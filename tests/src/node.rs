@@ -12,7 +12,8 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::resp::{Client, Protocol};
-use crate::{PATIENCE, clean, command, eventually, host, run, signal, template};
+use crate::web::{self, Answer, Events, Pending};
+use crate::{PATIENCE, clean, command, eventually, host, run, signal, template, text};
 
 /// How to start a node.
 pub struct Starter {
@@ -296,33 +297,17 @@ impl Node {
 
     /// Any request; a body is said to be JSON.
     pub fn request(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            .proxy(None)
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .into();
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.http));
-        let sent = match body {
-            None => agent.run(request.body(()).expect("a request")),
-            Some(body) => {
-                let request = request.header("content-type", "application/json");
-                agent.run(request.body(body.to_owned()).expect("a request"))
-            }
-        };
-        let mut response = sent.expect("the node answers HTTP");
-        let kind = response
-            .headers()
-            .get("content-type")
-            .and_then(|kind| kind.to_str().ok());
-        Answer {
-            kind: kind.unwrap_or_default().to_owned(),
-            status: response.status().as_u16(),
-            body: response.body_mut().read_to_string().expect("text"),
-        }
+        web::request(self.http, method, path, body)
+    }
+
+    /// Sends a request and does not wait for the answer.
+    pub fn begin(&self, method: &str, path: &str, body: &str) -> Pending {
+        Pending::begin(self.http, method, path, body)
+    }
+
+    /// What happens in the cluster as this node sees it, from what it kept of the past on.
+    pub fn events(&self) -> Events {
+        Events::of(self.http)
     }
 
     /// The value of a metric with exactly these labels, written as in the text.
@@ -340,6 +325,23 @@ impl Node {
         let mut all = vec!["--endpoint", &endpoint];
         all.extend_from_slice(args);
         run(&all)
+    }
+
+    /// The command line against this node, which has to succeed; returns what it printed.
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+        text(&output)
+    }
+
+    /// The command line against this node, which has to refuse with these words.
+    pub fn refuses(&self, args: &[&str], words: &[&str]) {
+        let output = self.cli(args);
+        let said = text(&output);
+        assert!(!output.status.success(), "{args:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in {said}");
+        }
     }
 
     /// Process id.
@@ -380,15 +382,4 @@ impl Node {
         self.ask_to_end();
         self.ended()
     }
-}
-
-/// An answer by HTTP.
-#[derive(Debug)]
-pub struct Answer {
-    /// Its status.
-    pub status: u16,
-    /// Its media type.
-    pub kind: String,
-    /// Its body.
-    pub body: String,
 }
