@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::eventually;
+use crate::network::Network;
 use crate::node::{Node, Starter};
 
 /// Nodes named `node1@test`, `node2@test` and on, in directories that last as long as this.
@@ -12,15 +13,33 @@ pub struct Cluster {
     nodes: Vec<Option<Node>>,
     args: Vec<String>,
     folder: tempfile::TempDir,
+    // After the nodes: it ends when they have.
+    network: Option<Network>,
 }
 
 impl Cluster {
     /// So many nodes with these flags, each a cluster of its own.
     pub fn apart(count: usize, args: &[&str]) -> Cluster {
+        Cluster::start_all(count, args, None)
+    }
+
+    /// So many nodes that have become one cluster.
+    pub fn of(count: usize, args: &[&str]) -> Cluster {
+        Cluster::apart(count, args).joined()
+    }
+
+    /// The same, each at a place of its own in a network that can be cut. None where there is none.
+    pub fn in_network(count: usize, args: &[&str]) -> Option<Cluster> {
+        let network = Network::new(count)?;
+        Some(Cluster::start_all(count, args, Some(network)).joined())
+    }
+
+    fn start_all(count: usize, args: &[&str], network: Option<Network>) -> Cluster {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             folder: tempfile::tempdir().expect("a temporary folder"),
+            network,
         };
         for _ in 0..count {
             cluster.add(&[]);
@@ -28,21 +47,32 @@ impl Cluster {
         cluster
     }
 
-    /// So many nodes that have become one cluster.
-    pub fn of(count: usize, args: &[&str]) -> Cluster {
-        let cluster = Cluster::apart(count, args);
-        for number in 2..=count {
-            cluster.join(number);
+    fn joined(self) -> Cluster {
+        for number in 2..=self.nodes.len() {
+            self.join(number);
         }
-        cluster.commit();
-        cluster
+        self.commit();
+        self
+    }
+
+    /// The network that the nodes are in.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("they are in one")
     }
 
     /// Starts one more node, with these flags besides. Returns its number.
     pub fn add(&mut self, args: &[&str]) -> usize {
         let number = self.nodes.len() + 1;
         self.nodes.push(None);
-        self.start(number, args);
+        match &self.network {
+            None => self.start(number, args),
+            Some(network) => {
+                let at = network.address(number);
+                let [resp, http, peer] = [7379, 7380, 7381].map(|port| format!("{at}:{port}"));
+                let own = ["--resp", &resp, "--http", &http, "--peer", &peer];
+                self.start(number, &[&own, args].concat());
+            }
+        }
         number
     }
 
@@ -59,6 +89,10 @@ impl Cluster {
         let starter = match more.contains(&"--peer") {
             true => starter.own_ports(),
             false => starter,
+        };
+        let starter = match &self.network {
+            None => starter,
+            Some(network) => starter.wrapped(&network.entry(number).each_ref().map(String::as_str)),
         };
         self.nodes[number - 1] = Some(starter.start());
     }
@@ -119,6 +153,19 @@ impl Cluster {
     pub fn agree(&self) {
         let nodes: Vec<&Node> = self.nodes().collect();
         agree(&nodes);
+    }
+
+    /// Waits until as many nodes vote as may, five at most: before that fewer losses may be too many.
+    pub fn seated(&self) {
+        let wanted = self.nodes().count().min(5);
+        eventually("the nodes to vote", || {
+            let all = |node: &Node| {
+                let view = node.json("/v1/cluster");
+                let members = view["members"].as_array().into_iter().flatten();
+                members.filter(|member| member["votes"] == true).count() == wanted
+            };
+            self.nodes().all(all).then_some(())
+        });
     }
 
     /// Ends a node at once, as a crash does.

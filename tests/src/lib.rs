@@ -14,6 +14,7 @@
 )]
 
 mod cluster;
+mod network;
 mod node;
 pub mod resp;
 mod template;
@@ -25,6 +26,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, agree, up};
+pub use network::Network;
 pub use node::{Ended, Node, Starter};
 pub use template::seed;
 pub use web::{Answer, Events, Pending};
