@@ -6,6 +6,7 @@ use tests::{Cluster, eventually};
 
 mod changes;
 mod commands;
+mod cuts;
 mod faults;
 
 const MEMORY: &[&str] = &["--storage", "memory"];
