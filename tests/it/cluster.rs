@@ -8,6 +8,8 @@ mod changes;
 mod commands;
 mod cuts;
 mod faults;
+mod kills;
+mod registers;
 
 const MEMORY: &[&str] = &["--storage", "memory"];
 const DISK: &[&str] = &["--sync", "always"];
