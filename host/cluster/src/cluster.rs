@@ -451,11 +451,13 @@ impl Cluster {
                 let member = self
                     .map()
                     .is_some_and(|map| map.members().contains_key(from));
-                if !member && !matches!(event, MapEvent::JoinStaged { .. }) {
+                // Also of one that is listed already: it may have been let in and not have heard so, and asks again.
+                let joins = matches!(event, MapEvent::JoinStaged { .. });
+                if !member && !joins {
                     return Answer::Failed(format!("{from} is no member of this cluster"));
                 }
                 let deadline = Instant::now() + PROPOSE_WITHIN;
-                if !member {
+                if joins {
                     let Ok(_stays) = self.joining.try_read() else {
                         return Answer::Failed("this node is joining a cluster itself".into());
                     };
