@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use tests::resp::Reply;
 use tests::{Cluster, Node, eventually, up};
 
+use super::DISK;
 use super::registers::Registers;
-use super::{DISK, insist};
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,15 @@ enum Moment {
     Sent,
     /// Another node has seen the first effect; the node starts again once it is missed.
     Seen,
+    /// The same, once partitions have moved and hold something.
+    Moved,
 }
+
+/// Keys that hold something from the beginning, those that are written all the time, and those that are written once partitions
+/// have moved.
+const SEEDED: usize = 15;
+const WRITTEN: usize = 30;
+const KEYS: usize = 45;
 
 #[test]
 fn the_claimant_may_be_killed_during_each_step_of_a_change() {
@@ -41,18 +50,18 @@ fn the_node_that_joins_may_be_killed_during_each_step_of_its_change() {
     grow_while_killing(Victim::Joiner);
 }
 
-/// Two nodes join three others, one after the other, and each step of that is disturbed.
+/// Three nodes join three others, one after the other, and each step of that is disturbed.
 fn grow_while_killing(victim: Victim) {
     let mut story = Story {
         cluster: Cluster::of(3, DISK),
         victim,
         joiner: 0,
-        registers: Registers::new(30),
+        registers: Registers::new(KEYS),
     };
     story.cluster.seated();
     let first = story.cluster.node(1).resp;
-    story.registers.seed(first, 15);
-    for moment in [Moment::Sent, Moment::Seen] {
+    story.registers.write(first, 0..SEEDED);
+    for moment in [Moment::Sent, Moment::Seen, Moment::Moved] {
         println!("{victim:?} {moment:?}");
         story.joiner = story.cluster.add(&[]);
         story.join(moment);
@@ -99,16 +108,24 @@ impl Story {
         let witness = self.witness(victim);
         let epoch = epoch(witness);
         let mut events = witness.events();
-        let writer = self.registers.write_through(witness.resp);
+        let at = witness.resp;
+        let writer = self.registers.write_through(at, WRITTEN);
         let through = self.cluster.node(request.through);
         let pending = through.begin(request.method, request.path, request.body);
-        if moment == Moment::Seen {
+        if moment != Moment::Sent {
             events.after(epoch);
         }
-        self.registers = writer.stop_before(|| self.cluster.kill(victim));
+        if moment == Moment::Moved && request.path.ends_with("/commit") {
+            events.find(|event| event["kind"] == "transfer");
+            self.registers = writer.stop_before(|| {});
+            self.registers.write(at, WRITTEN..KEYS);
+            self.cluster.kill(victim);
+        } else {
+            self.registers = writer.stop_before(|| self.cluster.kill(victim));
+        }
         let status = pending.status();
         let name = format!("node{victim}@test");
-        if moment == Moment::Seen {
+        if moment != Moment::Sent {
             let witness = self.witness(victim);
             eventually("the node to be missed", || {
                 let view = witness.json("/v1/cluster");
@@ -229,7 +246,11 @@ impl Story {
         for node in self.cluster.nodes() {
             let mut client = node.client();
             for key in self.registers.keys() {
-                let traced = insist(&mut client, &format!("VNODE.TRACE GET {key}")).items();
+                // A link that broke may cost a command, no more.
+                let traced = eventually(&format!("{key}"), || {
+                    let traced = client.run(&format!("VNODE.TRACE GET {key}")).items();
+                    (!matches!(traced[0], Reply::Error(_))).then_some(traced)
+                });
                 let step = traced[1].clone().items()[0].clone().items();
                 let partition = usize::try_from(step[1].int()).expect("a partition");
                 assert_eq!(step[0].text(), owners[partition], "{key} by {}", node.name);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -34,10 +35,10 @@ impl Registers {
         }
     }
 
-    /// Gives the first ones their first values.
-    pub(super) fn seed(&mut self, at: SocketAddr, count: usize) {
+    /// Gives these keys new values.
+    pub(super) fn write(&mut self, at: SocketAddr, keys: Range<usize>) {
         let mut client = connect(at);
-        for number in 0..count {
+        for number in keys {
             let reply = self.set(&mut client, number);
             assert_eq!(reply, Reply::ok());
             self.acknowledge(number);
@@ -69,15 +70,14 @@ impl Registers {
         assert!(right, "{key} holds {held}, not {acked} to {tried}");
     }
 
-    /// Writes one key after the other, those without a value first, until it is told to stop.
-    pub(super) fn write_through(&self, at: SocketAddr) -> Writer {
+    /// Writes one after the other of the first keys, those without a value first, until it is told to stop.
+    pub(super) fn write_through(&self, at: SocketAddr, count: usize) -> Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let mut registers = self.clone();
         let begin = registers.registers.iter().position(|one| one.acked == 0);
         let thread = std::thread::spawn(move || {
             let mut client = connect(at);
-            let count = registers.registers.len();
             for number in (0..count).cycle().skip(begin.unwrap_or(0)) {
                 if told.load(Ordering::SeqCst) {
                     break;
