@@ -16,6 +16,7 @@ mod coverage;
 mod disk_full;
 mod drain;
 mod durability;
+mod harness;
 mod hostile;
 mod http;
 mod http_commands;

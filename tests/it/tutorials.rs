@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use tests::Cluster;
 use tests::resp::Reply;
-use tests::{Cluster, text};
 
 /// Lines of a text between two that begin like this.
 fn lines(text: &str) -> Vec<&str> {
@@ -22,10 +22,9 @@ fn rc_example_pings_until_each_of_three_nodes_has_answered() {
         assert_eq!(cluster.add(&["--join", &first, "--auto-commit"]), number);
         cluster.agree();
     }
-    let settled = cluster
+    cluster
         .node(1)
-        .cli(&["cluster", "wait", "--timeout", "60s"]);
-    assert!(settled.status.success(), "{}", text(&settled));
+        .must(&["cluster", "wait", "--timeout", "60s"]);
     cluster.agree();
     let mut client = cluster.node(1).client();
     let mut answered = BTreeSet::new();
@@ -46,19 +45,17 @@ fn rkv_joins_plans_commits_and_finds_its_keys_through_every_node() {
     // :riak_core.join('node1@127.0.0.1') on node2 and node3
     cluster.join(2);
     cluster.join(3);
-    let staged = text(&first.cli(&["cluster", "status"]));
+    let staged = first.must(&["cluster", "status"]);
     assert!(
         staged.contains("Valid:1 / Leaving:0 / Exiting:0 / Joining:2 / Down:0"),
         "{staged}"
     );
     // :riak_core_claimant.plan() and commit()
-    let plan = text(&first.cli(&["cluster", "plan"]));
+    let plan = cluster.commit_on(1);
     assert!(plan.contains("14 of 16"), "{plan}");
-    let committed = first.cli(&["cluster", "commit", "--wait", "60s"]);
-    assert!(committed.status.success(), "{}", text(&committed));
     cluster.agree();
     // :riak_core_console.member_status([])
-    let table = text(&first.cli(&["cluster", "status"]));
+    let table = first.must(&["cluster", "status"]);
     let rows: Vec<&str> = lines(&table)
         .into_iter()
         .filter(|line| line.starts_with("valid"))
@@ -76,7 +73,7 @@ fn rkv_joins_plans_commits_and_finds_its_keys_through_every_node() {
         "{table}"
     );
     // :riak_core_ring.pretty_print(ring, [:legend])
-    let ring = text(&first.cli(&["ring"]));
+    let ring = first.must(&["ring"]);
     for line in [
         "Node a: 6 ( 37.5%) node1@test",
         "Node b: 5 ( 31.3%) node2@test",

@@ -4,23 +4,42 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::eventually;
+use crate::network::Network;
 use crate::node::{Node, Starter};
-use crate::{eventually, text};
 
 /// Nodes named `node1@test`, `node2@test` and on, in directories that last as long as this.
 pub struct Cluster {
     nodes: Vec<Option<Node>>,
     args: Vec<String>,
     folder: tempfile::TempDir,
+    // After the nodes: it ends when they have.
+    network: Option<Network>,
 }
 
 impl Cluster {
     /// So many nodes with these flags, each a cluster of its own.
     pub fn apart(count: usize, args: &[&str]) -> Cluster {
+        Cluster::start_all(count, args, None)
+    }
+
+    /// So many nodes that have become one cluster.
+    pub fn of(count: usize, args: &[&str]) -> Cluster {
+        Cluster::apart(count, args).joined()
+    }
+
+    /// The same, each at a place of its own in a network that can be cut. None where there is none.
+    pub fn in_network(count: usize, args: &[&str]) -> Option<Cluster> {
+        let network = Network::new(count)?;
+        Some(Cluster::start_all(count, args, Some(network)).joined())
+    }
+
+    fn start_all(count: usize, args: &[&str], network: Option<Network>) -> Cluster {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             folder: tempfile::tempdir().expect("a temporary folder"),
+            network,
         };
         for _ in 0..count {
             cluster.add(&[]);
@@ -28,21 +47,32 @@ impl Cluster {
         cluster
     }
 
-    /// So many nodes that have become one cluster.
-    pub fn of(count: usize, args: &[&str]) -> Cluster {
-        let cluster = Cluster::apart(count, args);
-        for number in 2..=count {
-            cluster.join(number);
+    fn joined(self) -> Cluster {
+        for number in 2..=self.nodes.len() {
+            self.join(number);
         }
-        cluster.commit();
-        cluster
+        self.commit();
+        self
+    }
+
+    /// The network that the nodes are in.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("they are in one")
     }
 
     /// Starts one more node, with these flags besides. Returns its number.
     pub fn add(&mut self, args: &[&str]) -> usize {
         let number = self.nodes.len() + 1;
         self.nodes.push(None);
-        self.start(number, args);
+        match &self.network {
+            None => self.start(number, args),
+            Some(network) => {
+                let at = network.address(number);
+                let [resp, http, peer] = [7379, 7380, 7381].map(|port| format!("{at}:{port}"));
+                let own = ["--resp", &resp, "--http", &http, "--peer", &peer];
+                self.start(number, &[&own, args].concat());
+            }
+        }
         number
     }
 
@@ -59,6 +89,10 @@ impl Cluster {
         let starter = match more.contains(&"--peer") {
             true => starter.own_ports(),
             false => starter,
+        };
+        let starter = match &self.network {
+            None => starter,
+            Some(network) => starter.wrapped(&network.entry(number).each_ref().map(String::as_str)),
         };
         self.nodes[number - 1] = Some(starter.start());
     }
@@ -83,37 +117,54 @@ impl Cluster {
         self.nodes.iter().flatten()
     }
 
+    /// The number of the node that decides on changes, once the first one knows it.
+    pub fn claimant(&self) -> usize {
+        eventually("a claimant", || {
+            let view = self.nodes().next()?.json("/v1/cluster");
+            let is = |node: &Option<Node>| {
+                let name = node.as_ref().map(|node| node.name.as_str());
+                name.is_some() && view["claimant"].as_str() == name
+            };
+            Some(self.nodes.iter().position(is)? + 1)
+        })
+    }
+
     /// Has a node ask the first one to be let in.
     pub fn join(&self, number: usize) {
         let first = self.node(1).http.to_string();
-        let output = self.node(number).cli(&["cluster", "join", &first]);
-        assert!(output.status.success(), "{}", text(&output));
+        self.node(number).must(&["cluster", "join", &first]);
     }
 
-    /// Plans and commits on the first node, and waits until nothing moves any more.
+    /// Plans and commits on the first node, and waits until nothing moves any more and all agree.
     pub fn commit(&self) {
-        let first = self.node(1);
-        assert!(first.cli(&["cluster", "plan"]).status.success());
-        let output = first.cli(&["cluster", "commit", "--wait", "60s"]);
-        assert!(output.status.success(), "{}", text(&output));
+        self.commit_on(1);
         self.agree();
+    }
+
+    /// Plans and commits on that node, and waits until nothing moves any more. Returns the plan as it was shown.
+    pub fn commit_on(&self, number: usize) -> String {
+        let plan = self.node(number).must(&["cluster", "plan"]);
+        self.node(number)
+            .must(&["cluster", "commit", "--wait", "60s"]);
+        plan
     }
 
     /// Waits until every node that runs sees the same map, and all that run up.
     pub fn agree(&self) {
-        let count = self.nodes().count();
-        eventually("the nodes to agree", || {
-            let views: Vec<Value> = self.nodes().map(|node| node.json("/v1/cluster")).collect();
-            let first = views.first()?;
-            let same = |view: &Value| {
-                let up = view["members"].as_array().map_or(0, |members| {
-                    members.iter().filter(|member| member["up"] == true).count()
-                });
-                view["epoch"] == first["epoch"]
-                    && view["cluster"] == first["cluster"]
-                    && up == count
+        let nodes: Vec<&Node> = self.nodes().collect();
+        agree(&nodes);
+    }
+
+    /// Waits until as many nodes vote as may, five at most: before that fewer losses may be too many.
+    pub fn seated(&self) {
+        let wanted = self.nodes().count().min(5);
+        eventually("the nodes to vote", || {
+            let all = |node: &Node| {
+                let view = node.json("/v1/cluster");
+                let members = view["members"].as_array().into_iter().flatten();
+                members.filter(|member| member["votes"] == true).count() == wanted
             };
-            views.iter().all(same).then_some(())
+            self.nodes().all(all).then_some(())
         });
     }
 
@@ -134,4 +185,40 @@ impl Cluster {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Waits until these nodes see the same map with the same claimant, and exactly these as up. Two nodes may never see different
+/// owners at the same epoch.
+pub fn agree(nodes: &[&Node]) {
+    eventually("the nodes to agree", || {
+        let views: Vec<Value> = nodes.iter().map(|node| node.json("/v1/cluster")).collect();
+        let rings: Vec<Value> = nodes.iter().map(|node| node.json("/v1/ring")).collect();
+        let (first, ring) = (views.first()?, rings.first()?);
+        let same = |view: &Value| {
+            let alike = |what: &str| view[what] == first[what];
+            let mut up = up(view);
+            up.sort_unstable();
+            alike("epoch") && alike("cluster") && alike("claimant") && up == names(nodes)
+        };
+        if !views.iter().all(same) || rings.iter().any(|other| other["epoch"] != ring["epoch"]) {
+            return None;
+        }
+        for other in &rings {
+            assert_eq!(other["owners"], ring["owners"], "at one epoch");
+        }
+        first["claimant"].is_string().then_some(())
+    });
+}
+
+fn names<'a>(nodes: &[&'a Node]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// The members that a node sees up.
+pub fn up(view: &Value) -> Vec<&str> {
+    let members = view["members"].as_array().into_iter().flatten();
+    let up = members.filter(|member| member["up"] == true);
+    up.filter_map(|member| member["name"].as_str()).collect()
 }

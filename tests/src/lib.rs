@@ -20,9 +20,11 @@ pub mod checkers;
 mod cluster;
 pub mod dice;
 pub mod nemesis;
+mod network;
 mod node;
 pub mod resp;
 mod template;
+mod web;
 pub mod workload;
 
 use std::ffi::OsStr;
@@ -30,9 +32,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-pub use cluster::Cluster;
-pub use node::{Answer, Ended, Node, Starter};
+pub use cluster::{Cluster, agree, up};
+pub use network::Network;
+pub use node::{Ended, Node, Starter};
 pub use template::seed;
+pub use web::{Answer, Events, Pending};
 
 /// Longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);

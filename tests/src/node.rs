@@ -1,16 +1,19 @@
 //! A node as a process: started, asked, ended.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::resp::{Client, Protocol};
-use crate::{PATIENCE, clean, command, eventually, host, run, signal, template};
+use crate::web::{self, Answer, Events, Pending};
+use crate::{PATIENCE, clean, command, eventually, host, run, signal, template, text};
 
 /// How to start a node.
 pub struct Starter {
@@ -104,7 +107,7 @@ impl Starter {
         }
         // Banner and log lines come through one pipe, in the order in which they were written.
         let (output, writer) = std::io::pipe().expect("a pipe");
-        let mut child = command
+        let child = command
             .args(["--name", &self.name, "--data"])
             .arg(&data)
             .args(&self.args)
@@ -114,23 +117,10 @@ impl Starter {
             .stderr(writer)
             .spawn()
             .expect("the program starts");
+        let child = Process(child);
         // The command holds our end of the pipe, which would never close.
         drop(command);
-        let mut stdout = BufReader::new(output);
-        let mut banner = String::new();
-        while !banner.lines().any(|line| line.starts_with("ready")) {
-            let read = stdout.read_line(&mut banner).expect("the banner is text");
-            if read == 0 {
-                let status = child.wait().expect("the program ends");
-                panic!("the node ended before it was ready: {status}\n{banner}");
-            }
-        }
-        // A pipe that nobody reads would stop the node once it is full.
-        let rest = std::thread::spawn(move || {
-            let mut rest = String::new();
-            drop(stdout.read_to_string(&mut rest));
-            rest
-        });
+        let (banner, child, rest) = until_ready(output, child);
         let address = |label: &str| -> SocketAddr {
             let line = banner.lines().find_map(|line| line.strip_prefix(label));
             let word = line.and_then(|line| line.split_whitespace().next());
@@ -153,6 +143,53 @@ impl Starter {
     }
 }
 
+/// Reads what a node prints until it is ready, and goes on reading: a pipe that nobody reads would stop the node once it is full.
+fn until_ready(output: PipeReader, mut child: Process) -> (String, Process, JoinHandle<String>) {
+    let (lines, heard) = mpsc::channel();
+    let rest = std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        while !line.starts_with("ready") {
+            line.clear();
+            // Nobody listens any more when it took too long.
+            if output.read_line(&mut line).expect("the banner is text") == 0
+                || lines.send(line.clone()).is_err()
+            {
+                break;
+            }
+        }
+        drop(lines);
+        let mut rest = String::new();
+        drop(output.read_to_string(&mut rest));
+        rest
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let mut banner = String::new();
+    loop {
+        match heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => banner.push_str(&line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => panic!("the node was not ready in time\n{banner}"),
+        }
+    }
+    if !banner.lines().any(|line| line.starts_with("ready")) {
+        let status = child.0.wait().expect("the program ends");
+        panic!("the node ended before it was ready: {status}\n{banner}");
+    }
+    (banner, child, rest)
+}
+
+/// A process that ends with this, also when the test fails while the node starts.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// A running node.
 pub struct Node {
     /// Its name.
@@ -167,7 +204,7 @@ pub struct Node {
     pub data: PathBuf,
     /// What it printed until it was ready.
     pub banner: String,
-    child: Child,
+    child: Process,
     rest: Option<JoinHandle<String>>,
     _folder: tempfile::TempDir,
 }
@@ -260,33 +297,17 @@ impl Node {
 
     /// Any request; a body is said to be JSON.
     pub fn request(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            .proxy(None)
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .into();
-        let request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.http));
-        let sent = match body {
-            None => agent.run(request.body(()).expect("a request")),
-            Some(body) => {
-                let request = request.header("content-type", "application/json");
-                agent.run(request.body(body.to_owned()).expect("a request"))
-            }
-        };
-        let mut response = sent.expect("the node answers HTTP");
-        let kind = response
-            .headers()
-            .get("content-type")
-            .and_then(|kind| kind.to_str().ok());
-        Answer {
-            kind: kind.unwrap_or_default().to_owned(),
-            status: response.status().as_u16(),
-            body: response.body_mut().read_to_string().expect("text"),
-        }
+        web::request(self.http, method, path, body)
+    }
+
+    /// Sends a request and does not wait for the answer.
+    pub fn begin(&self, method: &str, path: &str, body: &str) -> Pending {
+        Pending::begin(self.http, method, path, body)
+    }
+
+    /// What happens in the cluster as this node sees it, from what it kept of the past on.
+    pub fn events(&self) -> Events {
+        Events::of(self.http)
     }
 
     /// The value of a metric with exactly these labels, written as in the text.
@@ -306,15 +327,32 @@ impl Node {
         run(&all)
     }
 
+    /// The command line against this node, which has to succeed; returns what it printed.
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+        text(&output)
+    }
+
+    /// The command line against this node, which has to refuse with these words.
+    pub fn refuses(&self, args: &[&str], words: &[&str]) {
+        let output = self.cli(args);
+        let said = text(&output);
+        assert!(!output.status.success(), "{args:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in {said}");
+        }
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Ends it at once, as a crash does.
     pub fn kill(&mut self) {
-        self.child.kill().expect("the node was running");
-        self.child.wait().expect("the node ends");
+        self.child.0.kill().expect("the node was running");
+        self.child.0.wait().expect("the node ends");
     }
 
     /// Asks it to end, and goes on.
@@ -324,13 +362,13 @@ impl Node {
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("a child").is_some()
+        self.child.0.try_wait().expect("a child").is_some()
     }
 
     /// Waits until it ended.
     pub fn ended(mut self) -> Ended {
         let status = eventually("the node to end", || {
-            self.child.try_wait().expect("a child")
+            self.child.0.try_wait().expect("a child")
         });
         let printed = self.rest.take().map(|rest| rest.join().expect("a reader"));
         Ended {
@@ -344,23 +382,4 @@ impl Node {
         self.ask_to_end();
         self.ended()
     }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// An answer by HTTP.
-#[derive(Debug)]
-pub struct Answer {
-    /// Its status.
-    pub status: u16,
-    /// Its media type.
-    pub kind: String,
-    /// Its body.
-    pub body: String,
 }

@@ -1,6 +1,6 @@
 //! The cluster as one node takes part in it: proposing changes, asking other nodes, answering them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -321,6 +321,17 @@ impl Cluster {
         leader.next().map(|(node, _)| node.clone())
     }
 
+    /// The members that vote on changes, as far as this node knows.
+    pub fn voters(&self) -> BTreeSet<NodeName> {
+        let voters = self.consensus().voters();
+        let map = self.map();
+        let members = map.iter().flat_map(|map| map.members());
+        members
+            .filter(|(_, member)| voters.contains(&member.card.number))
+            .map(|(node, _)| node.clone())
+            .collect()
+    }
+
     /// For how long the claimant has said nothing. It never says anything to itself.
     pub(crate) fn silence(&self) -> Duration {
         let heard = self.heard.lock();
@@ -440,11 +451,13 @@ impl Cluster {
                 let member = self
                     .map()
                     .is_some_and(|map| map.members().contains_key(from));
-                if !member && !matches!(event, MapEvent::JoinStaged { .. }) {
+                // Also of one that is listed already: it may have been let in and not have heard so, and asks again.
+                let joins = matches!(event, MapEvent::JoinStaged { .. });
+                if !member && !joins {
                     return Answer::Failed(format!("{from} is no member of this cluster"));
                 }
                 let deadline = Instant::now() + PROPOSE_WITHIN;
-                if !member {
+                if joins {
                     let Ok(_stays) = self.joining.try_read() else {
                         return Answer::Failed("this node is joining a cluster itself".into());
                     };
@@ -476,7 +489,7 @@ impl Cluster {
     }
 
     /// How the cluster looks from here, unless the map is not known yet.
-    pub fn view(&self, up: &std::collections::BTreeSet<NodeName>) -> Option<View> {
+    pub fn view(&self, up: &BTreeSet<NodeName>) -> Option<View> {
         let map = self.map()?;
         Some(View::new(self.name.clone(), map, up, self.claimant()))
     }

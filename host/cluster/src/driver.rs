@@ -231,7 +231,7 @@ impl Cluster {
             // The map is that of a membership before.
             return Place::Member;
         }
-        if let Err(error) = self.arrived() {
+        if let Err(error) = self.arrived(consensus.number()) {
             tracing::error!(%error, "the data directory cannot be written");
         }
         let mut card = self.card.clone();

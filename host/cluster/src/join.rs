@@ -270,6 +270,10 @@ impl Cluster {
     pub(crate) async fn is_forgotten(&self, map: &ClusterMap) -> bool {
         let number = self.consensus().number();
         let standing = self.standing().now().clone();
+        if standing.number != number {
+            // It is just about to begin another membership, of which the old number is none.
+            return false;
+        }
         let (mut addresses, mut known) = (standing.contacts, standing.since);
         if map.cluster() == standing.cluster {
             let others = map.members().iter().filter(|(node, _)| **node != self.name);
@@ -288,13 +292,14 @@ impl Cluster {
         false
     }
 
-    /// The map has come: nobody need be asked for it any more, and older logs may go.
-    pub(crate) fn arrived(&self) -> Result<(), ClusterError> {
+    /// The map has come to the membership of that number: nobody need be asked for it any more, and older logs may go. Not when the
+    /// node has begun another one meanwhile, whose log would go instead.
+    pub(crate) fn arrived(&self, number: u64) -> Result<(), ClusterError> {
         let mut standing = self.standing();
-        if !standing.now().contacts.is_empty() {
+        if standing.now().number == number && !standing.now().contacts.is_empty() {
             standing.change(|standing| standing.contacts.clear())?;
-            drop(standing);
-            self.forget_others(self.consensus().number());
+            // While nobody can begin another membership.
+            self.forget_others(number);
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
     let view = node.coordinator.view();
     let map = view.map();
     let future = map.future_owners();
+    let voters = node.cluster.voters();
     let members: Vec<Value> = map
         .members()
         .iter()
@@ -52,6 +53,7 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
                 "name": name,
                 "status": member.status,
                 "up": view.is_up(name),
+                "votes": voters.contains(name),
                 "ring_share": share(partitions, &view),
                 "pending_share": (!map.transfers().is_empty()).then(|| share(next, &view)),
                 "partitions": partitions,
