@@ -7,6 +7,7 @@
 pub mod coverage;
 mod distant;
 pub mod healing;
+pub mod hints;
 mod ownership;
 mod replicas;
 pub mod trace;
@@ -41,7 +42,7 @@ use vnode_cluster::Cluster;
 const KEYS_AT_ONCE: usize = 64;
 
 /// What a task waits longer for an answer than the vnode that gives it.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Limits and times that the coordinator and the executors hold to. Each is a setting of the same name.
 #[derive(Clone, Debug)]

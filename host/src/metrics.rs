@@ -246,6 +246,14 @@ impl NodeCollector {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        let help = "Rows sent to a replica that lacked them, by what noticed";
+        let mut family =
+            encoder.encode_descriptor("healed_rows", help, None, MetricType::Counter)?;
+        for (noticed, rows) in self.coordinator.healing().counts() {
+            family
+                .encode_family(&[("noticed", noticed)])?
+                .encode_counter::<NoLabelSet, _, u64>(&rows, None)?;
+        }
         let help = "What this node runs";
         let mut family = encoder.encode_descriptor("guest", help, None, MetricType::Info)?;
         for service in self.coordinator.services() {

@@ -12,6 +12,15 @@ use crate::vnode::replica::{Fetched, fetched};
 use crate::vnode::request::{Consistency, Failure, Held, ReplyTo, Request, Words, Work};
 use crate::vnode::service::Service;
 
+/// Which vnode is asked.
+#[derive(Clone, Copy)]
+pub(super) enum To {
+    /// One of a preference list.
+    Holder(Holder),
+    /// The one of this node for a partition, whoever owns that.
+    Here(PartitionId),
+}
+
 /// What one replica holds under a key.
 pub struct Replica {
     /// Its node.
@@ -38,7 +47,7 @@ impl Coordinator {
         for holder in view.holders(range, service.n()) {
             let words = Words::copy([key, &held.to_bytes()]);
             let answer = self
-                .ask_replica(service, range, holder, Work::Fetch, words)
+                .ask_replica(service, range, To::Holder(*holder), Work::Fetch, words)
                 .await;
             let values = answer.and_then(|answer| live_values(&answer));
             let node = view.nodes().get(usize::from(holder.node));
@@ -57,24 +66,28 @@ impl Coordinator {
         &self,
         service: &Arc<Service>,
         range: PartitionId,
-        holder: &Holder,
+        to: To,
         work: Work,
         words: Words,
     ) -> Result<Vec<u8>, Failure> {
+        let (partition, role) = match to {
+            To::Holder(holder) => (holder.partition, holder.role),
+            To::Here(partition) => (partition, Role::Fallback),
+        };
         let within = self.limits.request_timeout;
         let (reply_to, reply) = oneshot::channel();
         let request = Request {
             service: service.index,
             work,
             command: 0,
-            partition: holder.partition,
+            partition,
             range,
             hash: 0,
             words,
             now_ms: now_ms(),
             id: 0,
             alone: false,
-            role: holder.role,
+            role,
             consistency: Consistency {
                 n: u8::try_from(service.n()).unwrap_or(u8::MAX),
                 ..Consistency::single(within)
@@ -84,11 +97,14 @@ impl Coordinator {
             arrived: Instant::now(),
             reply_to: ReplyTo::Task(reply_to),
         };
-        let seat = self.seat(usize::from(service.index), holder.partition);
+        let seat = self.seat(usize::from(service.index), partition);
         let Some(inbox) = self.inboxes.get(self.executor_of(seat)) else {
             return Err(Failure::Draining);
         };
-        inbox.send(Message::Request(Box::new(request)));
+        inbox.send(match to {
+            To::Holder(_) => Message::Request(Box::new(request)),
+            To::Here(_) => Message::Here(Box::new(request)),
+        });
         match tokio::time::timeout(within + PATIENCE, reply).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(Failure::Draining),

@@ -158,6 +158,8 @@ impl Reader {
                 [2] => Work::Merge,
                 [3] => Work::Fetch,
                 [4] => Work::Each,
+                [5] => Work::Page,
+                [6] => Work::Forget,
                 _ => return Err(BadFrame("a request is for no known work")),
             },
             traced: self.array()? == [1],
@@ -289,6 +291,8 @@ pub(super) fn put_command(out: &mut Vec<u8>, id: u64, epoch: u64, request: &Requ
             Work::Merge => 2,
             Work::Fetch => 3,
             Work::Each => 4,
+            Work::Page => 5,
+            Work::Forget => 6,
         });
         out.push(request.trace.is_some().into());
         let of = request.consistency;

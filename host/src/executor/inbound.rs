@@ -20,7 +20,7 @@ use super::frame::{self, Command, Frame, ServiceNames};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
-use crate::vnode::request::{Failure, ReplyTo, Request, Work};
+use crate::vnode::request::{Failure, ReplyTo, Request};
 
 /// Commands of one link under way; beyond, no more is read from it.
 const COMMANDS_MAX: usize = 64 * 1024;
@@ -255,7 +255,7 @@ impl Task {
     fn target(&self, command: &Command) -> Option<(u16, u16)> {
         let services = self.services.borrow();
         let known = services.get(usize::from(command.service))?.as_ref()?;
-        if matches!(command.work, Work::Merge | Work::Fetch) {
+        if !command.work.is_named() {
             return Some((known.service, 0));
         }
         let commands = known.commands.get(usize::from(command.command))?;

@@ -22,6 +22,8 @@ pub enum Message {
     Peer(String, std::net::TcpStream),
     /// Run this command, here or where its partition is.
     Request(Box<Request>),
+    /// Have the vnode here do this, whoever owns the partition.
+    Here(Box<Request>),
     /// Look at the vnode of a seat, for which there may be something to do again.
     Look(usize),
     /// Replies for connections and links here.

@@ -21,6 +21,7 @@ use super::Executor;
 use super::frame::{self, Frame};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
+use crate::coordinator::PATIENCE;
 use crate::vnode::request::{Failure, ReplyTo, Request};
 use vnode_cluster::Greeter;
 
@@ -30,6 +31,8 @@ const COMMANDS_MAX: usize = 64 * 1024;
 const OUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Room for one read.
 const READ_BYTES: usize = 64 * 1024;
+/// A node that owes an answer and has said nothing for so long is dialled anew: the network may have lost the connection.
+const SILENCE: Duration = Duration::from_secs(2);
 /// After a link broke, commands for its node are refused for so long before it is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,6 +57,10 @@ pub(super) struct Outbound {
     dirty: Cell<bool>,
     /// Nobody needs it any more.
     over: Cell<bool>,
+    /// When the node last said anything.
+    heard: Cell<Instant>,
+    /// The node has said nothing for so long that the connection is given up.
+    silent: Cell<bool>,
     progress: Notify,
 }
 
@@ -70,6 +77,8 @@ impl Outbound {
             blocked: Cell::new(false),
             dirty: Cell::new(false),
             over: Cell::new(false),
+            heard: Cell::new(Instant::now()),
+            silent: Cell::new(false),
             progress: Notify::new(),
         })
     }
@@ -220,11 +229,17 @@ impl OutboundLinks {
         let mut late = Vec::new();
         for link in self.links.values() {
             let mut pending = link.pending.borrow_mut();
+            // The node that has it gives up first, and knows more of why.
+            let before = now.checked_sub(PATIENCE).unwrap_or(now);
             let places: Vec<usize> = pending
                 .iter()
-                .filter(|(_, pending)| pending.request.is_late(now))
+                .filter(|(_, pending)| pending.request.is_late(before))
                 .map(|(place, _)| place)
                 .collect();
+            if !places.is_empty() && link.heard.get().elapsed() > SILENCE {
+                link.silent.set(true);
+                link.progress.notify_one();
+            }
             late.extend(
                 places
                     .into_iter()
@@ -306,8 +321,10 @@ async fn serve(
         *link.writer.borrow_mut() = Some(writer);
     }
     link.flush();
+    link.heard.set(Instant::now());
+    link.silent.set(false);
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
-    while !link.over.get() {
+    while !link.over.get() && !link.silent.get() {
         if let Err(error) = read(link, &mut reader, &mut buffer).await {
             tracing::debug!(node = %link.node, %error, "a link for commands ended");
             return;
@@ -350,6 +367,7 @@ async fn read(
         tokio::select! {
             biased;
             read = reader.read_buf(buffer) => {
+                link.heard.set(Instant::now());
                 return match read? {
                     0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
                     _ => Ok(()),
@@ -360,7 +378,7 @@ async fn read(
                 link.flush();
             }
             () = link.progress.notified() => {
-                if link.over.get() {
+                if link.over.get() || link.silent.get() {
                     return Ok(());
                 }
             }

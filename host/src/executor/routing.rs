@@ -53,7 +53,7 @@ impl Executor {
         match request.work {
             // Any of the range's vnodes may run a command; the first does as long as its node is up.
             Work::Command | Work::Look => self.view.coordinator(request.range, n),
-            Work::Each | Work::Merge | Work::Fetch => {
+            _ => {
                 let mut holders = self.view.holders(request.range, n).iter();
                 let own = holders.find(|holder| holder.partition == request.partition);
                 own.copied()
@@ -142,7 +142,7 @@ impl Executor {
             .get(usize::from(request.service))
             .and_then(|service| service.command(request.command))
             .is_some_and(|spec| !spec.writes());
-        let again = reads || matches!(request.work, Work::Merge | Work::Fetch);
+        let again = reads || matches!(request.work, Work::Merge | Work::Fetch | Work::Page);
         request.tries += 1;
         let now_at = self.holder_of(&request).map(|holder| holder.node);
         let node_at = now_at.and_then(|at| self.view.nodes().get(usize::from(at)));

@@ -22,6 +22,7 @@ use vnode_ring::{
 
 use super::problem::Problem;
 use super::{Node, join, views};
+use crate::coordinator::hints::Hint;
 use crate::node::Shared;
 use vnode_cluster::ProposeError;
 use vnode_cluster::join::JoinError;
@@ -204,8 +205,28 @@ pub(super) async fn transfers(State(node): Node) -> Json<Value> {
             "reason": reason(&view, from, &transfer.to, objects),
         })
     };
-    let transfers: Vec<Value> = view.map().transfers().iter().map(one).collect();
-    Json(json!({ "running": 0, "transfers": transfers, "limits": {} }))
+    let hint = |hint: Hint| {
+        let owner = view.ring().owner(hint.partition);
+        json!({
+            "id": null,
+            "kind": "hinted",
+            "service": hint.service,
+            "partition": hint.partition,
+            "from": view.me(),
+            "to": owner,
+            "state": if view.is_up(owner) { "running" } else { "waiting" },
+            "done_ratio": 0.0,
+            "objects": hint.objects,
+            "bytes": hint.bytes,
+            "reason": (!view.is_up(owner)).then(|| format!("{owner} is not up")),
+        })
+    };
+    let ownership = view.map().transfers().iter().map(one);
+    let hints = node.coordinator.hints().into_iter().map(hint);
+    let transfers: Vec<Value> = ownership.chain(hints).collect();
+    let running = |transfer: &&Value| transfer["state"] == "running";
+    let running = transfers.iter().filter(running).count();
+    Json(json!({ "running": running, "transfers": transfers, "limits": {} }))
 }
 
 /// Why a transfer is not done.

@@ -13,7 +13,7 @@ use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, Ri
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
-use crate::coordinator::now_ms;
+use crate::coordinator::{hints, now_ms};
 use crate::data_dir::DataDir;
 use crate::executor::Message;
 use crate::vnode::service::Service;
@@ -119,6 +119,7 @@ impl Membership {
             sight.clone(),
         ));
         tokio::spawn(driver::tend_voters(cluster, sight));
+        tokio::spawn(hints::hand_back(Arc::clone(&shared.coordinator)));
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             tended.await;

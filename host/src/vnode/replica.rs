@@ -6,13 +6,15 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
-use super::request::{Failure, Held, Looked, Replies, ReplyTo, Request, Work};
+use super::request::{Failure, Held, Looked, Replies, ReplyTo, Request, Words, Work};
 use super::{Guest, Vnode};
 use crate::store::{Changes, RowKey};
 use crate::wasm::{Compared, Refusal, VnodeState};
 
 /// Rows that are merged in one batch, unless a single request has more.
 const MERGE_ROWS_MAX: usize = 256;
+/// Bytes of rows of one page.
+const PAGE_BYTES: usize = 256 * 1024;
 /// In the answer to a [`Work::Fetch`], in place of a length: the asking replica has what is here.
 const SAME: u32 = u32::MAX;
 /// The first byte of an answer that is no error.
@@ -46,6 +48,13 @@ pub fn fetched(answer: &[u8], keys: usize) -> Option<Vec<Fetched<'_>>> {
     rest.is_empty().then_some(all)
 }
 
+/// The rows of a [`Work::Page`], and where the next page begins; empty after the last one.
+pub fn page(answer: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = is_done(answer)?.split_first_chunk()?;
+    let (next, rows) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    Some((rows, next))
+}
+
 /// What follows if a replica did what it was asked; `None` when it failed.
 pub fn is_done(answer: &[u8]) -> Option<&[u8]> {
     match answer.split_first() {
@@ -69,6 +78,16 @@ impl Vnode {
                 Work::Fetch => {
                     if let Some(request) = mailbox.pop_front() {
                         self.fetch(request, replies);
+                    }
+                }
+                Work::Page => {
+                    if let Some(request) = mailbox.pop_front() {
+                        self.give_page(request, replies);
+                    }
+                }
+                Work::Forget => {
+                    if let Some(request) = mailbox.pop_front() {
+                        self.forget(request, replies);
                     }
                 }
             }
@@ -133,6 +152,48 @@ impl Vnode {
         }
     }
 
+    /// Answers with its next rows.
+    fn give_page(&mut self, request: Request, replies: &mut Replies) {
+        let from = request.words.get(0);
+        let given = match self.state() {
+            None => Err(Failure::Draining),
+            Some(state) => state.page(from, PAGE_BYTES).map_err(Failure::from),
+        };
+        match given {
+            Ok((rows, next)) => replies.push(request.reply_to, None, |out| {
+                out.push(DONE);
+                out.extend(u32::try_from(next.len()).unwrap_or(0).to_le_bytes());
+                out.extend_from_slice(&next);
+                out.extend_from_slice(rows.as_bytes());
+            }),
+            Err(failure) => replies.fail(request.reply_to, &failure),
+        }
+    }
+
+    /// Removes rows that are as its asker has seen them.
+    fn forget(&mut self, request: Request, replies: &mut Replies) {
+        let partition = self.partition;
+        let forgotten = match self.state() {
+            None => Err(Failure::Draining),
+            Some(state) => {
+                let staged = pairs(&request.words).try_for_each(|pair| {
+                    let (row, digest) = pair?;
+                    state.forget(row, digest)
+                });
+                match staged {
+                    Ok(()) => state
+                        .commit()
+                        .map_err(|error| Failure::of_store(&error, partition)),
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
+        };
+        match forgotten {
+            Ok(commit) => replies.push(request.reply_to, commit, |out| out.push(DONE)),
+            Err(failure) => replies.fail(request.reply_to, &failure),
+        }
+    }
+
     /// Says what is held under the keys of a command that is to run once others have been heard.
     fn look(&mut self, request: Request, replies: &mut Replies) {
         let mut held = Vec::new();
@@ -191,15 +252,22 @@ fn stage(
     }
 }
 
-fn fetch(state: &mut VnodeState, request: &Request, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let mut words = request.words.iter();
-    while let (Some(key), Some(held)) = (words.next(), words.next()) {
-        let held = Held::from_bytes(held).ok_or(Refusal::BadRows)?;
+/// The rows that pairs of words name, each with a digest.
+fn pairs(words: &Words) -> impl Iterator<Item = Result<(RowKey<'_>, u64), Refusal>> {
+    (0..words.len() / 2).map(|nth| {
+        let held = Held::from_bytes(words.get(2 * nth + 1)).ok_or(Refusal::BadRows)?;
         let row = RowKey {
             hash: held.hash,
-            key,
+            key: words.get(2 * nth),
         };
-        match state.compare(row, held.digest)? {
+        Ok((row, held.digest))
+    })
+}
+
+fn fetch(state: &mut VnodeState, request: &Request, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    for pair in pairs(&request.words) {
+        let (row, digest) = pair?;
+        match state.compare(row, digest)? {
             Compared::Same => out.extend(SAME.to_le_bytes()),
             Compared::Nothing => out.extend([0; 4]),
             Compared::Other(object) => {

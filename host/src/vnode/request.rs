@@ -212,9 +212,19 @@ pub enum Work {
     Merge,
     /// Give its objects under these keys: pairs of words, a key and what is held there already ([`Held`]).
     Fetch,
+    /// Give its next rows, whatever their range: one word, where to go on, empty at first. See
+    /// [`page`](super::replica::page).
+    Page,
+    /// Remove these rows if they are still as said: pairs of words as in a fetch.
+    Forget,
 }
 
 impl Work {
+    /// Whether it is about one of the guest's commands.
+    pub fn is_named(self) -> bool {
+        self.runs() || self == Work::Look
+    }
+
     /// Whether the guest runs.
     pub fn runs(self) -> bool {
         matches!(self, Work::Command | Work::Each)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use super::guest::Guest;
 use super::refusal::Refusal;
 use super::scan::{Rows, position};
 use crate::descriptor::MergePolicy;
-use crate::store::{Batch, Commit, Liveness, Mark, RowKey, Store, StoreError};
+use crate::store::{Batch, Commit, Liveness, Mark, Page, RowKey, Scan, Store, StoreError};
 
 /// Memory for encoding objects that a vnode keeps between commands.
 const SCRATCH_BYTES_MAX: usize = 64 * 1024;
@@ -439,6 +439,53 @@ impl VnodeState {
             Some(object) if ObjectRef::parse(object)?.digest() == digest => Compared::Same,
             Some(object) => Compared::Other(object),
         })
+    }
+
+    /// Rows of any range in ring order, from a place on; and the place after them, empty when there are no more.
+    pub fn page(&mut self, from: &[u8], max_bytes: usize) -> Result<(Batch, Vec<u8>), Refusal> {
+        let start = match from.split_first_chunk::<8>() {
+            None => Bound::Unbounded,
+            Some((hash, key)) => Bound::Excluded(RowKey {
+                hash: u64::from_be_bytes(*hash),
+                key,
+            }),
+        };
+        let scan = Scan {
+            from: start,
+            to_hash: u64::MAX,
+            max_rows: usize::MAX,
+            max_bytes,
+        };
+        let mut rows = Batch::new();
+        let mut last = Vec::new();
+        let mut failed = None;
+        let page = self.store.scan(&scan, &mut |row, object| {
+            let live = Liveness {
+                before: false,
+                after: false,
+            };
+            if let Err(error) = rows.put(row, object, live) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            last = position(row.hash, row.key);
+            ControlFlow::Continue(())
+        })?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok((rows, if page == Page::Last { Vec::new() } else { last })),
+        }
+    }
+
+    /// Stages the removal of a row if it is the one with that digest.
+    pub fn forget(&mut self, row: RowKey<'_>, digest: u64) -> Result<(), Refusal> {
+        if let Some(object) = self.store.get(row)? {
+            let object = ObjectRef::parse(object)?;
+            if object.digest() == digest {
+                self.batch.remove(row, object.is_live())?;
+            }
+        }
+        Ok(())
     }
 
     /// Stages the merge of what is held under a key with an object of another replica.

@@ -4,11 +4,14 @@ use serde_json::Value;
 use tests::resp::Reply;
 use tests::{Cluster, Node, agree, eventually, up};
 
-use super::{MEMORY, get_everywhere, insist, set_and_get_everywhere};
+use super::{get_everywhere, insist, set_and_get_everywhere};
+
+/// With one replica it shows which node a key went to.
+const ONE_REPLICA: &[&str] = &["--storage", "memory", "--n", "1"];
 
 /// A cluster with keys, in a network, in which as many vote as may. None where networks cannot be made.
 fn settled(count: usize) -> Option<Cluster> {
-    let cluster = Cluster::in_network(count, MEMORY)?;
+    let cluster = Cluster::in_network(count, ONE_REPLICA)?;
     cluster.seated();
     set_and_get_everywhere(&cluster, "k", 60);
     Some(cluster)

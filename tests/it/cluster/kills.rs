@@ -53,7 +53,7 @@ fn the_node_that_joins_may_be_killed_during_each_step_of_its_change() {
 /// Three nodes join three others, one after the other, and each step of that is disturbed.
 fn grow_while_killing(victim: Victim) {
     let mut story = Story {
-        cluster: Cluster::of(3, DISK),
+        cluster: Cluster::of(3, &[DISK, &["--n", "1"]].concat()),
         victim,
         joiner: 0,
         registers: Registers::new(KEYS),
