@@ -6,6 +6,7 @@
 
 pub mod coverage;
 mod distant;
+pub mod entropy;
 pub mod healing;
 pub mod hints;
 mod ownership;

@@ -110,7 +110,13 @@ impl RingSize {
     /// This is riak's rule (`chash:successors`): with `inc = 2^160 / N` it is `(hash / inc + 1) mod N`.
     #[must_use]
     pub fn first_replica(self, hash: &KeyHash) -> PartitionId {
-        let segment = hash.prefix() >> self.segment_bits();
+        self.range_of(hash.prefix())
+    }
+
+    /// The partition that holds the first replica of the keys with a hash prefix.
+    #[must_use]
+    pub fn range_of(self, prefix: u64) -> PartitionId {
+        let segment = prefix >> self.segment_bits();
         // At most 12 bits are left; the mask only says so to the conversion.
         let segment = u16::try_from(segment & 0xffff).unwrap_or_default();
         self.after(PartitionId(segment), 1)

@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use vnode_ring::{Holder, NodeName, PartitionId};
 
 use super::distant::{self, Distant, PageAsk};
-use super::{Call, Coordinator, Joined, UnderWay, now_ms};
+use super::{Call, Coordinator, Joined, UnderWay, join_all, now_ms};
 use crate::descriptor::{Aggregate, CommandSpec};
 use crate::executor::slow::PageRequest;
 use crate::executor::{Inbox, Message};
@@ -65,7 +65,9 @@ impl Coordinator {
                 return self.scan_page(target, spec, words).await;
             }
             let mut joined = Joined::new(spec.aggregate, &self.limits);
-            let mut ranges: VecDeque<_> = self.plan(target)?.into();
+            let plan = self.plan(target)?;
+            self.bring_together(target, &plan).await;
+            let mut ranges: VecDeque<_> = plan.into();
             let mut window = VecDeque::new();
             loop {
                 while window.len() < WINDOW
@@ -115,6 +117,8 @@ impl Coordinator {
                 .spec(target)
                 .ok_or_else(|| Failure::Usage("no such command".into()))?;
             for covered in self.plan(target)? {
+                self.bring_together(target, std::slice::from_ref(&covered))
+                    .await;
                 let range = covered.range;
                 let mut pages = self.pages(target, &covered, self.command(spec, words, range));
                 while let Some(page) = pages.recv().await {
@@ -182,6 +186,23 @@ impl Coordinator {
         }
         covered.sort_by_key(|covered| self.ring_size.hash_range(covered.range).0);
         Ok(covered)
+    }
+
+    /// Has the vnodes that answer know what the other replicas of their ranges know: one that was away may not, and reads wait for
+    /// more than one as well.
+    async fn bring_together(&self, target: GuestCommand, plan: &[Covered]) {
+        let Some(service) = self.services.get(target.service) else {
+            return;
+        };
+        if self.consistency(target).looks() {
+            let ranges = plan.iter().map(|covered| covered.range);
+            join_all(
+                ranges
+                    .map(|range| self.compare(service, range, Duration::ZERO))
+                    .collect(),
+            )
+            .await;
+        }
     }
 
     fn command(&self, spec: &CommandSpec, words: &Words, range: PartitionId) -> TypedCommand {
@@ -299,6 +320,8 @@ impl Coordinator {
             .into_iter()
             .filter(|covered| size.hash_range(covered.range).1 >= cursor);
         for covered in ahead {
+            self.bring_together(target, std::slice::from_ref(&covered))
+                .await;
             let range = covered.range;
             let (first, last) = size.hash_range(range);
             let asker = self.asker(target, &covered, self.command(spec, words, range));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Healing {
     read: AtomicU64,
     hints: AtomicU64,
+    entropy: AtomicU64,
 }
 
 impl Healing {
@@ -20,11 +21,17 @@ impl Healing {
         self.hints.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
+    /// So many rows were exchanged because hash trees differed.
+    pub fn exchanged(&self, rows: usize) {
+        self.entropy.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
     /// Each counter with the name of what noticed.
-    pub fn counts(&self) -> [(&'static str, u64); 2] {
+    pub fn counts(&self) -> [(&'static str, u64); 3] {
         [
             ("read", self.read.load(Ordering::Relaxed)),
             ("hint", self.hints.load(Ordering::Relaxed)),
+            ("entropy", self.entropy.load(Ordering::Relaxed)),
         ]
     }
 }

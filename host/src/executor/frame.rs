@@ -160,6 +160,8 @@ impl Reader {
                 [4] => Work::Each,
                 [5] => Work::Page,
                 [6] => Work::Forget,
+                [7] => Work::Leaves,
+                [8] => Work::Leaf,
                 _ => return Err(BadFrame("a request is for no known work")),
             },
             traced: self.array()? == [1],
@@ -293,6 +295,8 @@ pub(super) fn put_command(out: &mut Vec<u8>, id: u64, epoch: u64, request: &Requ
             Work::Each => 4,
             Work::Page => 5,
             Work::Forget => 6,
+            Work::Leaves => 7,
+            Work::Leaf => 8,
         });
         out.push(request.trace.is_some().into());
         let of = request.consistency;

@@ -142,7 +142,7 @@ impl Executor {
             .get(usize::from(request.service))
             .and_then(|service| service.command(request.command))
             .is_some_and(|spec| !spec.writes());
-        let again = reads || matches!(request.work, Work::Merge | Work::Fetch | Work::Page);
+        let again = reads || request.work.may_repeat();
         request.tries += 1;
         let now_at = self.holder_of(&request).map(|holder| holder.node);
         let node_at = now_at.and_then(|at| self.view.nodes().get(usize::from(at)));

@@ -2,9 +2,10 @@
 //!
 //! None of this needs the guest: objects are merged by their histories alone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use smallvec::SmallVec;
+use vnode_ring::{Leaves, PartitionId};
 
 use super::request::{Failure, Held, Looked, Replies, ReplyTo, Request, Words, Work};
 use super::{Guest, Vnode};
@@ -13,6 +14,8 @@ use crate::wasm::{Compared, Refusal, VnodeState};
 
 /// Rows that are merged in one batch, unless a single request has more.
 const MERGE_ROWS_MAX: usize = 256;
+/// Rows of one leaf that are listed at once.
+const LEAF_ROWS_MAX: usize = 16 * 1024;
 /// Bytes of rows of one page.
 const PAGE_BYTES: usize = 256 * 1024;
 /// In the answer to a [`Work::Fetch`], in place of a length: the asking replica has what is here.
@@ -46,6 +49,40 @@ pub fn fetched(answer: &[u8], keys: usize) -> Option<Vec<Fetched<'_>>> {
         rest = after;
     }
     rest.is_empty().then_some(all)
+}
+
+/// What a replica says of a whole range.
+#[derive(Debug)]
+pub enum Summed {
+    /// It is still counting.
+    NotYet,
+    /// It has what the asker has.
+    Same,
+    /// It has this.
+    Leaves(Leaves),
+}
+
+/// The answer to a [`Work::Leaves`].
+pub fn leaves(answer: &[u8]) -> Option<Summed> {
+    Some(match is_done(answer)? {
+        [] => Summed::NotYet,
+        root if root.len() == size_of::<u64>() => Summed::Same,
+        leaves => Summed::Leaves(Leaves::decode(leaves).ok()?),
+    })
+}
+
+/// The answer to a [`Work::Leaf`]: the place of each row, its hash (big-endian) and key, with its digest.
+pub fn leaf(answer: &[u8]) -> Option<BTreeMap<Vec<u8>, u64>> {
+    let mut rest = is_done(answer)?;
+    let mut rows = BTreeMap::new();
+    while !rest.is_empty() {
+        let (digest, after) = rest.split_first_chunk()?;
+        let (length, after) = after.split_first_chunk()?;
+        let (place, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rows.insert(place.to_vec(), u64::from_le_bytes(*digest));
+        rest = after;
+    }
+    Some(rows)
 }
 
 /// The rows of a [`Work::Page`], and where the next page begins; empty after the last one.
@@ -88,6 +125,11 @@ impl Vnode {
                 Work::Forget => {
                     if let Some(request) = mailbox.pop_front() {
                         self.forget(request, replies);
+                    }
+                }
+                Work::Leaves | Work::Leaf => {
+                    if let Some(request) = mailbox.pop_front() {
+                        self.sum_up(request, replies);
                     }
                 }
             }
@@ -194,6 +236,26 @@ impl Vnode {
         }
     }
 
+    /// Answers with the leaves of a range, or the rows of one of them.
+    fn sum_up(&mut self, request: Request, replies: &mut Replies) {
+        let mut out = vec![DONE];
+        let word = request.words.get(0);
+        let summed = match self.state() {
+            None => Err(Failure::Draining),
+            Some(state) => match request.work {
+                Work::Leaves => give_leaves(state, request.range, word, &mut out),
+                _ => give_leaf(state, request.range, word, &mut out),
+            }
+            .map_err(Failure::from),
+        };
+        match summed {
+            Ok(()) => replies.push(request.reply_to, None, |reply| {
+                reply.extend_from_slice(&out)
+            }),
+            Err(failure) => replies.fail(request.reply_to, &failure),
+        }
+    }
+
     /// Says what is held under the keys of a command that is to run once others have been heard.
     fn look(&mut self, request: Request, replies: &mut Replies) {
         let mut held = Vec::new();
@@ -232,6 +294,39 @@ impl Vnode {
             Guest::Down { state, .. } => state.as_deref_mut(),
         }
     }
+}
+
+/// Nothing while the tree is being built; its root if the asker has the same; otherwise its leaves.
+fn give_leaves(
+    state: &mut VnodeState,
+    range: PartitionId,
+    root: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    if let Some(leaves) = state.leaves(range)? {
+        let own = leaves.root().to_le_bytes();
+        match root == own {
+            true => out.extend(own),
+            false => leaves.encode(out),
+        }
+    }
+    Ok(())
+}
+
+/// For each row its digest, the length of its place (u32) and its place.
+fn give_leaf(
+    state: &mut VnodeState,
+    range: PartitionId,
+    number: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let number = number.try_into().map_err(|_| Refusal::BadRows)?;
+    for (place, digest) in state.leaf(range, u16::from_le_bytes(number), LEAF_ROWS_MAX)? {
+        out.extend(digest.to_le_bytes());
+        out.extend(u32::try_from(place.len()).unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(&place);
+    }
+    Ok(())
 }
 
 /// Stages a merge with each row, and notes their hashes.

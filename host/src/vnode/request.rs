@@ -217,9 +217,19 @@ pub enum Work {
     Page,
     /// Remove these rows if they are still as said: pairs of words as in a fetch.
     Forget,
+    /// Sum up the rows of the range: one word, the root of the asker's hash tree, or none. See
+    /// [`leaves`](super::replica::leaves).
+    Leaves,
+    /// List the rows of one leaf of the range's hash tree: one word, its number. See [`leaf`](super::replica::leaf).
+    Leaf,
 }
 
 impl Work {
+    /// Whether doing it twice is the same as doing it once.
+    pub fn may_repeat(self) -> bool {
+        !self.is_named()
+    }
+
     /// Whether it is about one of the guest's commands.
     pub fn is_named(self) -> bool {
         self.runs() || self == Work::Look

@@ -1,26 +1,28 @@
 //! What the host holds for one vnode while its guest runs: rows, the transaction of the running command, and limits.
 //!
 //! It outlives every instance: when a guest traps, its memory goes and this stays. Reads here see the writes of the
-//! running command; nothing reaches the store before `commit`.
+//! running command; nothing reaches the store before `commit`. What the rows are to other replicas stands in [`replica`].
+
+mod replica;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vnode_ring::{
-    Actor, Context, Dot, HashId, Hlc, Merged, Object, ObjectRef, PartitionId, RingSize,
-    encode_successor, merge_encoded,
+    Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor,
 };
 
+pub use self::replica::Compared;
 use super::GuestError;
 use super::engine::Limits;
 use super::guest::Guest;
 use super::refusal::Refusal;
 use super::scan::{Rows, position};
 use crate::descriptor::MergePolicy;
-use crate::store::{Batch, Commit, Liveness, Mark, Page, RowKey, Scan, Store, StoreError};
+use crate::store::{Batch, Commit, Liveness, Mark, RowKey, Store, StoreError};
 
 /// Memory for encoding objects that a vnode keeps between commands.
 const SCRATCH_BYTES_MAX: usize = 64 * 1024;
@@ -66,16 +68,6 @@ pub(super) struct Write {
     is_live: bool,
 }
 
-/// What this replica holds under a key, seen from another one.
-pub enum Compared<'a> {
-    /// The same.
-    Same,
-    /// Nothing, where the other has an object.
-    Nothing,
-    /// Another object.
-    Other(&'a [u8]),
-}
-
 /// One vnode's rows and the command that is running on them.
 pub struct VnodeState {
     guest: Arc<Guest>,
@@ -97,6 +89,8 @@ pub struct VnodeState {
     batch: Batch,
     /// What was committed last.
     committed: Batch,
+    /// Of the ranges that other replicas have compared.
+    trees: BTreeMap<PartitionId, replica::Growing>,
     scratch: Vec<u8>,
     pub(super) memory: super::imports::Allowance,
     pub(super) said: super::imports::Said,
@@ -134,6 +128,7 @@ impl VnodeState {
             written_bytes: 0,
             batch: Batch::default(),
             committed: Batch::default(),
+            trees: BTreeMap::new(),
             scratch: Vec::new(),
             memory,
             said: super::imports::Said::default(),
@@ -351,6 +346,11 @@ impl VnodeState {
         if self.writes.is_empty() && self.placement.n == 1 && self.scope.range == self.partition {
             return Ok(self.store.stats().live);
         }
+        if self.writes.is_empty()
+            && let Some(live) = self.live_of(self.scope.range)
+        {
+            return Ok(live);
+        }
         let mut live = 0;
         let mut cursor = None;
         loop {
@@ -410,6 +410,7 @@ impl VnodeState {
         if self.batch.is_empty() {
             return Ok(None);
         }
+        self.update_trees()?;
         let commit = self.store.apply(&self.batch);
         std::mem::swap(&mut self.batch, &mut self.committed);
         self.batch.clear();
@@ -421,105 +422,6 @@ impl VnodeState {
     /// The batch of the last commit.
     pub fn committed(&self) -> &Batch {
         &self.committed
-    }
-
-    /// What is held under a key, as other replicas compare it: 0 without an object.
-    pub fn digest(&mut self, row: RowKey<'_>) -> Result<u64, Refusal> {
-        match self.store.get(row)? {
-            None => Ok(0),
-            Some(object) => Ok(ObjectRef::parse(object)?.digest()),
-        }
-    }
-
-    /// What is held under a key, compared with what another replica holds.
-    pub fn compare(&mut self, row: RowKey<'_>, digest: u64) -> Result<Compared<'_>, Refusal> {
-        Ok(match self.store.get(row)? {
-            None if digest == 0 => Compared::Same,
-            None => Compared::Nothing,
-            Some(object) if ObjectRef::parse(object)?.digest() == digest => Compared::Same,
-            Some(object) => Compared::Other(object),
-        })
-    }
-
-    /// Rows of any range in ring order, from a place on; and the place after them, empty when there are no more.
-    pub fn page(&mut self, from: &[u8], max_bytes: usize) -> Result<(Batch, Vec<u8>), Refusal> {
-        let start = match from.split_first_chunk::<8>() {
-            None => Bound::Unbounded,
-            Some((hash, key)) => Bound::Excluded(RowKey {
-                hash: u64::from_be_bytes(*hash),
-                key,
-            }),
-        };
-        let scan = Scan {
-            from: start,
-            to_hash: u64::MAX,
-            max_rows: usize::MAX,
-            max_bytes,
-        };
-        let mut rows = Batch::new();
-        let mut last = Vec::new();
-        let mut failed = None;
-        let page = self.store.scan(&scan, &mut |row, object| {
-            let live = Liveness {
-                before: false,
-                after: false,
-            };
-            if let Err(error) = rows.put(row, object, live) {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
-            last = position(row.hash, row.key);
-            ControlFlow::Continue(())
-        })?;
-        match failed {
-            Some(error) => Err(error.into()),
-            None => Ok((rows, if page == Page::Last { Vec::new() } else { last })),
-        }
-    }
-
-    /// Stages the removal of a row if it is the one with that digest.
-    pub fn forget(&mut self, row: RowKey<'_>, digest: u64) -> Result<(), Refusal> {
-        if let Some(object) = self.store.get(row)? {
-            let object = ObjectRef::parse(object)?;
-            if object.digest() == digest {
-                self.batch.remove(row, object.is_live())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Stages the merge of what is held under a key with an object of another replica.
-    pub fn merge(&mut self, row: RowKey<'_>, object: &[u8]) -> Result<(), Refusal> {
-        let theirs = ObjectRef::parse(object)?;
-        let last_write = self.guest.descriptor().merge == MergePolicy::LastWrite;
-        let (object, live) = match self.store.get(row)? {
-            None => (object, (false, theirs.is_live())),
-            Some(ours) => {
-                let ours = ObjectRef::parse(ours)?;
-                self.scratch.clear();
-                let merged = match merge_encoded(&ours, &theirs, &mut self.scratch) {
-                    Merged::Ours => return Ok(()),
-                    Merged::Theirs => object,
-                    Merged::Both => &self.scratch,
-                };
-                (
-                    merged,
-                    (ours.is_live(), ObjectRef::parse(merged)?.is_live()),
-                )
-            }
-        };
-        let (before, after) = live;
-        let live = Liveness { before, after };
-        if last_write && ObjectRef::parse(object)?.versions_len() > 1 {
-            let mut latest = Object::decode(object)?;
-            latest.keep_latest();
-            let mut bytes = Vec::new();
-            latest.encode(&mut bytes);
-            self.batch.put(row, &bytes, live)?;
-        } else {
-            self.batch.put(row, object, live)?;
-        }
-        Ok(())
     }
 
     /// Refuses a write that the contract does not allow; returns the hash of its key.

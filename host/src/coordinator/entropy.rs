@@ -1,0 +1,227 @@
+//! Active anti-entropy: replicas that differ are brought together even if nobody reads what differs.
+//!
+//! The owner of a range's first partition compares its own replica with each other one, all ranges in turn: the roots of two
+//! hash trees, then their leaves, then the rows of the leaves that differ, as in Dynamo (§4.7) and riak_kv (`riak_kv_index_hashtree`,
+//! `riak_kv_exchange_fsm`). Writes that are under way make trees differ for a moment, so leaves are asked for a second time and
+//! only those that differ both times are looked into. Differing objects are merged in both directions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vnode_ring::{Holder, Leaves, PartitionId};
+
+use super::Coordinator;
+use super::join_all;
+use super::replicas::To;
+use crate::store::{Batch, Liveness, RowKey};
+use crate::vnode::replica::{Fetched, Summed, fetched, is_done, leaf, leaves};
+use crate::vnode::request::{Failure, Held, Words, Work};
+use crate::vnode::service::Service;
+
+/// How long it takes to compare all ranges, if there is nothing to mend.
+const ROUND: Duration = Duration::from_secs(15);
+/// Between two looks at leaves that differ: writes that were under way have arrived by then.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Ranges that are compared at the same time.
+const AT_ONCE: usize = 8;
+/// Looks at a tree that is being built before an exchange gives up until the next round.
+const LOOKS_MAX: usize = 2000;
+
+/// Compares the ranges of this node with their other replicas, one after the other, for as long as the node runs.
+pub async fn exchange(coordinator: Arc<Coordinator>) {
+    loop {
+        let mine = coordinator.led();
+        let turns = mine.len().div_ceil(AT_ONCE).max(1);
+        let pause = ROUND / u32::try_from(turns).unwrap_or(u32::MAX);
+        for turn in mine.chunks(AT_ONCE) {
+            tokio::time::sleep(pause).await;
+            let compared = turn
+                .iter()
+                .map(|(service, range)| coordinator.compare(service, *range, SETTLE));
+            join_all(compared.collect()).await;
+        }
+        if mine.is_empty() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+impl Coordinator {
+    /// The ranges that this node compares: those whose first replica it owns, of services with several.
+    fn led(&self) -> Vec<(Arc<Service>, PartitionId)> {
+        let view = self.view();
+        let mine = |range: &PartitionId| view.ring().owner(*range) == view.me();
+        let several = self.services().iter().filter(|service| service.n() > 1);
+        several
+            .flat_map(|service| {
+                let ranges = self.ring_size().partitions().filter(mine);
+                ranges.map(|range| (Arc::clone(service), range))
+            })
+            .collect()
+    }
+
+    /// Brings the replica that runs the commands of a range together with all others that are up. What cannot be compared now is
+    /// compared another time.
+    pub(super) async fn compare(
+        &self,
+        service: &Arc<Service>,
+        range: PartitionId,
+        settle: Duration,
+    ) {
+        let view = self.view();
+        let Some(first) = view.coordinator(range, service.n()) else {
+            return;
+        };
+        let others = view.holders(range, service.n()).iter();
+        let others = others.filter(|other| other.is_primary() && **other != first);
+        let pairs = others.map(|other| async {
+            let pair = Pair {
+                coordinator: self,
+                service,
+                range,
+                first,
+                other: *other,
+            };
+            if let Err(error) = pair.exchange(settle).await {
+                let service = service.name();
+                tracing::debug!(service, %range, %error, "replicas were not compared");
+            }
+        });
+        join_all(pairs.collect()).await;
+    }
+}
+
+/// Two replicas of a range.
+struct Pair<'a> {
+    coordinator: &'a Coordinator,
+    service: &'a Arc<Service>,
+    range: PartitionId,
+    first: Holder,
+    other: Holder,
+}
+
+impl Pair<'_> {
+    async fn ask(&self, of: Holder, work: Work, words: Words) -> Result<Vec<u8>, Failure> {
+        let answer = self
+            .coordinator
+            .ask_replica(self.service, self.range, To::Holder(of), work, words)
+            .await?;
+        match is_done(&answer) {
+            Some(_) => Ok(answer),
+            None => Err(Failure::of_answer(&answer)),
+        }
+    }
+
+    /// Mends the leaves that differ now and still do when writes have had that time to settle.
+    async fn exchange(&self, settle: Duration) -> Result<(), Failure> {
+        let mut differing = self.differing().await?;
+        if differing.is_empty() {
+            return Ok(());
+        }
+        if !settle.is_zero() {
+            tokio::time::sleep(settle).await;
+            let still = self.differing().await?;
+            differing.retain(|leaf| still.binary_search(leaf).is_ok());
+        }
+        for leaf in differing {
+            self.mend(leaf).await?;
+        }
+        Ok(())
+    }
+
+    /// The leaves in which the two differ.
+    async fn differing(&self) -> Result<Vec<u16>, Failure> {
+        let Some(own) = self.summed(self.first, b"").await? else {
+            return Ok(Vec::new());
+        };
+        let root = own.root().to_le_bytes();
+        let other = self.summed(self.other, &root).await?;
+        Ok(other.map_or(Vec::new(), |other| own.differing(&other)))
+    }
+
+    /// The leaves of one of the two, unless its root is that one.
+    async fn summed(&self, of: Holder, root: &[u8]) -> Result<Option<Leaves>, Failure> {
+        for _ in 0..LOOKS_MAX {
+            let answer = self.ask(of, Work::Leaves, Words::copy([root])).await?;
+            match leaves(&answer) {
+                Some(Summed::Leaves(leaves)) => return Ok(Some(leaves)),
+                Some(Summed::Same) => return Ok(None),
+                // Each look takes its tree further.
+                Some(Summed::NotYet) => tokio::task::yield_now().await,
+                None => return Err(Failure::of_answer(&answer)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Merges what differs in one leaf, in both directions.
+    async fn mend(&self, number: u16) -> Result<(), Failure> {
+        let own = self.rows(self.first, number).await?;
+        let other = self.rows(self.other, number).await?;
+        let differs = |place: &&Vec<u8>| own.get(*place) != other.get(*place);
+        let mut places: Vec<&Vec<u8>> = own.keys().chain(other.keys()).filter(differs).collect();
+        places.sort();
+        places.dedup();
+        if places.is_empty() {
+            return Ok(());
+        }
+        let lent = self.send(&places, &own, self.other, self.first).await?;
+        let given = self.send(&places, &other, self.first, self.other).await?;
+        tracing::info!(
+            service = self.service.name(),
+            range = %self.range,
+            rows = lent + given,
+            "replicas differed and were brought together"
+        );
+        self.coordinator.healing().exchanged(lent + given);
+        Ok(())
+    }
+
+    async fn rows(&self, of: Holder, number: u16) -> Result<BTreeMap<Vec<u8>, u64>, Failure> {
+        let words = Words::copy([number.to_le_bytes().as_slice()]);
+        let answer = self.ask(of, Work::Leaf, words).await?;
+        leaf(&answer).ok_or_else(|| Failure::of_answer(&answer))
+    }
+
+    /// Sends what `from` holds under these places, where it differs from what `to` `has`, to `to`. Returns how many rows.
+    async fn send(
+        &self,
+        places: &[&Vec<u8>],
+        has: &BTreeMap<Vec<u8>, u64>,
+        from: Holder,
+        to: Holder,
+    ) -> Result<usize, Failure> {
+        let mut words: Vec<Vec<u8>> = Vec::new();
+        let mut keys = Vec::new();
+        for place in places {
+            let Some((hash, key)) = place.split_first_chunk::<8>() else {
+                continue;
+            };
+            let hash = u64::from_be_bytes(*hash);
+            let digest = has.get(*place).copied().unwrap_or(0);
+            words.push(key.to_vec());
+            words.push(Held { hash, digest }.to_bytes().to_vec());
+            keys.push((hash, key));
+        }
+        let words = Words::copy(words.iter().map(Vec::as_slice));
+        let answer = self.ask(from, Work::Fetch, words).await?;
+        let said = fetched(&answer, keys.len()).ok_or_else(|| Failure::of_answer(&answer))?;
+        let mut rows = Batch::new();
+        let live = Liveness {
+            before: false,
+            after: false,
+        };
+        for ((hash, key), said) in keys.into_iter().zip(said) {
+            if let Fetched::Object(object @ [_, ..]) = said {
+                // It comes from a store, so it is not too large for another.
+                let _ = rows.put(RowKey { hash, key }, object, live);
+            }
+        }
+        if !rows.is_empty() {
+            let words = Words::copy([rows.as_bytes()]);
+            self.ask(to, Work::Merge, words).await?;
+        }
+        Ok(rows.len())
+    }
+}

@@ -1,0 +1,254 @@
+//! What a vnode's rows are to the other replicas: compared, merged, listed, and summed up in hash trees.
+
+use std::ops::{Bound, ControlFlow};
+
+use vnode_ring::{Leaves, Merged, Object, ObjectRef, PartitionId, Tree, TreeRow, merge_encoded};
+
+use super::VnodeState;
+use crate::descriptor::MergePolicy;
+use crate::store::{Batch, Liveness, Page, RowKey, Scan, Store, StoreError};
+use crate::wasm::Refusal;
+use crate::wasm::scan::position;
+
+/// Rows that one look at a growing tree adds to it.
+const TREE_ROWS: usize = 2048;
+
+/// What this replica holds under a key, seen from another one.
+pub enum Compared<'a> {
+    /// The same.
+    Same,
+    /// Nothing, where the other has an object.
+    Nothing,
+    /// Another object.
+    Other(&'a [u8]),
+}
+
+impl VnodeState {
+    /// What is held under a key, as other replicas compare it: 0 without an object.
+    pub fn digest(&mut self, row: RowKey<'_>) -> Result<u64, Refusal> {
+        match self.store.get(row)? {
+            None => Ok(0),
+            Some(object) => Ok(ObjectRef::parse(object)?.digest()),
+        }
+    }
+
+    /// What is held under a key, compared with what another replica holds.
+    pub fn compare(&mut self, row: RowKey<'_>, digest: u64) -> Result<Compared<'_>, Refusal> {
+        Ok(match self.store.get(row)? {
+            None if digest == 0 => Compared::Same,
+            None => Compared::Nothing,
+            Some(object) if ObjectRef::parse(object)?.digest() == digest => Compared::Same,
+            Some(object) => Compared::Other(object),
+        })
+    }
+
+    /// Rows of any range in ring order, from a place on; and the place after them, empty when there are no more.
+    pub fn page(&mut self, from: &[u8], max_bytes: usize) -> Result<(Batch, Vec<u8>), Refusal> {
+        let start = match from.split_first_chunk::<8>() {
+            None => Bound::Unbounded,
+            Some((hash, key)) => Bound::Excluded(RowKey {
+                hash: u64::from_be_bytes(*hash),
+                key,
+            }),
+        };
+        let scan = Scan {
+            from: start,
+            to_hash: u64::MAX,
+            max_rows: usize::MAX,
+            max_bytes,
+        };
+        let mut rows = Batch::new();
+        let mut last = Vec::new();
+        let mut failed = None;
+        let page = self.store.scan(&scan, &mut |row, object| {
+            let live = Liveness {
+                before: false,
+                after: false,
+            };
+            if let Err(error) = rows.put(row, object, live) {
+                failed = Some(error);
+                return ControlFlow::Break(());
+            }
+            last = position(row.hash, row.key);
+            ControlFlow::Continue(())
+        })?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok((rows, if page == Page::Last { Vec::new() } else { last })),
+        }
+    }
+
+    /// Stages the removal of a row if it is the one with that digest.
+    pub fn forget(&mut self, row: RowKey<'_>, digest: u64) -> Result<(), Refusal> {
+        if let Some(object) = self.store.get(row)? {
+            let object = ObjectRef::parse(object)?;
+            if object.digest() == digest {
+                self.batch.remove(row, object.is_live())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages the merge of what is held under a key with an object of another replica.
+    pub fn merge(&mut self, row: RowKey<'_>, object: &[u8]) -> Result<(), Refusal> {
+        let theirs = ObjectRef::parse(object)?;
+        let last_write = self.guest.descriptor().merge == MergePolicy::LastWrite;
+        let (object, live) = match self.store.get(row)? {
+            None => (object, (false, theirs.is_live())),
+            Some(ours) => {
+                let ours = ObjectRef::parse(ours)?;
+                self.scratch.clear();
+                let merged = match merge_encoded(&ours, &theirs, &mut self.scratch) {
+                    Merged::Ours => return Ok(()),
+                    Merged::Theirs => object,
+                    Merged::Both => &self.scratch,
+                };
+                (
+                    merged,
+                    (ours.is_live(), ObjectRef::parse(merged)?.is_live()),
+                )
+            }
+        };
+        let (before, after) = live;
+        let live = Liveness { before, after };
+        if last_write && ObjectRef::parse(object)?.versions_len() > 1 {
+            let mut latest = Object::decode(object)?;
+            latest.keep_latest();
+            let mut bytes = Vec::new();
+            latest.encode(&mut bytes);
+            self.batch.put(row, &bytes, live)?;
+        } else {
+            self.batch.put(row, object, live)?;
+        }
+        Ok(())
+    }
+}
+
+/// The hash tree of a range, and how far the scan is that fills it.
+pub(super) struct Growing {
+    tree: Tree,
+    /// The place of the last row taken in.
+    reached: Option<Vec<u8>>,
+}
+
+impl VnodeState {
+    /// The leaves of a range's tree; `None` while it is being built, which each call brings forward.
+    pub fn leaves(&mut self, range: PartitionId) -> Result<Option<&Leaves>, Refusal> {
+        let size = self.placement.ring_size;
+        let growing = self.trees.entry(range).or_insert_with(|| Growing {
+            tree: Tree::building(size, range),
+            reached: None,
+        });
+        if !growing.tree.is_complete() {
+            let (first, last) = size.hash_range(range);
+            let from = match growing.reached.as_deref().map(split) {
+                None => Bound::Included(RowKey {
+                    hash: first,
+                    key: b"",
+                }),
+                Some((hash, key)) => Bound::Excluded(RowKey { hash, key }),
+            };
+            let (rows, page) = rows_from(self.store.as_mut(), from, last, TREE_ROWS)?;
+            if let Some((place, ..)) = rows.last() {
+                let (hash, key) = split(place);
+                growing.tree.advance(hash, Some(key));
+                growing.reached = Some(place.clone());
+            }
+            for (place, row) in &rows {
+                let (hash, key) = split(place);
+                growing.tree.scanned(hash, key, *row);
+            }
+            if page == Page::Last {
+                growing.tree.finish();
+            }
+        }
+        Ok(growing.tree.leaves())
+    }
+
+    /// The keys of one leaf of a range: place and digest of each.
+    pub fn leaf(
+        &mut self,
+        range: PartitionId,
+        leaf: u16,
+        max_rows: usize,
+    ) -> Result<Vec<(Vec<u8>, u64)>, Refusal> {
+        let tree = Tree::new(self.placement.ring_size, range);
+        let Some((first, last)) = tree.leaf_range(leaf) else {
+            return Ok(Vec::new());
+        };
+        let from = Bound::Included(RowKey {
+            hash: first,
+            key: b"",
+        });
+        let (rows, _) = rows_from(self.store.as_mut(), from, last, max_rows)?;
+        let digests = rows.into_iter().map(|(place, row)| (place, row.digest));
+        Ok(digests.collect())
+    }
+
+    /// Live rows of a range, if its tree knows.
+    pub(super) fn live_of(&self, range: PartitionId) -> Option<u64> {
+        self.trees.get(&range)?.tree.live()
+    }
+
+    /// Brings the trees to what the rows will be after the batch.
+    pub(super) fn update_trees(&mut self) -> Result<(), StoreError> {
+        if self.trees.is_empty() {
+            return Ok(());
+        }
+        let row = |object: &[u8]| {
+            ObjectRef::parse(object)
+                .ok()
+                .map(|object| TreeRow::from(&object))
+        };
+        for change in self.batch.changes() {
+            let RowKey { hash, key } = change.row;
+            let range = self.placement.ring_size.range_of(hash);
+            if let Some(growing) = self.trees.get_mut(&range) {
+                let old = self.store.get(change.row)?.and_then(row);
+                let new = change.object.and_then(row);
+                growing.tree.update(hash, key, old, new);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn split(place: &[u8]) -> (u64, &[u8]) {
+    match place.split_first_chunk::<8>() {
+        Some((hash, key)) => (u64::from_be_bytes(*hash), key),
+        None => (0, place),
+    }
+}
+
+type Rows = Vec<(Vec<u8>, TreeRow)>;
+
+/// The rows from a place on, up to a hash.
+fn rows_from(
+    store: &mut dyn Store,
+    from: Bound<RowKey<'_>>,
+    to_hash: u64,
+    max_rows: usize,
+) -> Result<(Rows, Page), Refusal> {
+    let scan = Scan {
+        from,
+        to_hash,
+        max_rows,
+        max_bytes: usize::MAX,
+    };
+    let mut rows = Vec::new();
+    let mut failed = None;
+    let page = store.scan(&scan, &mut |row, object| match ObjectRef::parse(object) {
+        Ok(object) => {
+            rows.push((position(row.hash, row.key), TreeRow::from(&object)));
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok((rows, page)),
+    }
+}
