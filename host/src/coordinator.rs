@@ -4,6 +4,7 @@
 //! A command with one key is one request; the connection that read it sends it off and goes on. Everything else (several
 //! keys, coverage, HTTP) is a task here that sends several requests and joins the replies as the descriptor says.
 
+pub mod carry;
 pub mod coverage;
 mod distant;
 pub mod entropy;
@@ -15,13 +16,14 @@ pub mod trace;
 pub mod wishes;
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{oneshot, watch};
 use vnode_ring::{PartitionId, RingSize, Role, View};
 
+use self::carry::Carried;
 use self::healing::Healing;
 use self::trace::{Recorder, Step};
 use self::wishes::Wishes;
@@ -107,6 +109,7 @@ pub struct Coordinator {
     calls: AtomicUsize,
     cluster: Arc<Cluster>,
     healing: Healing,
+    carried: Mutex<Carried>,
 }
 
 impl Coordinator {
@@ -141,6 +144,7 @@ impl Coordinator {
             calls: AtomicUsize::new(0),
             cluster,
             healing: Healing::default(),
+            carried: Mutex::default(),
         };
         coordinator.take_up_ownership();
         coordinator

@@ -86,8 +86,17 @@ pub trait Vnodes: Send + Sync + 'static {
     fn freeze(&self, partition: PartitionId);
     /// Lets them run again.
     fn thaw(&self, partition: PartitionId);
-    /// Whether the vnodes of a frozen partition hold nothing. Waits until what runs in them has ended.
-    fn holds_nothing(&self, partition: PartitionId) -> impl Future<Output = bool> + Send;
+    /// Whether it is worth freezing a partition: all that its vnodes held a moment ago is on that node.
+    fn is_carried(&self, partition: PartitionId, to: &NodeName) -> bool;
+    /// Brings the rest of what the vnodes of a frozen partition hold to that node. Waits until what runs in them has ended. True
+    /// when everything is there.
+    fn carry_rest(
+        &self,
+        partition: PartitionId,
+        to: &NodeName,
+    ) -> impl Future<Output = bool> + Send;
+    /// Whether the vnodes here hold something for other nodes, which have to have it before this one may go.
+    fn holds_hints(&self) -> bool;
     /// Answers what another node asks of the vnodes here.
     fn answer(&self, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
 }

@@ -240,7 +240,8 @@ impl Cluster {
             let node = self.name.clone();
             self.try_to(MapEvent::Returned { node, card }).await;
         }
-        if member.status == MemberStatus::Exiting && !consensus.votes() {
+        let may_go = !consensus.votes() && !vnodes.holds_hints();
+        if member.status == MemberStatus::Exiting && may_go {
             let node = self.name.clone();
             if self.propose(MapEvent::Left(node)).await.is_ok() {
                 return self.go("it has left the cluster").await;

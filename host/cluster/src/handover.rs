@@ -1,15 +1,22 @@
-//! Handing over partitions that hold nothing.
+//! Handing over partitions.
 //!
-//! The owner has the commands for a partition wait, looks whether its vnodes hold nothing, and offers it to the cluster. Once the
+//! When all that a partition holds has been carried to its next owner, the present one has the commands for it wait, carries the
+//! rest over, and offers the partition to the cluster. Once the
 //! map says that another node owns it, the commands go there. If it cannot know whether the offer was taken, they wait until it
 //! can: it withdraws the offer, and whatever of the two comes first in the log holds (`TransfersRenewed` against `HandedOver`).
 //! What is offered is on disk before anybody can take it, so that a restart does not serve a partition that another node may own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use vnode_ring::{ClusterMap, MapEvent, PartitionId};
 
+use tokio::time::Instant;
+
 use crate::cluster::{Cluster, ProposeError, Vnodes};
+
+/// After so long no more partitions are frozen for one offer: the first ones wait for it.
+const FROZEN_MAX: Duration = Duration::from_millis(50);
 
 impl Cluster {
     /// Has the commands wait for what was offered before this node ended, unless it is known that another node owns it by now.
@@ -36,22 +43,27 @@ impl Cluster {
         changed.is_ok()
     }
 
-    /// Hands over what this node owns, is to go elsewhere, and holds nothing.
+    /// Hands over what this node owns, is to go elsewhere, and has been carried there.
     pub(crate) async fn hand_over(&self, map: &ClusterMap, vnodes: &impl Vnodes) {
         if !self.settle_offers(vnodes).await {
             return;
         }
         let view = vnodes.view();
         let mut offer = BTreeMap::new();
+        let begun = Instant::now();
         for (partition, transfer) in map.transfers() {
-            if *map.ring().owner(*partition) != self.name || !view.is_up(&transfer.to) {
+            let owned = *map.ring().owner(*partition) == self.name;
+            if !owned || !view.is_up(&transfer.to) || !vnodes.is_carried(*partition, &transfer.to) {
                 continue;
             }
             vnodes.freeze(*partition);
-            if vnodes.holds_nothing(*partition).await {
+            if vnodes.carry_rest(*partition, &transfer.to).await {
                 offer.insert(*partition, transfer.attempt);
             } else {
                 vnodes.thaw(*partition);
+            }
+            if begun.elapsed() > FROZEN_MAX {
+                break;
             }
         }
         if offer.is_empty() {

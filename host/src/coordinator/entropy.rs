@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vnode_ring::{Holder, Leaves, PartitionId};
+use vnode_ring::{Leaves, PartitionId};
 
 use super::Coordinator;
 use super::join_all;
@@ -80,8 +80,8 @@ impl Coordinator {
                 coordinator: self,
                 service,
                 range,
-                first,
-                other: *other,
+                first: To::Holder(first),
+                other: To::Holder(*other),
             };
             if let Err(error) = pair.exchange(settle).await {
                 let service = service.name();
@@ -93,24 +93,39 @@ impl Coordinator {
 }
 
 /// Two replicas of a range.
-struct Pair<'a> {
-    coordinator: &'a Coordinator,
-    service: &'a Arc<Service>,
-    range: PartitionId,
-    first: Holder,
-    other: Holder,
+pub(super) struct Pair<'a> {
+    pub(super) coordinator: &'a Coordinator,
+    pub(super) service: &'a Arc<Service>,
+    pub(super) range: PartitionId,
+    pub(super) first: To,
+    pub(super) other: To,
 }
 
 impl Pair<'_> {
-    async fn ask(&self, of: Holder, work: Work, words: Words) -> Result<Vec<u8>, Failure> {
+    async fn ask(&self, of: To, work: Work, words: Words) -> Result<Vec<u8>, Failure> {
         let answer = self
             .coordinator
-            .ask_replica(self.service, self.range, To::Holder(of), work, words)
+            .ask_replica(self.service, self.range, of, work, words)
             .await?;
         match is_done(&answer) {
             Some(_) => Ok(answer),
             None => Err(Failure::of_answer(&answer)),
         }
+    }
+
+    /// Sends the other one what the first one holds and it does not, and nothing back. Returns how many rows.
+    pub(super) async fn push(&self) -> Result<usize, Failure> {
+        let mut sent = 0;
+        for number in self.differing().await? {
+            let own = self.rows(self.first, number).await?;
+            let other = self.rows(self.other, number).await?;
+            let differs = |place: &&Vec<u8>| own.get(*place) != other.get(*place);
+            let places: Vec<&Vec<u8>> = own.keys().filter(differs).collect();
+            if !places.is_empty() {
+                sent += self.send(&places, &other, self.first, self.other).await?;
+            }
+        }
+        Ok(sent)
     }
 
     /// Mends the leaves that differ now and still do when writes have had that time to settle.
@@ -141,7 +156,7 @@ impl Pair<'_> {
     }
 
     /// The leaves of one of the two, unless its root is that one.
-    async fn summed(&self, of: Holder, root: &[u8]) -> Result<Option<Leaves>, Failure> {
+    async fn summed(&self, of: To, root: &[u8]) -> Result<Option<Leaves>, Failure> {
         for _ in 0..LOOKS_MAX {
             let answer = self.ask(of, Work::Leaves, Words::copy([root])).await?;
             match leaves(&answer) {
@@ -152,7 +167,9 @@ impl Pair<'_> {
                 None => return Err(Failure::of_answer(&answer)),
             }
         }
-        Ok(None)
+        Err(Failure::Incomplete(
+            "a hash tree is still being built".into(),
+        ))
     }
 
     /// Merges what differs in one leaf, in both directions.
@@ -178,7 +195,7 @@ impl Pair<'_> {
         Ok(())
     }
 
-    async fn rows(&self, of: Holder, number: u16) -> Result<BTreeMap<Vec<u8>, u64>, Failure> {
+    async fn rows(&self, of: To, number: u16) -> Result<BTreeMap<Vec<u8>, u64>, Failure> {
         let words = Words::copy([number.to_le_bytes().as_slice()]);
         let answer = self.ask(of, Work::Leaf, words).await?;
         leaf(&answer).ok_or_else(|| Failure::of_answer(&answer))
@@ -189,8 +206,8 @@ impl Pair<'_> {
         &self,
         places: &[&Vec<u8>],
         has: &BTreeMap<Vec<u8>, u64>,
-        from: Holder,
-        to: Holder,
+        from: To,
+        to: To,
     ) -> Result<usize, Failure> {
         let mut words: Vec<Vec<u8>> = Vec::new();
         let mut keys = Vec::new();

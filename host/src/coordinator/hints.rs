@@ -123,10 +123,12 @@ impl Coordinator {
     /// Seats of partitions that this node does not own, with rows.
     fn not_owned(&self) -> impl Iterator<Item = (usize, Arc<Service>, PartitionId)> {
         let view = self.view();
-        let foreign = self
-            .ring_size()
-            .partitions()
-            .filter(move |partition| view.ring().owner(*partition) != view.me());
+        let foreign = self.ring_size().partitions().filter(move |partition| {
+            let transfer = view.map().transfers().get(partition);
+            // What comes here to stay is no hint.
+            let comes = transfer.is_some_and(|transfer| transfer.to == *view.me());
+            view.ring().owner(*partition) != view.me() && !comes
+        });
         foreign.flat_map(move |partition| {
             self.services().iter().filter_map(move |service| {
                 let number = self.seat(usize::from(service.index), partition);

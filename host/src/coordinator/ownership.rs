@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vnode_cluster::Vnodes;
-use vnode_ring::{PartitionId, View};
+use vnode_ring::{NodeName, PartitionId, View};
 
 use super::Coordinator;
 use crate::executor::Message;
@@ -20,7 +20,7 @@ const TERMINATE_WITHIN: Duration = Duration::from_millis(100);
 
 impl Coordinator {
     /// The seats of a partition's vnodes.
-    fn seats_of(&self, partition: PartitionId) -> impl Iterator<Item = usize> {
+    pub(super) fn seats_of(&self, partition: PartitionId) -> impl Iterator<Item = usize> {
         (0..self.services.len()).map(move |service| self.seat(service, partition))
     }
 
@@ -118,18 +118,21 @@ impl Vnodes for Coordinator {
         self.set_frozen(partition, false);
     }
 
-    async fn holds_nothing(&self, partition: PartitionId) -> bool {
+    fn holds_hints(&self) -> bool {
+        !self.hints().is_empty()
+    }
+
+    fn is_carried(&self, partition: PartitionId, to: &NodeName) -> bool {
+        Coordinator::is_carried(self, partition, to)
+    }
+
+    async fn carry_rest(&self, partition: PartitionId, to: &NodeName) -> bool {
         for number in self.seats_of(partition) {
-            loop {
-                match self.seats.lock(number) {
-                    Some(seat) if seat.is_taken() => {}
-                    Some(seat) if seat.figures().store.live > 0 => return false,
-                    _ => break,
-                }
+            while self.seats.lock(number).is_some_and(|seat| seat.is_taken()) {
                 tokio::time::sleep(BACK_POLL).await;
             }
         }
-        true
+        Coordinator::carry_rest(self, partition, to).await
     }
 
     async fn answer(&self, request: Vec<u8>) -> Vec<u8> {

@@ -17,6 +17,8 @@ use crate::vnode::service::Service;
 pub(super) enum To {
     /// One of a preference list.
     Holder(Holder),
+    /// This one, whatever the preference lists say. Nobody else is asked in its stead.
+    Vnode(Holder),
     /// The one of this node for a partition, whoever owns that.
     Here(PartitionId),
 }
@@ -71,7 +73,7 @@ impl Coordinator {
         words: Words,
     ) -> Result<Vec<u8>, Failure> {
         let (partition, role) = match to {
-            To::Holder(holder) => (holder.partition, holder.role),
+            To::Holder(holder) | To::Vnode(holder) => (holder.partition, holder.role),
             To::Here(partition) => (partition, Role::Fallback),
         };
         let within = self.limits.request_timeout;
@@ -93,7 +95,11 @@ impl Coordinator {
                 ..Consistency::single(within)
             },
             trace: None,
-            tries: 0,
+            tries: if matches!(to, To::Vnode(_)) {
+                u8::MAX - 1
+            } else {
+                0
+            },
             arrived: Instant::now(),
             reply_to: ReplyTo::Task(reply_to),
         };
@@ -103,6 +109,7 @@ impl Coordinator {
         };
         inbox.send(match to {
             To::Holder(_) => Message::Request(Box::new(request)),
+            To::Vnode(holder) => Message::Send(holder, Box::new(request)),
             To::Here(_) => Message::Here(Box::new(request)),
         });
         match tokio::time::timeout(within + PATIENCE, reply).await {

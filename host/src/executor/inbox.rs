@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
+use vnode_ring::Holder;
 
 use super::Executor;
 use super::client::Moving;
@@ -22,6 +23,8 @@ pub enum Message {
     Peer(String, std::net::TcpStream),
     /// Run this command, here or where its partition is.
     Request(Box<Request>),
+    /// Have that vnode do this, whoever owns the partition.
+    Send(Holder, Box<Request>),
     /// Have the vnode here do this, whoever owns the partition.
     Here(Box<Request>),
     /// Look at the vnode of a seat, for which there may be something to do again.

@@ -241,6 +241,7 @@ impl Executor {
                 Message::Peer(node, stream) => connect.push(Arrival::Peer(node, stream)),
                 Message::Look(number) => self.schedule(number),
                 Message::Request(request) => self.submit(*request),
+                Message::Send(holder, request) => self.send_to(&holder, *request),
                 Message::Here(request) => self.stage(*request),
                 Message::Replies(parcel) => {
                     let mut start = 0;

@@ -107,7 +107,10 @@ impl Seat {
 
     /// The vnode, if it is here, and what waits for it, if anything does.
     pub(super) fn take(&mut self) -> Option<(Box<Vnode>, Errand)> {
-        if self.frozen || !self.has_work() {
+        if self.frozen {
+            return self.take_frozen();
+        }
+        if !self.has_work() {
             return None;
         }
         let vnode = self.vnode.take()?;
@@ -127,6 +130,18 @@ impl Seat {
         }
         self.apart_until = None;
         Some((vnode, Errand::Run(std::mem::take(&mut self.mailbox))))
+    }
+
+    /// The vnode, if it is here, and what waits for it that changes nothing.
+    fn take_frozen(&mut self) -> Option<(Box<Vnode>, Errand)> {
+        if !self.mailbox.iter().any(|request| request.work.only_shows()) {
+            return None;
+        }
+        let vnode = self.vnode.take()?;
+        let waiting = std::mem::take(&mut self.mailbox);
+        let (shows, rest) = waiting.into_iter().partition(|one| one.work.only_shows());
+        self.mailbox = rest;
+        Some((vnode, Errand::Run(shows)))
     }
 
     /// Takes back commands that were not run: they came before what has come meanwhile. Leaves `commands` empty.
@@ -156,7 +171,10 @@ impl Seat {
 
     /// Whether somebody has to take the vnode again.
     pub(super) fn has_work(&self) -> bool {
-        !self.mailbox.is_empty() || !self.pages.is_empty()
+        match self.frozen {
+            true => self.mailbox.iter().any(|request| request.work.only_shows()),
+            false => !self.mailbox.is_empty() || !self.pages.is_empty(),
+        }
     }
 }
 
@@ -229,7 +247,7 @@ impl Seats {
     /// Whether every vnode is in its seat and nothing waits for it.
     pub fn idle(&self) -> bool {
         let mut seats = (0..self.len()).filter_map(|number| self.lock(number));
-        seats.all(|seat| seat.vnode.is_some() && !seat.has_work())
+        seats.all(|seat| seat.vnode.is_some() && seat.mailbox.is_empty() && seat.pages.is_empty())
     }
 
     /// Ends the guest of a vnode that is here and not owned any more, after it was told why. The vnode stays, and would start it

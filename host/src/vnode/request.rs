@@ -225,6 +225,11 @@ pub enum Work {
 }
 
 impl Work {
+    /// Whether it changes nothing and needs no guest.
+    pub fn only_shows(self) -> bool {
+        matches!(self, Work::Fetch | Work::Page | Work::Leaves | Work::Leaf)
+    }
+
     /// Whether doing it twice is the same as doing it once.
     pub fn may_repeat(self) -> bool {
         !self.is_named()

@@ -138,7 +138,16 @@ impl Vnodes for Model {
         state.version += 1;
     }
 
-    async fn holds_nothing(&self, partition: PartitionId) -> bool {
+    fn holds_hints(&self) -> bool {
+        false
+    }
+
+    fn is_carried(&self, _partition: PartitionId, _to: &NodeName) -> bool {
+        true
+    }
+
+    /// Rows stay where they are here: what is simulated is who owns what.
+    async fn carry_rest(&self, partition: PartitionId, _to: &NodeName) -> bool {
         while self.runs(partition) {
             sleep(Duration::from_millis(1)).await;
         }
