@@ -17,7 +17,7 @@ pub mod wishes;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{oneshot, watch};
@@ -110,6 +110,8 @@ pub struct Coordinator {
     cluster: Arc<Cluster>,
     healing: Healing,
     carried: Mutex<Carried>,
+    /// For tasks that outlive a call.
+    me: Weak<Coordinator>,
 }
 
 impl Coordinator {
@@ -122,13 +124,14 @@ impl Coordinator {
         acknowledge: Acknowledge,
         first_id: u64,
         cluster: Arc<Cluster>,
-    ) -> Coordinator {
+    ) -> Arc<Coordinator> {
         let descriptors = services
             .iter()
             .map(|service| Arc::clone(service.guest.descriptor()));
         let catalog = Catalog::new(descriptors.collect());
         let ring_size = view.ring().size();
-        let coordinator = Coordinator {
+        let coordinator = Arc::new_cyclic(|me| Coordinator {
+            me: Weak::clone(me),
             seats: Seats::new(services.len() * usize::from(ring_size.get())),
             services,
             catalog,
@@ -145,7 +148,7 @@ impl Coordinator {
             cluster,
             healing: Healing::default(),
             carried: Mutex::default(),
-        };
+        });
         coordinator.take_up_ownership();
         coordinator
     }

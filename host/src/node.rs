@@ -196,7 +196,7 @@ impl Node {
             (size, hash),
             &control,
         )?;
-        let coordinator = Arc::new(Coordinator::new(
+        let coordinator = Coordinator::new(
             services,
             membership.first_view(),
             config.executor_count(),
@@ -204,7 +204,7 @@ impl Node {
             engine.acknowledge(),
             crate::vnode::seed(now_ms() ^ u64::from(std::process::id()) << 40),
             Arc::clone(membership.cluster()),
-        ));
+        );
         let counters = Arc::new(counters(&coordinator));
         let run_id = format!("{:016x}{:016x}", coordinator.next_id(), now_ms());
         let about = Arc::new(About {

@@ -9,6 +9,7 @@ mod commands;
 mod cuts;
 mod faults;
 mod kills;
+mod moving;
 mod registers;
 
 const MEMORY: &[&str] = &["--storage", "memory"];

@@ -27,10 +27,15 @@ use crate::wasm::{CoveragePage, Scope, TypedCommand};
 
 /// A page of a client's scan goes on into the next range while it has fewer items.
 const PAGE_ITEMS_MIN: usize = 10;
+/// How long a range may be on its way before that is an error.
+const MOVES_WITHIN: Duration = Duration::from_secs(5);
+/// How often a range is asked for again that is on its way.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// Ranges that are asked at the same time.
 const WINDOW: usize = 8;
 
 /// A range, and the vnode that answers for it.
+#[derive(Clone)]
 pub(super) struct Covered {
     range: PartitionId,
     pub(super) partition: PartitionId,
@@ -74,23 +79,23 @@ impl Coordinator {
                     && let Some(part) = ranges.pop_front()
                 {
                     let command = self.command(spec, words, part.range);
-                    let pages = self.pages(target, &part, command);
-                    window.push_back((part, pages));
+                    window.push_back(self.pages(target, part, command));
                 }
-                let Some((part_of, mut pages)) = window.pop_front() else {
+                let Some(mut pages) = window.pop_front() else {
                     return Ok(joined.finish());
                 };
-                let mut part = (Vec::new(), 0);
+                let (mut part, mut part_of) = ((Vec::new(), 0), None);
                 while let Some(page) = pages.recv().await {
-                    let page = page?;
+                    let (covered, page) = page?;
+                    part_of = Some(covered);
                     joined.add_page(&page)?;
                     if call.recorder.is_some() {
                         part.0.extend_from_slice(&page.items);
                         part.1 += page.count;
                     }
                 }
-                if let Some(recorder) = &call.recorder {
-                    self.record_part(recorder, &part_of, begun, part);
+                if let (Some(recorder), Some(covered)) = (&call.recorder, part_of) {
+                    self.record_part(recorder, &covered, begun, part);
                 }
             }
         };
@@ -120,9 +125,9 @@ impl Coordinator {
                 self.bring_together(target, std::slice::from_ref(&covered))
                     .await;
                 let range = covered.range;
-                let mut pages = self.pages(target, &covered, self.command(spec, words, range));
+                let mut pages = self.pages(target, covered, self.command(spec, words, range));
                 while let Some(page) = pages.recv().await {
-                    let page = page?;
+                    let (_, page) = page?;
                     let part = Part {
                         range,
                         items: page.items,
@@ -156,26 +161,27 @@ impl Coordinator {
         }
     }
 
+    /// The vnode that answers for a range, if a primary of it is up.
+    fn covered(&self, target: GuestCommand, range: PartitionId) -> Option<Covered> {
+        let view = self.view();
+        let n = self.services.get(target.service)?.n();
+        let holder = view.coordinator(range, n).filter(Holder::is_primary)?;
+        Some(Covered {
+            range,
+            partition: holder.partition,
+            node: view.nodes().get(usize::from(holder.node))?.clone(),
+            here: view.is_here(&holder),
+        })
+    }
+
     /// Which vnode answers for which range, in ring order: the one that runs the commands of the range, since it has seen every
     /// write that was acknowledged.
     fn plan(&self, target: GuestCommand) -> Result<Vec<Covered>, Failure> {
-        let view = self.view();
-        let n = self
-            .services
-            .get(target.service)
-            .map_or(1, |service| service.n());
         let (mut covered, mut missing) = (Vec::new(), Vec::new());
         for range in self.ring_size.partitions() {
-            let holder = view.coordinator(range, n).filter(Holder::is_primary);
-            let node = holder.and_then(|holder| view.nodes().get(usize::from(holder.node)));
-            match (holder, node) {
-                (Some(holder), Some(node)) => covered.push(Covered {
-                    range,
-                    partition: holder.partition,
-                    node: node.clone(),
-                    here: view.is_here(&holder),
-                }),
-                _ => missing.push(range.to_string()),
+            match self.covered(target, range) {
+                Some(one) => covered.push(one),
+                None => missing.push(range.to_string()),
             }
         }
         if !missing.is_empty() {
@@ -221,20 +227,29 @@ impl Coordinator {
         }
     }
 
-    /// Asks one vnode for all its pages, one after another; at most one waits to be taken.
+    /// Asks for all pages of a range, one after another; at most one waits to be taken.
     fn pages(
         &self,
         target: GuestCommand,
-        covered: &Covered,
+        covered: Covered,
         command: TypedCommand,
-    ) -> mpsc::Receiver<Result<CoveragePage, Failure>> {
+    ) -> mpsc::Receiver<Result<(Covered, CoveragePage), Failure>> {
         let (pages, received) = mpsc::channel(1);
-        let asker = self.asker(target, covered, command);
+        let Some(coordinator) = self.me.upgrade() else {
+            return received;
+        };
         tokio::spawn(async move {
+            let mut reader = Reader {
+                coordinator: &coordinator,
+                target,
+                covered,
+                command,
+            };
             let mut cursor = None;
             loop {
-                let page = asker.page(cursor.take()).await;
+                let page = reader.page(cursor.as_deref()).await;
                 let next = page.as_ref().ok().and_then(|page| page.next.clone());
+                let page = page.map(|page| (reader.covered.clone(), page));
                 if pages.send(page).await.is_err() || next.is_none() {
                     return;
                 }
@@ -324,12 +339,17 @@ impl Coordinator {
                 .await;
             let range = covered.range;
             let (first, last) = size.hash_range(range);
-            let asker = self.asker(target, &covered, self.command(spec, words, range));
+            let mut reader = Reader {
+                coordinator: self,
+                target,
+                covered,
+                command: self.command(spec, words, range),
+            };
             let mut position = (next > first).then(|| next.to_be_bytes().to_vec());
             // 0 after the last range: the ring is done, as in Redis.
             next = last.wrapping_add(1);
             loop {
-                let page = asker.page(position.take()).await?;
+                let page = reader.page(position.take().as_deref()).await?;
                 joined.append(&page.items, page.count)?;
                 match page.next {
                     None => break,
@@ -352,6 +372,37 @@ impl Coordinator {
         write::bulk(&mut out, next.to_string().as_bytes());
         out.extend_from_slice(&joined.finish());
         Ok(out)
+    }
+}
+
+/// Reads the pages of a range, from whichever vnode answers for it by now.
+struct Reader<'a> {
+    coordinator: &'a Coordinator,
+    target: GuestCommand,
+    covered: Covered,
+    command: TypedCommand,
+}
+
+impl Reader<'_> {
+    /// The page that begins at a place. A range that has moved meanwhile, or whose node went away, is asked where it is now: the
+    /// place means the same there.
+    async fn page(&mut self, place: Option<&[u8]>) -> Result<CoveragePage, Failure> {
+        let begun = Instant::now();
+        loop {
+            let command = self.command.clone();
+            let asker = self.coordinator.asker(self.target, &self.covered, command);
+            let page = asker.page(place.map(<[u8]>::to_vec)).await;
+            match page {
+                Err(failure) if failure.passes() && begun.elapsed() < MOVES_WITHIN => {
+                    tokio::time::sleep(RETRY_EVERY).await;
+                    let range = self.covered.range;
+                    if let Some(covered) = self.coordinator.covered(self.target, range) {
+                        self.covered = covered;
+                    }
+                }
+                page => return page,
+            }
+        }
     }
 }
 

@@ -30,6 +30,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// What this node holds for another one.
 #[derive(Clone, Debug)]
 pub struct Hint {
+    /// The number of its vnode's seat.
+    pub seat: usize,
     /// The service.
     pub service: String,
     /// The partition that another node owns.
@@ -98,6 +100,7 @@ impl Coordinator {
             let seat = self.seats().lock(number)?;
             let store = seat.figures().store;
             Some(Hint {
+                seat: number,
                 service: service.name().to_owned(),
                 partition,
                 objects: store.live,

@@ -277,7 +277,14 @@ impl Executor {
     fn enqueue_page(&mut self, number: usize, page: Box<PageRequest>) {
         let coordinator = Arc::clone(&self.coordinator);
         match coordinator.seats().lock(number) {
-            Some(mut seat) => seat.pages.push_back(page),
+            Some(mut seat) => {
+                if let Err(page) = seat.add_page(page) {
+                    drop(page.reply.send(Err(Failure::Moving {
+                        partition: page.command.scope.range,
+                    })));
+                    return;
+                }
+            }
             None => {
                 let failure = Failure::Usage("no such vnode here".into());
                 return drop(page.reply.send(Err(failure)));

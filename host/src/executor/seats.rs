@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::slow::{PageRequest, Work};
-use crate::vnode::request::Request;
+use crate::vnode::request::{Failure, Request};
 use crate::vnode::{Figures, Vnode};
 use vnode_ring::Role;
 
@@ -26,7 +26,7 @@ pub(crate) struct Seat {
     vnode: Option<Box<Vnode>>,
     /// Commands for whoever has the vnode next.
     mailbox: VecDeque<Request>,
-    pub(super) pages: VecDeque<Box<PageRequest>>,
+    pages: VecDeque<Box<PageRequest>>,
     /// Whether the last errand was a page.
     paged: bool,
     /// Its guest overran; until then it runs on the slow threads.
@@ -79,10 +79,25 @@ impl Seat {
     pub(crate) fn set_owned(&mut self, owned: bool) -> VecDeque<Request> {
         self.owned = owned;
         self.frozen = false;
+        if !owned {
+            for page in self.pages.drain(..) {
+                let partition = page.command.scope.range;
+                drop(page.reply.send(Err(Failure::Moving { partition })));
+            }
+        }
         match owned {
             true => VecDeque::new(),
             false => primaries(&mut self.mailbox),
         }
+    }
+
+    /// Takes a page of a coverage command in. One that asks the wrong node gets it back: what lies here may not be all.
+    pub(super) fn add_page(&mut self, page: Box<PageRequest>) -> Result<(), Box<PageRequest>> {
+        match self.owned {
+            true => self.pages.push_back(page),
+            false => return Err(page),
+        }
+        Ok(())
     }
 
     /// Has commands wait, or no longer.

@@ -186,6 +186,9 @@ pub(super) async fn replicas(
     })))
 }
 
+/// Where the ids of hints begin among those of transfers.
+const HINT_IDS: u64 = 1 << 48;
+
 /// `GET /v1/transfers`.
 pub(super) async fn transfers(State(node): Node) -> Json<Value> {
     let view = node.coordinator.view();
@@ -208,7 +211,8 @@ pub(super) async fn transfers(State(node): Node) -> Json<Value> {
     let hint = |hint: Hint| {
         let owner = view.ring().owner(hint.partition);
         json!({
-            "id": null,
+            // Above the numbers of ownership transfers.
+            "id": HINT_IDS + hint.seat as u64,
             "kind": "hinted",
             "service": hint.service,
             "partition": hint.partition,

@@ -652,6 +652,11 @@ impl Failure {
         }
     }
 
+    /// Whether it may be over in a moment, because partitions or nodes come and go.
+    pub fn passes(&self) -> bool {
+        matches!(self.code(), "TRYAGAIN" | "CLUSTERDOWN") && !matches!(self, Failure::Draining)
+    }
+
     /// How the counters see it.
     pub fn ended(&self) -> Ended {
         match self {

@@ -83,7 +83,7 @@ fn five_nodes_join_at_once_and_one_of_them_twice() {
 }
 
 #[test]
-fn a_node_that_leaves_without_data_hands_over_and_ends_by_itself() {
+fn a_node_that_leaves_hands_over_and_ends_by_itself() {
     let mut cluster = Cluster::of(4, MEMORY);
     cluster.node(2).must(&["cluster", "leave", "node4@test"]);
     cluster.commit_on(2);
