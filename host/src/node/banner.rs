@@ -46,7 +46,7 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
         ring.size().get(),
         ring.hash(),
         match view.nodes().len() {
-            1 => "1 member   note: 1 node keeps one copy of each key".to_owned(),
+            1 => "1 member   note: all replicas of a key are on this node".to_owned(),
             members => format!("{members} members"),
         }
     )?;
