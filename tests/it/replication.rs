@@ -1,15 +1,23 @@
 //! Several replicas of each key: what clients may ask of them, what becomes of the data when nodes die, and how replicas become
 //! equal again. Read next: `nemesis.rs`, which does all of it at once.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 use tests::resp::{Client, Reply};
 use tests::{Cluster, Node, eventually, up};
 
+mod causality;
+mod coverage;
 mod healing;
 mod nemesis;
+mod repair;
 mod sessions;
+
+/// Nobody who waits for another is refused because the machine is busy.
+const MEMORY: &[&str] = &["--storage", "memory", "--request-timeout", "20s"];
+
+/// What was acknowledged is there also when its node is killed at once. Without this a node that is cut off, and is then the
+/// fallback of all the others, may acknowledge alone what it has not on disk.
+const ALWAYS: &[&str] = &["--sync", "always", "--request-timeout", "20s"];
 
 /// What one replica holds under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +82,7 @@ fn hints(node: &Node) -> Vec<Value> {
 fn hints_gone(cluster: &Cluster) {
     eventually("the hints to go home", || {
         let gone = |node: &Node| hints(node).is_empty();
-        cluster.nodes().all(gone).then_some(())
+        cluster.alive().all(gone).then_some(())
     });
 }
 
@@ -91,18 +99,66 @@ fn healed(node: &Node, noticed: &str) -> u64 {
     count
 }
 
-/// Waits until all nodes that run see that one is not up.
+/// Waits until all nodes that run see that these are not up.
 fn seen_down(cluster: &Cluster, gone: &[usize]) {
-    let names: BTreeSet<String> = gone
-        .iter()
-        .map(|number| format!("node{number}@test"))
-        .collect();
+    let gone = |name: &&str| {
+        let named = |number: &usize| *name == format!("node{number}@test");
+        gone.iter().any(named)
+    };
     eventually("the others to miss it", || {
         let seen = |node: &Node| {
             let view = node.json("/v1/cluster");
-            up(&view).iter().all(|name| !names.contains(*name))
+            !up(&view).iter().any(gone)
         };
-        let mut others = cluster.nodes().filter(|node| !names.contains(&node.name));
-        others.all(seen).then_some(())
+        cluster.alive().all(seen).then_some(())
     });
+}
+
+/// Sets a key on all of its replicas.
+fn settle(client: &mut Client, key: &str, value: &str) {
+    let reply = client.call(&["VNODE.WITH", "W", "3", "--", "SET", key, value]);
+    assert_eq!(reply, Reply::ok(), "{key}");
+}
+
+/// Asserts that each node has `v0` under the first of so many keys, `v1` under the second and on.
+fn through_all(cluster: &Cluster, prefix: &str, count: usize) {
+    for node in cluster.alive() {
+        let mut client = node.client();
+        for n in 0..count {
+            let value = client.run(&format!("GET {prefix}{n}"));
+            assert_eq!(
+                value,
+                format!("v{n}").as_str().into(),
+                "{prefix}{n} through {}",
+                node.name
+            );
+        }
+    }
+}
+
+/// The steps of a trace: node, partition, kind and outcome.
+fn steps(trace: Reply) -> Vec<(String, i64, String, String)> {
+    let step = |step: Reply| {
+        let parts = step.items();
+        assert!(parts[4].int() >= 0, "microseconds");
+        let text = |nth: usize| parts[nth].text();
+        (text(0), parts[1].int(), text(2), text(3))
+    };
+    trace.items().into_iter().map(step).collect()
+}
+
+/// Waits until all replicas of the first of so many keys are primaries that hold the same.
+fn all_equal(cluster: &Cluster, prefix: &str, count: usize) {
+    let mut client = cluster.node(1).client();
+    for n in 0..count {
+        let key = format!("{prefix}{n}");
+        eventually(&format!("the replicas of {key} to be equal"), || {
+            equal(&replicas(&mut client, &key, "kv")).then_some(())
+        });
+    }
+}
+
+/// Rows that all nodes together gave to others because of what was noticed so.
+fn healed_by_all(cluster: &Cluster, noticed: &str) -> u64 {
+    cluster.alive().map(|node| healed(node, noticed)).sum()
 }

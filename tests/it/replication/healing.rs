@@ -1,11 +1,17 @@
 //! The end of a run with faults: waits until replicas are equal, and tells what the keys hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tests::Cluster;
-use tests::checkers::{Convergence, Expected, History, Judgement, NodeState, Replica, Verdict};
+use tests::checkers::{
+    AckedSet, Convergence, Counter, Expected, History, Judgement, Lineage, NodeState, Operation,
+    Replica, Verdict,
+};
 use tests::resp::{Client, Reply};
+use tests::{Cluster, eventually};
 
 use super::sessions::{BAG, COUNTER, versions};
 use super::{Held, equal, hints, hints_gone, replicas};
@@ -15,16 +21,65 @@ const HEALED_WITHIN: Duration = Duration::from_secs(30);
 const RING_SIZE: u32 = 64;
 const COPIES: usize = 3;
 
+/// Waits until the cluster has healed, and judges.
+pub(super) fn judge(cluster: &Cluster, history: &History) {
+    let (convergence, took) = healed(cluster, &keys(history));
+    let End {
+        sets,
+        registers,
+        counters,
+    } = end(cluster, history);
+    let verdicts: [&dyn Verdict; 4] = [
+        &AckedSet::check(history, &sets),
+        &Lineage::check(history, &registers),
+        &Counter::check(history, &counters),
+        &convergence,
+    ];
+    println!("{}", outcomes(history));
+    println!("healed in {took:?}");
+    for verdict in verdicts {
+        println!("{verdict}");
+    }
+    if verdicts
+        .iter()
+        .any(|verdict| verdict.judgement() != Judgement::Holds)
+    {
+        println!("the history is in {}", saved(history).display());
+    }
+    for verdict in verdicts {
+        verdict.require();
+    }
+}
+
+/// How many operations ended how.
+fn outcomes(history: &History) -> String {
+    let all = &history.operations;
+    let count = |is: fn(&Operation) -> bool| all.iter().filter(|one| is(one)).count();
+    let (ok, fail) = (count(|one| one.is_ok()), count(|one| one.is_fail()));
+    let unknown = count(|one| one.is_unknown());
+    format!(
+        "{} operations: {ok} ok, {fail} failed, {unknown} unknown",
+        all.len()
+    )
+}
+
+fn saved(history: &History) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("history-{}.jsonl", std::process::id()));
+    let file = File::create(&path).expect("a file");
+    history.write(BufWriter::new(file)).expect("it is written");
+    path
+}
+
 /// What all keys of a run hold at its end, by the checker that judges them.
 #[derive(Default)]
-pub(super) struct End {
-    pub(super) sets: BTreeMap<String, BTreeSet<u64>>,
-    pub(super) registers: BTreeMap<String, BTreeSet<u64>>,
-    pub(super) counters: BTreeMap<String, u64>,
+struct End {
+    sets: BTreeMap<String, BTreeSet<u64>>,
+    registers: BTreeMap<String, BTreeSet<u64>>,
+    counters: BTreeMap<String, u64>,
 }
 
 /// The keys of the cluster, by service: those of the history that are keys themselves, and the elements of the others.
-pub(super) fn keys(history: &History) -> Vec<(&'static str, String)> {
+fn keys(history: &History) -> Vec<(&'static str, String)> {
     let mut keys = BTreeSet::new();
     for operation in &history.operations {
         let key = operation.key.clone();
@@ -45,22 +100,26 @@ pub(super) fn keys(history: &History) -> Vec<(&'static str, String)> {
 
 /// Waits until hints have gone home, reads every key once so that replicas which differ are repaired, and waits until all are
 /// equal. Returns how long that took.
-pub(super) fn healed(
-    cluster: &Cluster,
-    keys: &[(&'static str, String)],
-) -> (Convergence, Duration) {
+fn healed(cluster: &Cluster, keys: &[(&'static str, String)]) -> (Convergence, Duration) {
     let begun = Instant::now();
+    let passed = |what: &str| println!("{what} after {:.1} s", begun.elapsed().as_secs_f64());
     cluster.agree();
+    passed("the nodes agree");
     hints_gone(cluster);
+    passed("the hints are home");
     let mut client = cluster.node(1).client();
     for (service, key) in keys {
         let command = match *service {
             "counter" => "COUNT",
             _ => "GET",
         };
-        let reply = client.call(&["VNODE.WITH", "R", "3", "--", command, key]);
-        assert!(!matches!(reply, Reply::Error(_)), "{key}: {reply:?}");
+        // A link that was cut may take a moment more until it is used again.
+        eventually(&format!("all replicas of {key} to answer"), || {
+            let reply = client.call(&["VNODE.WITH", "R", "3", "--", command, key]);
+            (!matches!(reply, Reply::Error(_))).then_some(())
+        });
     }
+    passed(&format!("all {} keys are read", keys.len()));
     let mut held: BTreeMap<&str, Vec<Held>> = BTreeMap::new();
     loop {
         for (service, key) in keys {
@@ -124,15 +183,13 @@ fn look(cluster: &Cluster, held: &BTreeMap<&str, Vec<Held>>) -> Convergence {
 }
 
 /// Reads every key through another node than the one that healed them.
-pub(super) fn end(cluster: &Cluster, history: &History, counts: bool) -> End {
+fn end(cluster: &Cluster, history: &History) -> End {
     let mut client = cluster.node(2).client();
     let mut end = End::default();
     for (service, key) in keys(history) {
         if service == "counter" {
-            if counts {
-                let count = u64::try_from(client.run(&format!("COUNT {key}")).int());
-                end.counters.insert(key, count.expect("nobody counts down"));
-            }
+            let count = u64::try_from(client.run(&format!("COUNT {key}")).int());
+            end.counters.insert(key, count.expect("nobody counts down"));
             continue;
         }
         let values = elements(&mut client, &key);

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tests::checkers::{Action, Answer, Outcome, Recorder};
+use tests::checkers::{Action, Answer, History, Outcome, Recorder};
 use tests::dice::Dice;
+use tests::eventually;
 use tests::resp::{Client, Reply};
 use tests::workload::{Kind, Plan, Request, Workload};
 
@@ -26,11 +27,13 @@ pub(super) const COUNTER: &str = "counter-";
 
 /// What all clients of a run share.
 pub(super) struct Run {
-    pub(super) recorder: Recorder,
-    pub(super) addresses: Vec<SocketAddr>,
-    pub(super) seed: u64,
+    recorder: Recorder,
+    addresses: Vec<SocketAddr>,
+    seed: u64,
     begun: Instant,
     stop: AtomicBool,
+    /// Acknowledged operations.
+    served: AtomicUsize,
 }
 
 impl Run {
@@ -41,11 +44,36 @@ impl Run {
             seed,
             begun: Instant::now(),
             stop: AtomicBool::new(false),
+            served: AtomicUsize::new(0),
         }
     }
 
+    /// Has so many clients of each workload write while something happens to the cluster. Returns what they saw.
+    pub(super) fn meanwhile(&self, clients: u32, note: String, happens: impl FnOnce()) -> History {
+        std::thread::scope(|scope| {
+            for client in 0..clients {
+                for (nth, plan) in (0..).zip(Run::plans()) {
+                    scope.spawn(move || self.client(&plan, nth * clients + client));
+                }
+            }
+            // Clients would write for ever if what happens panicked.
+            let _stop = StopAtEnd(self);
+            happens();
+        });
+        self.recorder.history(note)
+    }
+
+    /// Waits until so many more operations have been acknowledged.
+    pub(super) fn go_on(&self, operations: usize) {
+        let served = || self.served.load(Ordering::SeqCst);
+        let wanted = served() + operations;
+        eventually("clients to be served", || {
+            (served() >= wanted).then_some(())
+        });
+    }
+
     /// Ends all clients after their turns.
-    pub(super) fn stop(&self) {
+    fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
 
@@ -59,7 +87,7 @@ impl Run {
     }
 
     /// The plans of the four workloads.
-    pub(super) fn plans() -> [Plan; 4] {
+    fn plans() -> [Plan; 4] {
         let plan = |kind, prefix: &str, reads_percent| Plan {
             prefix: prefix.into(),
             reads_percent,
@@ -77,7 +105,7 @@ impl Run {
     }
 
     /// One client of one workload, until the run is stopped.
-    pub(super) fn client(&self, plan: &Plan, number: u32) {
+    fn client(&self, plan: &Plan, number: u32) {
         let mut session = Session {
             run: self,
             dice: Dice::of(self.seed, u64::from(number) + 1_000),
@@ -89,10 +117,23 @@ impl Run {
             // Nobody is asked before somebody listens, so what is unknown was at least sent.
             if session.connect().is_some() {
                 let clock = || self.nanos();
-                workload.turn(&self.recorder, clock, |request| session.ask(request));
+                workload.turn(&self.recorder, clock, |request| {
+                    let outcome = session.ask(request);
+                    let served = usize::from(matches!(outcome, Outcome::Ok(_)));
+                    self.served.fetch_add(served, Ordering::SeqCst);
+                    outcome
+                });
             }
             std::thread::sleep(PACE);
         }
+    }
+}
+
+struct StopAtEnd<'a>(&'a Run);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
