@@ -9,6 +9,7 @@ mod causality;
 mod coverage;
 mod healing;
 mod nemesis;
+mod quorums;
 mod repair;
 mod sessions;
 
