@@ -7,6 +7,7 @@ use tests::{Cluster, Node, eventually, up};
 
 mod causality;
 mod coverage;
+mod faults;
 mod healing;
 mod nemesis;
 mod quorums;

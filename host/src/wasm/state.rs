@@ -83,6 +83,8 @@ pub struct VnodeState {
     partition: PartitionId,
     node: Arc<str>,
     actor: u64,
+    /// Whether nothing was written under that name.
+    unused: bool,
     store: Box<dyn Store>,
     clock: Hlc,
     scope: Scope,
@@ -119,6 +121,7 @@ impl VnodeState {
             partition,
             node,
             actor,
+            unused: false,
             store,
             clock: Hlc::default(),
             scope: Scope {
@@ -251,7 +254,7 @@ impl VnodeState {
     /// Stores or, without a value, deletes `key`, replacing what this vnode sees. Says whether it had a value.
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, Refusal> {
         let hash = self.check_write(key, value)?;
-        let dot = next_dot(self.store.as_mut())?;
+        let dot = self.next_dot()?;
         let old = match self.writes.get(&position(hash, key)) {
             Some(write) => Some(write.object.as_slice()),
             None => self.store.get(RowKey { hash, key })?,
@@ -288,7 +291,7 @@ impl VnodeState {
         seen: &Context,
     ) -> Result<Context, Refusal> {
         let hash = self.check_write(key, Some(value))?;
-        let dot = next_dot(self.store.as_mut())?;
+        let dot = self.next_dot()?;
         if seen.covers(dot) {
             return Err(Refusal::FutureContext);
         }
@@ -374,7 +377,7 @@ impl VnodeState {
 
     /// Adds one effect of the packed door to the batch: the same as `put`, without a transaction of its own.
     pub fn stage(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
-        let dot = next_dot(self.store.as_mut())?;
+        let dot = self.next_dot()?;
         let old = self.store.get(RowKey { hash, key })?;
         let old = old.map(ObjectRef::parse).transpose()?;
         let was_live = old.as_ref().is_some_and(ObjectRef::is_live);
@@ -477,15 +480,30 @@ impl VnodeState {
         }
     }
 
-    /// Stages the removal of a row if it is the one with that digest.
+    /// Stages the removal of a row if it is the one with that digest. The vnode writes under another name afterwards: others
+    /// keep what it has written to that key, and it knows nothing of it any more (riak_kv 679).
     pub fn forget(&mut self, row: RowKey<'_>, digest: u64) -> Result<(), Refusal> {
         if let Some(object) = self.store.get(row)? {
             let object = ObjectRef::parse(object)?;
             if object.digest() == digest {
                 self.batch.remove(row, object.is_live())?;
+                if !self.unused {
+                    self.actor = self.store.change_actor()?;
+                    self.unused = true;
+                }
             }
         }
         Ok(())
+    }
+
+    /// A new name for a write.
+    fn next_dot(&mut self) -> Result<Dot, StoreError> {
+        self.unused = false;
+        let dot = self.store.next_dot()?;
+        Ok(Dot {
+            actor: Actor(dot.actor),
+            seq: dot.seq,
+        })
     }
 
     /// Stages the merge of what is held under a key with an object of another replica.
@@ -583,15 +601,6 @@ impl VnodeState {
         }
         Ok(())
     }
-}
-
-/// A new name for a write.
-fn next_dot(store: &mut dyn Store) -> Result<Dot, StoreError> {
-    let dot = store.next_dot()?;
-    Ok(Dot {
-        actor: Actor(dot.actor),
-        seq: dot.seq,
-    })
 }
 
 /// The stamp of a write that has seen `seen`: later than it and than every write of this vnode.
