@@ -71,12 +71,19 @@ fn a_hundred_keys_outlive_their_owner_and_its_hints_go_home() {
     assert_eq!(healed_by_all(&cluster, "hint"), objects);
     all_equal(&cluster, "k", 120);
     through_all(&cluster, "k", 120);
-    // It has them itself: the others may go.
+    // It has them itself, except for two of the 64 ranges where the ring does not close evenly: the others may go.
+    let mut client = cluster.node(1).client();
+    let its = |n: &usize| {
+        let held = replicas(&mut client, &format!("k{n}"), "kv");
+        held.iter().any(|held| held.node == "node3@test")
+    };
+    let its: Vec<usize> = (0..120).filter(its).collect();
+    assert!(its.len() > 100, "{its:?}");
     cluster.kill(1);
     cluster.kill(2);
     seen_down(&cluster, &[1, 2]);
     let mut third = cluster.node(3).client();
-    for n in 0..120 {
+    for n in its {
         let value = third.run(&format!("VNODE.WITH R 1 -- GET k{n}"));
         assert_eq!(value, format!("v{n}").as_str().into(), "k{n}");
     }
@@ -208,6 +215,8 @@ const UNSYNCED: &[&str] = &[
     "1h",
     "--request-timeout",
     "20s",
+    "--command-budget",
+    "10s",
 ];
 
 /// riak_kv 679 again: a node that was killed has lost what was not on disk yet, and its next write to such a key must not pass for
@@ -252,7 +261,11 @@ const ALL: &[&str] = &["VNODE.WITH", "R", "3", "W", "3", "--"];
 const ALONE: &[&str] = &["VNODE.WITH", "R", "1", "--"];
 
 fn call(client: &mut Client, quorum: &[&str], words: &[&str]) -> Reply {
-    let reply = client.call(&[quorum, words].concat());
+    let reply = eventually("a node that is back to be reached", || {
+        let reply = client.call(&[quorum, words].concat());
+        let away = matches!(&reply, Reply::Error(text) if text.contains("cannot be reached"));
+        (!away).then_some(reply)
+    });
     assert!(!matches!(reply, Reply::Error(_)), "{words:?}: {reply:?}");
     reply
 }

@@ -10,7 +10,7 @@ use tests::checkers::{
     AckedSet, Convergence, Counter, Expected, History, Judgement, Lineage, NodeState, Operation,
     Replica, Verdict,
 };
-use tests::resp::{Client, Reply};
+use tests::resp::{Client, Reply, encode};
 use tests::{Cluster, eventually};
 
 use super::sessions::{BAG, COUNTER, versions};
@@ -18,6 +18,8 @@ use super::{Held, equal, hints, hints_gone, replicas};
 
 /// Longest time from the heal until replicas are equal.
 const HEALED_WITHIN: Duration = Duration::from_secs(30);
+/// Keys that are read in one pipeline.
+const READ_AT_ONCE: usize = 100;
 const RING_SIZE: u32 = 64;
 const COPIES: usize = 3;
 
@@ -108,17 +110,7 @@ fn healed(cluster: &Cluster, keys: &[(&'static str, String)]) -> (Convergence, D
     hints_gone(cluster);
     passed("the hints are home");
     let mut client = cluster.node(1).client();
-    for (service, key) in keys {
-        let command = match *service {
-            "counter" => "COUNT",
-            _ => "GET",
-        };
-        // A link that was cut may take a moment more until it is used again.
-        eventually(&format!("all replicas of {key} to answer"), || {
-            let reply = client.call(&["VNODE.WITH", "R", "3", "--", command, key]);
-            (!matches!(reply, Reply::Error(_))).then_some(())
-        });
-    }
+    read_all(&mut client, keys);
     passed(&format!("all {} keys are read", keys.len()));
     let mut held: BTreeMap<&str, Vec<Held>> = BTreeMap::new();
     loop {
@@ -135,6 +127,31 @@ fn healed(cluster: &Cluster, keys: &[(&'static str, String)]) -> (Convergence, D
             }
             return (verdict, begun.elapsed());
         }
+    }
+}
+
+/// Reads each key from all of its replicas.
+fn read_all(client: &mut Client, keys: &[(&'static str, String)]) {
+    let read = |(service, key): &(&str, String)| {
+        let command = match *service {
+            "counter" => "COUNT",
+            _ => "GET",
+        };
+        encode(&["VNODE.WITH", "R", "3", "--", command, key])
+    };
+    for some in keys.chunks(READ_AT_ONCE) {
+        let mut left: Vec<Vec<u8>> = some.iter().map(read).collect();
+        // A link that was cut may take a moment more until it is used again.
+        eventually("all replicas to answer", || {
+            let replies = client.pipeline(&left);
+            let failed = |reply: &Reply| matches!(reply, Reply::Error(_));
+            let again = left.drain(..).zip(&replies);
+            left = again
+                .filter(|(_, reply)| failed(reply))
+                .map(|(read, _)| read)
+                .collect();
+            left.is_empty().then_some(())
+        });
     }
 }
 
