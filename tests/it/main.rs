@@ -25,6 +25,7 @@ mod kv;
 mod ping;
 mod pipeline;
 mod protocol;
+mod replication;
 mod start;
 mod tools;
 mod tutorials;

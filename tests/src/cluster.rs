@@ -117,6 +117,11 @@ impl Cluster {
         self.nodes.iter().flatten()
     }
 
+    /// Those of them that were not killed.
+    pub fn alive(&self) -> impl Iterator<Item = &Node> {
+        self.nodes().filter(|node| !node.is_killed())
+    }
+
     /// The number of the node that decides on changes, once the first one knows it.
     pub fn claimant(&self) -> usize {
         eventually("a claimant", || {

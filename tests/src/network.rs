@@ -105,6 +105,15 @@ impl Network {
         }
     }
 
+    /// Mends both ways between two places.
+    pub fn mend(&self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            let to = self.address(to);
+            let change = format!("neighbour flush to {to} dev eth0 nud permanent");
+            ip(self.place(from), &change);
+        }
+    }
+
     /// Mends all ways.
     pub fn heal(&self) {
         for place in &self.places {

@@ -135,6 +135,7 @@ impl Starter {
             http: address("http"),
             peer: address("peer"),
             data,
+            killed: false,
             child,
             banner,
             rest: Some(rest),
@@ -204,6 +205,7 @@ pub struct Node {
     pub data: PathBuf,
     /// What it printed until it was ready.
     pub banner: String,
+    killed: bool,
     child: Process,
     rest: Option<JoinHandle<String>>,
     _folder: tempfile::TempDir,
@@ -353,6 +355,12 @@ impl Node {
     pub fn kill(&mut self) {
         self.child.0.kill().expect("the node was running");
         self.child.0.wait().expect("the node ends");
+        self.killed = true;
+    }
+
+    /// Whether a test has killed it.
+    pub fn is_killed(&self) -> bool {
+        self.killed
     }
 
     /// Asks it to end, and goes on.

@@ -1,6 +1,6 @@
 //! A Redis client that hides nothing: requests are bytes, replies are shown as they came.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 /// Version of the protocol.
@@ -190,20 +190,37 @@ impl Client {
 
     /// Waits for a reply; none when the node closed the connection.
     pub fn try_reply(&mut self) -> Option<Reply> {
-        let mut line = Vec::new();
-        match self.reader.read_until(b'\n', &mut line) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-            Err(error) => panic!("no answer: {error}"),
+        match self.read() {
+            Ok(reply) => Some(reply),
+            Err(error) => match error.kind() {
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => None,
+                _ => panic!("no answer: {error}"),
+            },
         }
-        let text = String::from_utf8_lossy(line.strip_suffix(b"\r\n")?).into_owned();
-        let (kind, rest) = text.split_at_checked(1)?;
+    }
+
+    /// Runs one command on a node that may die or stop meanwhile. After an error nobody knows what became of the command, and
+    /// the connection is of no more use.
+    ///
+    /// # Errors
+    /// The connection broke, or its time was over.
+    pub fn attempt(&mut self, words: &[impl AsRef<[u8]>]) -> io::Result<Reply> {
+        self.reader.get_mut().write_all(&encode(words))?;
+        self.read()
+    }
+
+    fn read(&mut self) -> io::Result<Reply> {
+        let mut line = Vec::new();
+        self.reader.read_until(b'\n', &mut line)?;
+        let line = line.strip_suffix(b"\r\n");
+        let line = line.ok_or(ErrorKind::UnexpectedEof)?;
+        let text = String::from_utf8_lossy(line).into_owned();
+        let (kind, rest) = text.split_at_checked(1).expect("a reply has a kind");
         let number = || {
             rest.parse::<i64>()
                 .unwrap_or_else(|_| panic!("no number: {text:?}"))
         };
-        Some(match kind {
+        Ok(match kind {
             "+" => Reply::Simple(rest.into()),
             "-" => Reply::Error(rest.into()),
             ":" => Reply::Int(number()),
@@ -212,35 +229,36 @@ impl Client {
             "#" => Reply::Bool(rest == "t"),
             "$" | "=" => match usize::try_from(number()) {
                 Err(_) => Reply::Nil,
-                Ok(length) => {
-                    let mut bytes = vec![0; length + 2];
-                    self.reader.read_exact(&mut bytes).ok()?;
-                    assert!(bytes.ends_with(b"\r\n"), "a bulk ends with its length");
-                    bytes.truncate(length);
-                    if kind == "$" {
-                        Reply::Bulk(bytes)
-                    } else {
-                        Reply::Text(String::from_utf8(bytes.split_off(4)).expect("UTF-8"))
-                    }
-                }
+                Ok(length) => self.bulk(kind, length)?,
             },
             "*" | "~" => match usize::try_from(number()) {
                 Err(_) => Reply::Nil,
                 Ok(length) => {
-                    let items: Option<_> = (0..length).map(|_| self.try_reply()).collect();
-                    if kind == "*" {
-                        Reply::Array(items?)
-                    } else {
-                        Reply::Set(items?)
+                    let items = (0..length).map(|_| self.read());
+                    let items = items.collect::<io::Result<_>>()?;
+                    match kind {
+                        "*" => Reply::Array(items),
+                        _ => Reply::Set(items),
                     }
                 }
             },
             "%" => {
                 let length = usize::try_from(number()).unwrap_or(0);
-                let pair = |_| Some((self.try_reply()?, self.try_reply()?));
-                Reply::Map((0..length).map(pair).collect::<Option<_>>()?)
+                let pair = |_| Ok((self.read()?, self.read()?));
+                Reply::Map((0..length).map(pair).collect::<io::Result<_>>()?)
             }
             _ => panic!("no reply: {text:?}"),
+        })
+    }
+
+    fn bulk(&mut self, kind: &str, length: usize) -> io::Result<Reply> {
+        let mut bytes = vec![0; length + 2];
+        self.reader.read_exact(&mut bytes)?;
+        assert!(bytes.ends_with(b"\r\n"), "a bulk ends with its length");
+        bytes.truncate(length);
+        Ok(match kind {
+            "$" => Reply::Bulk(bytes),
+            _ => Reply::Text(String::from_utf8(bytes.split_off(4)).expect("UTF-8")),
         })
     }
 }

@@ -25,7 +25,8 @@ pub(super) struct Transfers {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Transfer {
-    id: u64,
+    /// None for hints, which have no attempts.
+    id: Option<u64>,
     kind: String,
     partition: u32,
     pub(super) from: String,
@@ -81,7 +82,7 @@ fn text(list: &Transfers) -> String {
     ]);
     for transfer in &list.transfers {
         table.row([
-            transfer.id.to_string(),
+            optional(transfer.id),
             transfer.kind.clone(),
             transfer.partition.to_string(),
             format!("{} -> {}", transfer.from, transfer.to),
@@ -105,39 +106,42 @@ mod tests {
     use super::super::testing::FakeNode;
     use super::*;
 
-    fn two() -> Value {
+    fn three() -> Value {
         json!({"running": 1, "limits": {}, "transfers": [
             {"id": 118, "kind": "ownership", "service": null, "partition": 17, "from": "a", "to": "b", "state": "running",
              "done_ratio": 0.61, "objects": 1204, "reason": null},
             {"id": 7, "kind": "ownership", "partition": 3, "from": "a", "to": "c", "state": "waiting", "done_ratio": 0.0,
              "objects": null, "reason": "c is unreachable"},
+            {"id": null, "kind": "hinted", "service": "kv", "partition": 5, "from": "a", "to": "d", "state": "waiting",
+             "done_ratio": 0.0, "objects": 12, "bytes": 400, "reason": "d is not up"},
         ]})
     }
 
-    const TWO: &str = "\
-2 transfers, 1 running
+    const THREE: &str = "\
+3 transfers, 1 running
  ID  KIND       PARTITION  FROM -> TO  STATE    DONE  OBJECTS  REASON
 118  ownership         17  a -> b      running   61%     1204  -
   7  ownership          3  a -> c      waiting    0%        -  c is unreachable
+  -  hinted             5  a -> d      waiting    0%       12  d is not up
 ";
 
     #[test]
     fn they_are_listed_once() {
-        let (exit, output, asked) = FakeNode::with(&[two()]).run("host transfers");
+        let (exit, output, asked) = FakeNode::with(&[three()]).run("host transfers");
         assert_eq!(exit.unwrap(), Exit::Ok);
-        assert_eq!(output, TWO);
+        assert_eq!(output, THREE);
         assert_eq!(asked, [("GET /v1/transfers".into(), String::new())]);
-        let (_, output, _) = FakeNode::with(&[two()]).run("host transfers --format json");
-        assert_eq!(serde_json::from_str::<Value>(&output).unwrap(), two());
+        let (_, output, _) = FakeNode::with(&[three()]).run("host transfers --format json");
+        assert_eq!(serde_json::from_str::<Value>(&output).unwrap(), three());
     }
 
     #[test]
     fn watching_ends_when_none_is_left() {
         let none = json!({"running": 0, "transfers": [], "limits": {}});
-        let node = FakeNode::with(&[two(), two(), none.clone()]);
+        let node = FakeNode::with(&[three(), three(), none.clone()]);
         let (exit, output, _) = node.run("host transfers --watch");
         assert_eq!(exit.unwrap(), Exit::Ok);
-        assert_eq!(output, format!("{TWO}\nno transfers\n"));
+        assert_eq!(output, format!("{THREE}\nno transfers\n"));
         let (_, output, _) = FakeNode::with(&[none]).run("host transfers --watch");
         assert_eq!(output, "no transfers\n");
     }

@@ -83,6 +83,15 @@ impl Store for Rows {
         Ok(inner.dot)
     }
 
+    fn change_actor(&mut self) -> Result<u64, StoreError> {
+        let mut inner = self.lock();
+        inner.dot = Dot {
+            actor: inner.dot.actor + 1,
+            seq: 0,
+        };
+        Ok(inner.dot.actor)
+    }
+
     fn stats(&self) -> Stats {
         self.lock().store.stats()
     }

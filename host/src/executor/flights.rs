@@ -196,14 +196,31 @@ impl Flight {
         self.parts.iter().filter(ok).count()
     }
 
+    /// How many replicas keep a write that did not meet its quorum, and how many may, which were not waited for.
+    pub(super) fn keepers(&self) -> String {
+        let open = self.parts.iter().filter(|part| part.answered.is_none());
+        let keep = match self.done() {
+            1 => "1 replica keeps the write".to_owned(),
+            count => format!("{count} replicas keep the write"),
+        };
+        match open.count() {
+            0 => keep,
+            open => format!("{keep}, {open} more may"),
+        }
+    }
+
     /// Why the quorum was not met: `wanted w=2, got 1 in 1000ms: p14 node1 ok, p15 node3 timeout`.
     pub(super) fn shortfall(&self, quorum: &str) -> String {
         let got = self.done();
+        let silent = match self.deadline <= Instant::now() {
+            true => "timeout",
+            false => "waiting",
+        };
         let parts: Vec<String> = self
             .parts
             .iter()
             .map(|part| {
-                let word = part.answered.as_ref().map_or("timeout", |(_, word)| word);
+                let word = part.answered.as_ref().map_or(silent, |(_, word)| word);
                 let fallback = match part.holder.role {
                     Role::Primary => "",
                     Role::Fallback => " (fallback)",

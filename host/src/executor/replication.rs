@@ -323,11 +323,10 @@ impl Executor {
                 let mut waiting = Vec::new();
                 let traced = written.trace.is_some();
                 std::mem::take(&mut written.replies).each(|to, _| waiting.push((to, traced)));
-                let keep = match flight.done() {
-                    1 => "1 replica keeps the write".to_owned(),
-                    count => format!("{count} replicas keep the write"),
-                };
-                (waiting, format!("{}; {keep}", shortfall(flight, &wanted)))
+                // It is here at least, whatever the others say.
+                flight.refusal = None;
+                let why = format!("{}; {}", shortfall(flight, &wanted), flight.keepers());
+                (waiting, why)
             }
             Purpose::Read(read) => {
                 let wanted = read.asked.consistency.read_words();

@@ -209,6 +209,10 @@ fn target(node: &Shared, service: &str, command: &str) -> Result<GuestCommand, P
 fn refused(code: String, message: String) -> Problem {
     let (status, hint) = match code.as_str() {
         "BUSY" | "TRYAGAIN" | "LOADING" => (StatusCode::SERVICE_UNAVAILABLE, "retry with backoff"),
+        "NOREPLICAS" | "CLUSTERDOWN" => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too few replicas answer: GET /v1/status says why; some may keep what was written",
+        ),
         "TIMEOUT" => (
             StatusCode::GATEWAY_TIMEOUT,
             "it may have run; ask what became of it before it is sent again",

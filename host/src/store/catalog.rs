@@ -3,6 +3,9 @@
 //! One sealed text file. Rows carry the two-byte number of their service instead of its name. Each partition has an actor,
 //! random for each incarnation, and a lease: every sequence number below it may have been used, so after a crash
 //! counting goes on at the lease. A lease is durable before its first number is handed out.
+//!
+//! A node that was not closed in good order may have lost its last writes while other nodes have them, so its partitions begin
+//! new incarnations: a causal context says "everything of this actor up to here" and would cover what was lost (riak_kv 679).
 
 use super::sealed;
 use super::{Dot, StoreError, random};
@@ -50,6 +53,8 @@ pub(super) struct Catalog {
     path: PathBuf,
     services: Vec<String>,
     partitions: BTreeMap<Place, Incarnation>,
+    /// Nothing was leased since everything was brought to disk.
+    closed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,11 +63,22 @@ struct Incarnation {
     leased: u64,
 }
 
+impl Incarnation {
+    fn new() -> Result<Incarnation, StoreError> {
+        Ok(Incarnation {
+            actor: random()?,
+            leased: 1,
+        })
+    }
+}
+
 /// The file: TOML has no unsigned 64-bit numbers, so they are text.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     format: u32,
+    #[serde(default)]
+    closed: bool,
     services: Vec<String>,
     partitions: Vec<Line>,
 }
@@ -84,6 +100,7 @@ impl Catalog {
                 path,
                 services: Vec::new(),
                 partitions: BTreeMap::new(),
+                closed: false,
             });
         };
         let file = parse(&path, &text)?;
@@ -93,9 +110,13 @@ impl Catalog {
                 service: line.service,
                 partition: line.partition,
             };
-            let incarnation = Incarnation {
+            let known = Incarnation {
                 actor: number(&path, &line.actor)?,
                 leased: number(&path, &line.leased)?,
+            };
+            let incarnation = match file.closed {
+                true => known,
+                false => Incarnation::new()?,
             };
             partitions.insert(place, incarnation);
         }
@@ -103,7 +124,14 @@ impl Catalog {
             path,
             services: file.services,
             partitions,
+            closed: file.closed,
         })
+    }
+
+    /// Notes that everything that was written under these names is on disk. To be called when no more is written.
+    pub(super) fn close(&mut self) -> Result<(), StoreError> {
+        self.closed = true;
+        self.write()
     }
 
     /// Writes the table for the first time.
@@ -137,6 +165,7 @@ impl Catalog {
         &mut self,
         wanted: &[(&str, u16)],
     ) -> Result<Vec<(Place, Lease)>, StoreError> {
+        self.closed = false;
         let before = (self.services.clone(), self.partitions.clone());
         let leased = self.lease_in_memory(wanted).and_then(|leased| {
             self.write()?;
@@ -158,6 +187,16 @@ impl Catalog {
             Some((_, lease)) => Ok(lease),
             None => Err(StoreError::Closed),
         }
+    }
+
+    /// A lease under a new actor for an open partition.
+    pub(super) fn change_actor(&mut self, place: Place) -> Result<Lease, StoreError> {
+        let Some(old) = self.partitions.remove(&place) else {
+            return Err(StoreError::Closed);
+        };
+        self.renew(place).inspect_err(|_| {
+            self.partitions.insert(place, old);
+        })
     }
 
     /// Ends an incarnation: who opens the partition again gets another actor.
@@ -182,10 +221,7 @@ impl Catalog {
             };
             let incarnation = match self.partitions.get(&place) {
                 Some(known) => *known,
-                None => Incarnation {
-                    actor: random()?,
-                    leased: 1,
-                },
+                None => Incarnation::new()?,
             };
             let lease = Lease {
                 actor: incarnation.actor,
@@ -228,6 +264,7 @@ impl Catalog {
         });
         let file = File {
             format: FORMAT,
+            closed: self.closed,
             services: self.services.clone(),
             partitions: lines.collect(),
         };
@@ -277,6 +314,7 @@ mod tests {
         let mut catalog = Catalog::open(path.clone()).unwrap();
         let first = catalog.lease(&[("kv", 3), ("kv", 4), ("ping", 3)]).unwrap();
         let renewed = catalog.renew(first[0].0).unwrap();
+        catalog.close().unwrap();
         drop(catalog);
         let mut catalog = Catalog::open(path).unwrap();
         let again = catalog.lease(&[("ping", 3), ("kv", 3)]).unwrap();
@@ -287,5 +325,24 @@ mod tests {
         catalog.forget(first[0].0).unwrap();
         let fresh = catalog.lease(&[("kv", 3)]).unwrap();
         assert_ne!(fresh[0].1.actor, first[0].1.actor);
+        let other = catalog.change_actor(first[0].0).unwrap();
+        assert_ne!(other.actor, fresh[0].1.actor);
+    }
+
+    #[test]
+    fn who_was_not_closed_goes_on_under_other_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalog.toml");
+        let mut actors = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            let mut catalog = Catalog::open(path.clone()).unwrap();
+            let leases = catalog.lease(&[("kv", 3), ("kv", 4)]).unwrap();
+            for (place, lease) in leases {
+                assert!(actors.insert(lease.actor), "{place:?}");
+            }
+            // What was closed once and used again counts as not closed.
+            catalog.close().unwrap();
+            catalog.lease(&[("kv", 3)]).unwrap();
+        }
     }
 }

@@ -271,6 +271,11 @@ impl Store for DiskStore {
         self.lease.take().ok_or(StoreError::Closed)
     }
 
+    fn change_actor(&mut self) -> Result<u64, StoreError> {
+        self.lease = self.shared.catalog().change_actor(self.place)?;
+        Ok(self.lease.actor)
+    }
+
     fn stats(&self) -> Stats {
         let totals = self.slot.lock().totals;
         Stats {

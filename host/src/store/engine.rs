@@ -388,7 +388,7 @@ impl Disk {
                 "a thread of the store failed, see the log".into(),
             )
         } else {
-            return Ok(());
+            return self.shared.catalog().close();
         };
         Err(StoreError::Failed { path, why })
     }

@@ -64,6 +64,14 @@ impl Store for MemoryStore {
         Ok(self.dot)
     }
 
+    fn change_actor(&mut self) -> Result<u64, StoreError> {
+        self.dot = Dot {
+            actor: random()?,
+            seq: 0,
+        };
+        Ok(self.dot.actor)
+    }
+
     fn stats(&self) -> Stats {
         Stats {
             live: self.live,

@@ -151,6 +151,11 @@ pub trait Store: Send {
     /// a crash.
     fn next_dot(&mut self) -> Result<Dot, StoreError>;
 
+    /// Goes on under another actor, and returns it. For who is about to remove rows that others keep: a causal context says
+    /// "everything of this actor up to here", so a write under the old name to a key that is not here any more would cover what
+    /// was written there before.
+    fn change_actor(&mut self) -> Result<u64, StoreError>;
+
     /// How much there is.
     fn stats(&self) -> Stats;
 

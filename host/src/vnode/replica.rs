@@ -218,16 +218,22 @@ impl Vnode {
         let forgotten = match self.state() {
             None => Err(Failure::Draining),
             Some(state) => {
+                let actor = state.actor();
                 let staged = pairs(&request.words).try_for_each(|pair| {
                     let (row, digest) = pair?;
                     state.forget(row, digest)
                 });
-                match staged {
+                let forgotten = match staged {
                     Ok(()) => state
                         .commit()
                         .map_err(|error| Failure::of_store(&error, partition)),
                     Err(refusal) => Err(refusal.into()),
+                };
+                if state.actor() != actor {
+                    // Its guest was told the old one.
+                    self.end();
                 }
+                forgotten
             }
         };
         match forgotten {

@@ -75,6 +75,8 @@ pub struct VnodeState {
     partition: PartitionId,
     node: Arc<str>,
     actor: u64,
+    /// Whether nothing was written under that name.
+    unused: bool,
     store: Box<dyn Store>,
     clock: Hlc,
     scope: Scope,
@@ -113,6 +115,7 @@ impl VnodeState {
             partition,
             node,
             actor,
+            unused: false,
             store,
             clock: Hlc::default(),
             scope: Scope {
@@ -246,7 +249,7 @@ impl VnodeState {
     /// Stores or, without a value, deletes `key`, replacing what this vnode sees. Says whether it had a value.
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, Refusal> {
         let hash = self.check_write(key, value)?;
-        let dot = next_dot(self.store.as_mut())?;
+        let dot = self.next_dot()?;
         let old = match self.writes.get(&position(hash, key)) {
             Some(write) => Some(write.object.as_slice()),
             None => self.store.get(RowKey { hash, key })?,
@@ -283,7 +286,7 @@ impl VnodeState {
         seen: &Context,
     ) -> Result<Context, Refusal> {
         let hash = self.check_write(key, Some(value))?;
-        let dot = next_dot(self.store.as_mut())?;
+        let dot = self.next_dot()?;
         if seen.covers(dot) {
             return Err(Refusal::FutureContext);
         }
@@ -374,7 +377,7 @@ impl VnodeState {
 
     /// Adds one effect of the packed door to the batch: the same as `put`, without a transaction of its own.
     pub fn stage(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
-        let dot = next_dot(self.store.as_mut())?;
+        let dot = self.next_dot()?;
         let old = self.store.get(RowKey { hash, key })?;
         let old = old.map(ObjectRef::parse).transpose()?;
         let was_live = old.as_ref().is_some_and(ObjectRef::is_live);
@@ -422,6 +425,16 @@ impl VnodeState {
     /// The batch of the last commit.
     pub fn committed(&self) -> &Batch {
         &self.committed
+    }
+
+    /// A new name for a write.
+    fn next_dot(&mut self) -> Result<Dot, StoreError> {
+        self.unused = false;
+        let dot = self.store.next_dot()?;
+        Ok(Dot {
+            actor: Actor(dot.actor),
+            seq: dot.seq,
+        })
     }
 
     /// Refuses a write that the contract does not allow; returns the hash of its key.
@@ -485,15 +498,6 @@ impl VnodeState {
         }
         Ok(())
     }
-}
-
-/// A new name for a write.
-fn next_dot(store: &mut dyn Store) -> Result<Dot, StoreError> {
-    let dot = store.next_dot()?;
-    Ok(Dot {
-        actor: Actor(dot.actor),
-        seq: dot.seq,
-    })
 }
 
 /// The stamp of a write that has seen `seen`: later than it and than every write of this vnode.

@@ -78,12 +78,17 @@ impl VnodeState {
         }
     }
 
-    /// Stages the removal of a row if it is the one with that digest.
+    /// Stages the removal of a row if it is the one with that digest. The vnode writes under another name afterwards: others
+    /// keep what it has written to that key, and it knows nothing of it any more (riak_kv 679).
     pub fn forget(&mut self, row: RowKey<'_>, digest: u64) -> Result<(), Refusal> {
         if let Some(object) = self.store.get(row)? {
             let object = ObjectRef::parse(object)?;
             if object.digest() == digest {
                 self.batch.remove(row, object.is_live())?;
+                if !self.unused {
+                    self.actor = self.store.change_actor()?;
+                    self.unused = true;
+                }
             }
         }
         Ok(())

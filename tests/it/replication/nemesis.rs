@@ -1,0 +1,88 @@
+//! Five nodes that are killed, stopped and cut off while clients write, and what is left of the writes.
+//!
+//! `NEMESIS_SEED` runs one seed in place of the fixed ones and `NEMESIS_SECONDS` makes a run longer; for a campaign, run it
+//! with one seed after the other. A history that is judged bad is written to a file that the test names.
+
+use std::time::Duration;
+
+use tests::nemesis::{Fault, Limits, Schedule, Trouble};
+use tests::{Cluster, Node, signal};
+
+use super::healing::judge;
+use super::sessions::Run;
+
+/// What was acknowledged is there also when its node is killed at once: one that is cut off, and is then the fallback of all the
+/// others, acknowledges alone.
+const SYNCED: &[&str] = &["--sync", "always"];
+/// Seeds of the ordinary run.
+const SEEDS: [u64; 2] = [3, 11];
+const SECONDS: u64 = 10;
+const NODES: u32 = 5;
+/// Of each workload.
+const CLIENTS: u32 = 2;
+
+#[test]
+fn nothing_acknowledged_is_lost_or_done_twice_whatever_happens_to_the_nodes() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>());
+    let number = |name| number(name).map(|number| number.expect("a number"));
+    let seconds = number("NEMESIS_SECONDS").unwrap_or(SECONDS);
+    let seeds = match number("NEMESIS_SEED") {
+        Some(seed) => vec![seed],
+        None => SEEDS.to_vec(),
+    };
+    for seed in seeds {
+        campaign(seed, seconds);
+    }
+}
+
+fn campaign(seed: u64, seconds: u64) {
+    let nodes = usize::try_from(NODES).expect("a small number");
+    let networked = Cluster::in_network(nodes, SYNCED);
+    let cuts = networked.is_some();
+    let mut cluster = networked.unwrap_or_else(|| Cluster::of(nodes, SYNCED));
+    cluster.seated();
+    let schedule = Schedule::new(seed, &limits(seconds, cuts));
+    println!("{schedule}");
+    let run = Run::new(cluster.nodes().map(|node| node.resp).collect(), seed);
+    let note = format!("seed {seed}\n{schedule}");
+    let history = run.meanwhile(CLIENTS, note, || follow(&schedule, &run, &mut cluster));
+    judge(&cluster, &history);
+}
+
+fn limits(seconds: u64, cuts: bool) -> Limits {
+    let mut troubles = vec![Trouble::Kill, Trouble::Pause];
+    if cuts {
+        troubles.extend([Trouble::Cut, Trouble::CutOneWay, Trouble::Split]);
+    }
+    Limits {
+        length_ms: seconds * 1_000,
+        gap_ms: 300..=2_000,
+        lasts_ms: 800..=6_000,
+        troubles,
+        ..Limits::new(NODES)
+    }
+}
+
+/// Does what the schedule says, each at its time.
+fn follow(schedule: &Schedule, run: &Run, cluster: &mut Cluster) {
+    for step in &schedule.steps {
+        let at = Duration::from_millis(step.at_ms);
+        std::thread::sleep(at.saturating_sub(run.now()));
+        inflict(step.fault, cluster);
+    }
+}
+
+fn inflict(fault: Fault, cluster: &mut Cluster) {
+    let number = |node: u32| usize::try_from(node).expect("a small number");
+    let pid = |node: &Node| node.pid().to_string();
+    match fault {
+        Fault::Kill { node } => cluster.kill(number(node)),
+        Fault::Restart { node } => cluster.restart(number(node)),
+        Fault::Pause { node } => signal("STOP", &pid(cluster.node(number(node)))),
+        Fault::Resume { node } => signal("CONT", &pid(cluster.node(number(node)))),
+        Fault::Cut { one, other } => cluster.network().cut(&[number(one)], &[number(other)]),
+        Fault::CutOneWay { from, to } => cluster.network().cut_way(number(from), number(to)),
+        Fault::Heal { one, other } => cluster.network().mend(number(one), number(other)),
+        Fault::ClockStep { .. } => panic!("no clock of a process can be moved here"),
+    }
+}
