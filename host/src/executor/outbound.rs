@@ -171,6 +171,12 @@ impl OutboundLinks {
         lost
     }
 
+    /// Whether the link to the node at that position of the view lately broke and is not to be tried again yet.
+    pub(super) fn pauses(&self, node: usize) -> bool {
+        let link = self.by_node.get(node).and_then(Option::as_ref);
+        link.is_some_and(|link| link.pauses())
+    }
+
     /// Sends a command to the node at that position of the view, in the next flush.
     ///
     /// # Errors

@@ -51,8 +51,16 @@ impl Executor {
     fn holder_of(&self, request: &Request) -> Option<Holder> {
         let n = request.consistency.n.into();
         match request.work {
-            // Any of the range's vnodes may run a command; the first does as long as its node is up.
-            Work::Command | Work::Look => self.view.coordinator(request.range, n),
+            // Any of the range's vnodes may run a command; the first does as long as its node is up and can be reached.
+            Work::Command | Work::Look => {
+                let reached = |holder: &&Holder| {
+                    self.view.is_here(holder) || !self.outbound.pauses(holder.node.into())
+                };
+                let holders = self.view.holders(request.range, n).iter();
+                let mut primaries = holders.filter(|holder| holder.is_primary());
+                let first = primaries.find(reached).copied();
+                first.or_else(|| self.view.coordinator(request.range, n))
+            }
             _ => {
                 let mut holders = self.view.holders(request.range, n).iter();
                 let own = holders.find(|holder| holder.partition == request.partition);

@@ -9,8 +9,8 @@ use tests::{Cluster, eventually};
 use super::healing::judge;
 use super::sessions::Run;
 use super::{
-    ALWAYS, all_equal, healed, healed_by_all, hints, hints_gone, replicas, seen_down, settle,
-    through_all,
+    ALWAYS, MEMORY, all_equal, healed, healed_by_all, hints, hints_gone, replicas, seen_down,
+    settle, through_all,
 };
 
 /// Three nodes with a hundred keys, the third of which is gone and missed.
@@ -87,6 +87,30 @@ fn a_hundred_keys_outlive_their_owner_and_its_hints_go_home() {
         let value = third.run(&format!("VNODE.WITH R 1 -- GET k{n}"));
         assert_eq!(value, format!("v{n}").as_str().into(), "k{n}");
     }
+}
+
+#[test]
+fn the_death_of_a_node_costs_at_most_what_it_was_asked_just_then() {
+    let mut cluster = Cluster::of(3, MEMORY);
+    let mut client = cluster.node(1).client();
+    for n in 0..300 {
+        settle(&mut client, &format!("k{n}"), "old");
+    }
+    cluster.kill(3);
+    // It asks one after the other, so one may have been under way when the link broke.
+    let mut refused = Vec::new();
+    for n in 0..300 {
+        for words in [format!("SET k{n} new"), format!("GET k{n}")] {
+            if let Reply::Error(text) = client.run(&words) {
+                refused.push((words, text));
+            }
+        }
+    }
+    let unknown = |(_, text): &(String, String)| text.contains("may have happened");
+    assert!(
+        refused.len() <= 1 && refused.iter().all(unknown),
+        "{refused:?}"
+    );
 }
 
 /// R01: riak did not start the vnodes that held hints when their node started again.
