@@ -67,10 +67,10 @@ impl Coordinator {
         let begun = Instant::now();
         let joined = async {
             if spec.aggregate == Aggregate::Cursor {
-                return self.scan_page(target, spec, words).await;
+                return self.scan_page(target, spec, words, call).await;
             }
             let mut joined = Joined::new(spec.aggregate, &self.limits);
-            let plan = self.plan(target)?;
+            let plan = self.plan(target, call.wishes.partial)?;
             self.bring_together(target, &plan).await;
             let mut ranges: VecDeque<_> = plan.into();
             let mut window = VecDeque::new();
@@ -121,7 +121,7 @@ impl Coordinator {
             let spec = self
                 .spec(target)
                 .ok_or_else(|| Failure::Usage("no such command".into()))?;
-            for covered in self.plan(target)? {
+            for covered in self.plan(target, false)? {
                 self.bring_together(target, std::slice::from_ref(&covered))
                     .await;
                 let range = covered.range;
@@ -176,7 +176,7 @@ impl Coordinator {
 
     /// Which vnode answers for which range, in ring order: the one that runs the commands of the range, since it has seen every
     /// write that was acknowledged.
-    fn plan(&self, target: GuestCommand) -> Result<Vec<Covered>, Failure> {
+    fn plan(&self, target: GuestCommand, partial: bool) -> Result<Vec<Covered>, Failure> {
         let (mut covered, mut missing) = (Vec::new(), Vec::new());
         for range in self.ring_size.partitions() {
             match self.covered(target, range) {
@@ -184,7 +184,7 @@ impl Coordinator {
                 None => missing.push(range.to_string()),
             }
         }
-        if !missing.is_empty() {
+        if !missing.is_empty() && !partial {
             return Err(Failure::Incomplete(format!(
                 "no replica is up of the keys of partitions {}",
                 missing.join(", ")
@@ -322,6 +322,7 @@ impl Coordinator {
         target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
+        call: &Call,
     ) -> Result<Vec<u8>, Failure> {
         let cursor = std::str::from_utf8(words.get(1))
             .ok()
@@ -331,7 +332,7 @@ impl Coordinator {
         let mut joined = Joined::new(Aggregate::Concat, &self.limits);
         let mut next = cursor;
         let ahead = self
-            .plan(target)?
+            .plan(target, call.wishes.partial)?
             .into_iter()
             .filter(|covered| size.hash_range(covered.range).1 >= cursor);
         for covered in ahead {

@@ -178,10 +178,8 @@ impl Coordinator {
         else {
             return Err(Failure::NobodyUp { partition });
         };
-        let words = Words::copy([rows]);
-        let answer = self
-            .ask_replica(service, partition, To::Holder(owner), Work::Merge, words)
-            .await?;
+        let owner = To::Holder(owner);
+        let answer = self.entrust(service, partition, owner, rows).await?;
         if is_done(&answer).is_none() {
             return Err(Failure::of_answer(&answer));
         }

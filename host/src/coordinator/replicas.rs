@@ -72,6 +72,29 @@ impl Coordinator {
         work: Work,
         words: Words,
     ) -> Result<Vec<u8>, Failure> {
+        self.send(service, range, to, (work, words), false).await
+    }
+
+    /// Has one replica take in these rows, and waits until it has them on disk.
+    pub(super) async fn entrust(
+        &self,
+        service: &Arc<Service>,
+        range: PartitionId,
+        to: To,
+        rows: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let work = (Work::Merge, Words::copy([rows]));
+        self.send(service, range, to, work, true).await
+    }
+
+    async fn send(
+        &self,
+        service: &Arc<Service>,
+        range: PartitionId,
+        to: To,
+        (work, words): (Work, Words),
+        on_disk: bool,
+    ) -> Result<Vec<u8>, Failure> {
         let (partition, role) = match to {
             To::Holder(holder) | To::Vnode(holder) => (holder.partition, holder.role),
             To::Here(partition) => (partition, Role::Fallback),
@@ -92,6 +115,7 @@ impl Coordinator {
             role,
             consistency: Consistency {
                 n: u8::try_from(service.n()).unwrap_or(u8::MAX),
+                dw: on_disk.into(),
                 ..Consistency::single(within)
             },
             trace: None,

@@ -24,6 +24,8 @@ pub struct Wishes {
     pub node_confirms: Option<u8>,
     /// Time for the reply, milliseconds; at most what the node allows.
     pub timeout_ms: Option<u32>,
+    /// What is there of a coverage command's reply is enough.
+    pub partial: bool,
 }
 
 impl Wishes {
@@ -141,6 +143,11 @@ fn options(words: &Words, mut at: usize, wishes: &mut Wishes) -> Result<usize, F
         if name == b"--" {
             return Ok(at + 1);
         }
+        if name.eq_ignore_ascii_case(b"partial") {
+            wishes.partial = true;
+            at += 1;
+            continue;
+        }
         if at + 1 >= words.len() {
             return Err(Failure::Usage(
                 "VNODE.WITH needs a -- before the command".into(),
@@ -148,7 +155,7 @@ fn options(words: &Words, mut at: usize, wishes: &mut Wishes) -> Result<usize, F
         }
         if wishes.set(name, words.get(at + 1)).is_none() {
             return Err(Failure::Usage(format!(
-                "VNODE.WITH does not know '{} {}'; it takes N R W PR PW DW NODE_CONFIRMS TIMEOUT, each with a number",
+                "VNODE.WITH does not know '{} {}'; it takes N R W PR PW DW NODE_CONFIRMS TIMEOUT, each with a number, and PARTIAL",
                 String::from_utf8_lossy(name),
                 String::from_utf8_lossy(words.get(at + 1))
             )));

@@ -94,6 +94,8 @@ struct Staged {
 /// A reply that waits for its commit to be durable.
 struct Parked {
     after: Commit,
+    /// On disk, whatever `sync` says.
+    on_disk: bool,
     to: ReplyTo,
     reply: Vec<u8>,
 }
@@ -113,6 +115,7 @@ pub struct Executor {
     replies: Replies,
     parked: VecDeque<Parked>,
     acknowledge: Acknowledge,
+    on_disk: Acknowledge,
     stats: Vec<Arc<Vec<CommandStats>>>,
     slow: Pool,
     connections: Connections,
@@ -134,7 +137,7 @@ impl Executor {
         index: usize,
         coordinator: Arc<Coordinator>,
         about: Arc<About>,
-        acknowledge: Acknowledge,
+        (acknowledge, on_disk): (Acknowledge, Acknowledge),
         stats: Vec<Arc<Vec<CommandStats>>>,
         slow: Pool,
         greeter: Arc<Greeter>,
@@ -170,6 +173,7 @@ impl Executor {
             replies: Replies::default(),
             parked: VecDeque::new(),
             acknowledge,
+            on_disk,
             stats,
             slow,
             meter: Meter::start(),
@@ -423,15 +427,18 @@ impl Executor {
             flights: &mut self.flights,
             parcels: &mut self.parcels,
         };
-        let acknowledge = &self.acknowledge;
+        let (acknowledge, disk) = (&self.acknowledge, &self.on_disk);
+        let waits = |after, on_disk| match on_disk {
+            true => disk.verdict(after) != Verdict::Now,
+            false => acknowledge.verdict(after) != Verdict::Now,
+        };
         replies.drain(|reply, bytes| match reply.after {
-            Some(after) if acknowledge.verdict(after) != Verdict::Now => {
-                self.parked.push_back(Parked {
-                    after,
-                    to: reply.to,
-                    reply: bytes.to_vec(),
-                })
-            }
+            Some(after) if waits(after, reply.on_disk) => self.parked.push_back(Parked {
+                after,
+                on_disk: reply.on_disk,
+                to: reply.to,
+                reply: bytes.to_vec(),
+            }),
             _ => delivery.deliver(reply.to, bytes),
         });
         for written in std::mem::take(&mut replies.written) {
@@ -457,7 +464,11 @@ impl Executor {
         // Commits of several vnodes are parked in the order of their commits, but for those that came home late.
         let mut rest = VecDeque::new();
         for parked in self.parked.drain(..) {
-            match self.acknowledge.verdict(parked.after) {
+            let verdict = match parked.on_disk {
+                true => self.on_disk.verdict(parked.after),
+                false => self.acknowledge.verdict(parked.after),
+            };
+            match verdict {
                 Verdict::Now => delivery.deliver(parked.to, &parked.reply),
                 Verdict::Wait => rest.push_back(parked),
                 Verdict::Failed => {
@@ -590,11 +601,13 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<
     // It is looked at only while something waits: what was missed before is not made up for.
     overdue.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut acknowledge = executor.borrow().acknowledge.clone();
+    let mut on_disk = executor.borrow().on_disk.clone();
     let mut views = executor.borrow().views.clone();
     let mut connect = Vec::new();
     let mut yields = 0;
     loop {
         let waits_for_others = executor.borrow().waits_for_others();
+        let waits_for_disk = !executor.borrow().parked.is_empty();
         tokio::select! {
             biased;
             () = inbox.woken() => yields = YIELDS,
@@ -603,6 +616,7 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<
                 continue;
             }
             () = acknowledge.changed() => {}
+            () = on_disk.changed(), if waits_for_disk => {}
             // The coordinator lives as long as its executors.
             _ = views.changed() => {}
             _ = overdue.tick(), if waits_for_others => executor.borrow_mut().refuse_overdue(),

@@ -63,14 +63,23 @@ impl Executor {
             arrived: written.arrived,
             reply_to: ReplyTo::Nobody,
         };
-        let commit = written.commit;
+        let (commit, on_disk) = (written.commit, written.consistency.dw > 0);
         let quorum = written.consistency.of_write();
         let (me, flight) = self.fly(&request, quorum, Purpose::Write(written));
         if let Some(to) = me {
+            let disk = match on_disk {
+                true => &self.on_disk,
+                false => &self.acknowledge,
+            };
             match commit {
-                Some(after) if self.acknowledge.verdict(after) != Verdict::Now => {
+                Some(after) if disk.verdict(after) != Verdict::Now => {
                     let reply = DONE.to_vec();
-                    self.parked.push_back(Parked { after, to, reply });
+                    self.parked.push_back(Parked {
+                        after,
+                        on_disk,
+                        to,
+                        reply,
+                    });
                 }
                 _ => self.deliver(to, DONE),
             }

@@ -54,6 +54,9 @@ pub(super) struct Call {
     pw: Option<u8>,
     dw: Option<u8>,
     node_confirms: Option<u8>,
+    /// What is there of a coverage command's reply is enough.
+    #[serde(default)]
+    partial: bool,
 }
 
 impl Call {
@@ -67,6 +70,7 @@ impl Call {
             dw: self.dw,
             node_confirms: self.node_confirms,
             timeout_ms: self.timeout_ms,
+            partial: self.partial,
         }
     }
 }

@@ -182,6 +182,16 @@ impl Engine {
         Acknowledge::new(waits.then(|| self.durable()))
     }
 
+    /// When writes are on disk, for those who want to know whatever the durability is. Memory and a disk that is never synced on
+    /// purpose have nothing to wait for.
+    pub fn on_disk(&self) -> Acknowledge {
+        let waits = match &self.backend {
+            Backend::Memory(_) => false,
+            Backend::Disk(disk) => disk.shared.journal.durability != Durability::Never,
+        };
+        Acknowledge::new(waits.then(|| self.durable()))
+    }
+
     /// Whether an acknowledgement of this commit has to wait until [`Engine::durable`] has reached it.
     pub fn must_wait(&self, commit: Commit) -> bool {
         match &self.backend {

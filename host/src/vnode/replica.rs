@@ -139,7 +139,7 @@ impl Vnode {
     /// Takes in the objects of the requests at the front of the mailbox, in one batch.
     fn merge(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies) {
         let partition = self.partition;
-        let mut merged: SmallVec<[ReplyTo; 8]> = SmallVec::new();
+        let mut merged: SmallVec<[(ReplyTo, bool); 8]> = SmallVec::new();
         let mut hashes: SmallVec<[u64; 32]> = SmallVec::new();
         let Some(state) = self.state() else {
             if let Some(request) = mailbox.pop_front() {
@@ -157,7 +157,7 @@ impl Vnode {
             }
             let before = state.staged();
             match stage(state, rows, &mut hashes) {
-                Ok(()) => merged.push(request.reply_to),
+                Ok(()) => merged.push((request.reply_to, request.consistency.dw > 0)),
                 Err(refusal) => {
                     state.unstage(before);
                     replies.fail(request.reply_to, &refusal.into());
@@ -166,13 +166,13 @@ impl Vnode {
         }
         match state.commit() {
             Ok(commit) => {
-                for to in merged {
-                    replies.push(to, commit, |out| out.push(DONE));
+                for (to, on_disk) in merged {
+                    replies.answer(to, commit, on_disk, &[DONE]);
                 }
             }
             Err(error) => {
                 let failure = Failure::of_store(&error, partition);
-                for to in merged {
+                for (to, _) in merged {
                     replies.fail(to, &failure);
                 }
             }

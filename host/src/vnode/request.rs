@@ -446,6 +446,8 @@ pub struct Reply {
     pub to: ReplyTo,
     /// It may only be sent once this is durable.
     pub after: Option<Commit>,
+    /// On disk, whatever `sync` says.
+    pub on_disk: bool,
     range: Range<usize>,
 }
 
@@ -457,8 +459,17 @@ impl Replies {
         self.entries.push(Reply {
             to,
             after,
+            on_disk: false,
             range: start..self.bytes.len(),
         });
+    }
+
+    /// Adds the answer of a replica. `on_disk` has it wait for the disk, whatever `sync` says.
+    pub fn answer(&mut self, to: ReplyTo, after: Option<Commit>, on_disk: bool, answer: &[u8]) {
+        self.push(to, after, |out| out.extend_from_slice(answer));
+        if let Some(reply) = self.entries.last_mut() {
+            reply.on_disk = on_disk;
+        }
     }
 
     /// Adds an error.

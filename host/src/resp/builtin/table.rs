@@ -48,7 +48,7 @@ pub static TABLE: &[Builtin] = &[
     Builtin { name: "cluster", arity: -2, group: "cluster", summary: "Tells clients that this is no Redis Cluster", subcommands: CLUSTER, ..BASE },
     Builtin { name: "vnode.preflist", arity: -2, key: Some(1), syntax: "key [SERVICE service]", summary: "The vnodes that are responsible for a key", run: Run::Node(NodeCommand::Preflist), ..VNODE },
     Builtin { name: "vnode.trace", arity: -2, syntax: "command [arg [arg ...]]", summary: "Run a command of a guest, and tell what each vnode did", run: Run::Node(NodeCommand::Wished), ..VNODE },
-    Builtin { name: "vnode.with", arity: -3, syntax: "[N n] [R r] [W w] [PR n] [PW n] [DW n] [NODE_CONFIRMS n] [TIMEOUT ms] -- command [arg [arg ...]]", summary: "Run a command of a guest with other quorums than its service's", run: Run::Node(NodeCommand::Wished), ..VNODE },
+    Builtin { name: "vnode.with", arity: -3, syntax: "[N n] [R r] [W w] [PR n] [PW n] [DW n] [NODE_CONFIRMS n] [TIMEOUT ms] [PARTIAL] -- command [arg [arg ...]]", summary: "Run a command of a guest with other quorums than its service's", run: Run::Node(NodeCommand::Wished), ..VNODE },
     Builtin { name: "vnode.replicas", arity: -2, key: Some(1), syntax: "key [SERVICE service]", summary: "What each replica of a key holds right now", run: Run::Node(NodeCommand::Replicas), ..VNODE },
     Builtin { name: "vnode.ring", arity: 1, summary: "The ring: its size and who owns what", run: Run::Node(NodeCommand::Ring), ..VNODE },
     Builtin { name: "vnode.status", arity: 1, summary: "How the cluster is, and what is wrong with it", run: Run::Node(NodeCommand::Status), ..VNODE },
