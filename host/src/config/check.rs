@@ -28,13 +28,6 @@ pub(super) fn check(config: &Config, file: &Contents) -> Result<(), ConfigError>
 
 fn quorums(config: &Config) -> Result<(), ConfigError> {
     let replication = config.replication;
-    if replication.n > config.ring_size {
-        let why = format!(
-            "{} replicas need at least as many partitions",
-            replication.n
-        );
-        return Err(clash(config, &["n", "ring_size"], &why));
-    }
     for (key, value) in [("r", replication.r), ("w", replication.w)] {
         if value > replication.n {
             let why = format!(
@@ -55,12 +48,6 @@ fn services(config: &Config, file: &Contents) -> Result<(), ConfigError> {
             let origin = file.origin(&key);
             Err(ConfigError::Value { key, why, origin })
         };
-        if n > config.ring_size {
-            return refuse(
-                "n",
-                format!("{n} replicas need at least as many partitions"),
-            );
-        }
         // A number that is inherited gives way to a smaller n; one that is written beside it may not contradict it.
         for (name, value) in [("r", quorum.r), ("w", quorum.w)] {
             if let Some(value) = value.filter(|value| *value > n) {

@@ -298,8 +298,8 @@ const WRONG: &[(&str, &str)] = &[
         "w: w=3 waits for more replicas than there are (n=2)",
     ),
     (
-        "n = 16\nring_size = 8",
-        "n: 16 replicas need at least as many partitions",
+        "n = 16",
+        "n: \"16\" is not a number of replicas from 1 to 8",
     ),
     (
         "ring_size = 100",
