@@ -22,7 +22,7 @@ use super::frame::{self, Frame};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::PATIENCE;
-use crate::vnode::request::{Failure, ReplyTo, Request};
+use crate::vnode::request::{Failure, Request};
 use vnode_cluster::Greeter;
 
 /// Commands that wait for one node; beyond: `BUSY`.
@@ -180,25 +180,25 @@ impl OutboundLinks {
     /// Sends a command to the node at that position of the view, in the next flush.
     ///
     /// # Errors
-    /// Says who is to hear why when it was not and will not be sent.
+    /// Gives it back, and says why, when it was not and will not be sent.
     pub(super) fn send(
         &mut self,
         node: usize,
         request: Request,
         epoch: u64,
-    ) -> Result<(), (ReplyTo, Failure)> {
+    ) -> Result<(), Box<(Request, Failure)>> {
         let Some(link) = self.by_node.get(node).and_then(Option::as_ref) else {
             let partition = request.partition;
-            return Err((request.reply_to, Failure::NobodyUp { partition }));
+            return Err(Box::new((request, Failure::NobodyUp { partition })));
         };
         if link.pauses() {
             let node = link.node.to_string();
-            return Err((request.reply_to, Failure::Unreachable { node }));
+            return Err(Box::new((request, Failure::Unreachable { node })));
         }
         let waiting = link.pending.borrow().len();
         if waiting >= COMMANDS_MAX || link.out.borrow().len() > OUT_BYTES_MAX {
             let node = link.node.to_string();
-            return Err((request.reply_to, Failure::PeerBusy { node, waiting }));
+            return Err(Box::new((request, Failure::PeerBusy { node, waiting })));
         }
         link.push(request, epoch);
         if !link.running.replace(true) {

@@ -76,8 +76,22 @@ impl Executor {
         }
         let epoch = self.view.map().epoch();
         let sent = self.outbound.send(holder.node.into(), request, epoch);
-        if let Err((reply_to, failure)) = sent {
-            self.replies.fail(reply_to, &failure);
+        if let Err(unsent) = sent {
+            let (request, failure) = *unsent;
+            self.keep_hint(&request);
+            self.replies.fail(request.reply_to, &failure);
+        }
+    }
+
+    /// Keeps here what a replica on another node should have taken in and cannot be given. It is a hint, and no replica that
+    /// counts: this node may have another one already.
+    fn keep_hint(&mut self, request: &Request) {
+        let foreign = self.view.ring().owner(request.partition) != self.view.me();
+        if request.work == Work::Merge && foreign {
+            self.stage(Request {
+                role: Role::Fallback,
+                ..request.copy()
+            });
         }
     }
 
@@ -164,6 +178,7 @@ impl Executor {
             Happened::No => Failure::Unreachable { node },
             Happened::Perhaps => Failure::PeerGone { node },
         };
+        self.keep_hint(&request);
         self.replies.fail(request.reply_to, &failure);
     }
 

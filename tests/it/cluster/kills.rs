@@ -213,25 +213,18 @@ impl Story {
             witness.must(&["cluster", "plan"]);
             witness.must(&["cluster", "commit"]);
         }
-        self.moved_to(&before, &expected);
+        self.moved_to(&expected);
         self.all_is_served();
     }
 
-    /// Waits until what holds nothing has moved; what holds something has moved or is about to.
-    fn moved_to(&self, before: &Owners, expected: &[String]) {
-        let touched = self.registers.partitions(self.cluster.node(1));
-        eventually("what holds nothing to move", || {
-            let pending = Owners::of(self.cluster.node(1)).pending();
-            pending.is_subset(&touched).then_some(())
+    /// Waits until everything has moved that is to.
+    fn moved_to(&self, expected: &[String]) {
+        eventually("everything to move", || {
+            let settled = |node: &Node| Owners::of(node).pending().is_empty();
+            self.cluster.nodes().all(settled).then_some(())
         });
         self.cluster.agree();
-        let after = Owners::of(self.cluster.node(1));
-        assert_eq!(after.next, expected);
-        for (partition, owner) in after.now.iter().enumerate() {
-            let stayed = after.pending().contains(&partition);
-            let right = if stayed { &before.now } else { &after.next };
-            assert_eq!(*owner, right[partition], "partition {partition}");
-        }
+        assert_eq!(Owners::of(self.cluster.node(1)).now, expected);
         for node in self.cluster.nodes() {
             let view = node.json("/v1/cluster");
             let members = view["members"].as_array().expect("members");

@@ -1,14 +1,13 @@
 //! Keys whose values only grow: what a key holds says how much of what was acknowledged is there.
 
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use tests::PATIENCE;
 use tests::resp::{Client, Reply};
-use tests::{Node, PATIENCE};
 
 /// What a key may hold.
 #[derive(Clone, Copy, Default)]
@@ -47,16 +46,6 @@ impl Registers {
 
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         (0..self.registers.len()).map(Key)
-    }
-
-    /// Where the keys are.
-    pub(super) fn partitions(&self, node: &Node) -> BTreeSet<usize> {
-        let partition = |key: Key| {
-            let found = node.json(&format!("/v1/ring/preflist?key={key}&service=kv"));
-            let number = found["partition"].as_u64().expect("a number");
-            usize::try_from(number).expect("a small number")
-        };
-        self.keys().map(partition).collect()
     }
 
     /// Asserts that this may be what the key holds.
