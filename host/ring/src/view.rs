@@ -24,6 +24,16 @@ pub enum Role {
     Fallback,
 }
 
+impl Role {
+    /// In one word, for people: `primary` or `fallback`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Fallback => "fallback",
+        }
+    }
+}
+
 /// Where the commands for a partition go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -14,7 +14,6 @@ use vnode_ring::{Holder, NodeName, PartitionId, Role};
 use super::Coordinator;
 use super::entropy::Pair;
 use super::replicas::To;
-use crate::vnode::replica::{is_done, page};
 use crate::vnode::request::{Failure, Words, Work};
 use crate::vnode::service::Service;
 
@@ -107,23 +106,16 @@ impl Coordinator {
         let next = self.next_owner(partition, to)?;
         let mut place = Vec::new();
         loop {
-            let words = Words::copy([place.as_slice()]);
-            let here = To::Here(partition);
-            let answer = self
-                .ask_replica(service, partition, here, Work::Page, words)
-                .await?;
-            let (rows, after) = page(&answer).ok_or_else(|| Failure::of_answer(&answer))?;
+            let (rows, after) = self.rows_here(service, partition, &place).await?;
             if !rows.is_empty() {
-                let words = Words::copy([rows]);
-                let merged = self
-                    .ask_replica(service, partition, next, Work::Merge, words)
+                let words = Words::copy([rows.as_slice()]);
+                self.ask_replica(service, partition, next, Work::Merge, words)
                     .await?;
-                is_done(&merged).ok_or_else(|| Failure::of_answer(&merged))?;
             }
             if after.is_empty() {
                 break;
             }
-            place = after.to_vec();
+            place = after;
         }
         // Builds the trees of both, so that the rest is found at once.
         self.push_ranges(service, partition, next).await

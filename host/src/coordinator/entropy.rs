@@ -14,8 +14,8 @@ use vnode_ring::{Leaves, PartitionId};
 use super::Coordinator;
 use super::join_all;
 use super::replicas::To;
-use crate::store::{Batch, Liveness, RowKey};
-use crate::vnode::replica::{Fetched, Summed, fetched, is_done, leaf, leaves};
+use crate::store::{Batch, RowKey};
+use crate::vnode::replica::{Fetched, Summed, fetched, leaf, leaves};
 use crate::vnode::request::{Failure, Held, Words, Work};
 use crate::vnode::service::Service;
 
@@ -103,14 +103,9 @@ pub(super) struct Pair<'a> {
 
 impl Pair<'_> {
     async fn ask(&self, of: To, work: Work, words: Words) -> Result<Vec<u8>, Failure> {
-        let answer = self
-            .coordinator
+        self.coordinator
             .ask_replica(self.service, self.range, of, work, words)
-            .await?;
-        match is_done(&answer) {
-            Some(_) => Ok(answer),
-            None => Err(Failure::of_answer(&answer)),
-        }
+            .await
     }
 
     /// Sends the other one what the first one holds and it does not, and nothing back. Returns how many rows.
@@ -225,14 +220,9 @@ impl Pair<'_> {
         let answer = self.ask(from, Work::Fetch, words).await?;
         let said = fetched(&answer, keys.len()).ok_or_else(|| Failure::of_answer(&answer))?;
         let mut rows = Batch::new();
-        let live = Liveness {
-            before: false,
-            after: false,
-        };
         for ((hash, key), said) in keys.into_iter().zip(said) {
-            if let Fetched::Object(object @ [_, ..]) = said {
-                // It comes from a store, so it is not too large for another.
-                let _ = rows.put(RowKey { hash, key }, object, live);
+            if let Fetched::Object(object) = said {
+                rows.pass_on(RowKey { hash, key }, object);
             }
         }
         if !rows.is_empty() {

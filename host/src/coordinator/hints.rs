@@ -16,7 +16,6 @@ use vnode_ring::{ObjectRef, PartitionId};
 use super::Coordinator;
 use super::replicas::To;
 use crate::store::Changes;
-use crate::vnode::replica::{is_done, page};
 use crate::vnode::request::{Failure, Held, Words, Work};
 use crate::vnode::service::Service;
 
@@ -151,18 +150,14 @@ impl Coordinator {
         let mut place = Vec::new();
         let mut count = 0;
         loop {
-            let words = Words::copy([place.as_slice()]);
-            let answer = self
-                .ask_replica(service, partition, To::Here(partition), Work::Page, words)
-                .await?;
-            let (rows, next) = page(&answer).ok_or_else(|| Failure::of_answer(&answer))?;
+            let (rows, next) = self.rows_here(service, partition, &place).await?;
             if !rows.is_empty() {
-                count += self.send_home(service, partition, rows).await?;
+                count += self.send_home(service, partition, &rows).await?;
             }
             if next.is_empty() {
                 return Ok(count);
             }
-            place = next.to_vec();
+            place = next;
         }
     }
 
@@ -179,10 +174,7 @@ impl Coordinator {
             return Err(Failure::NobodyUp { partition });
         };
         let owner = To::Holder(owner);
-        let answer = self.entrust(service, partition, owner, rows).await?;
-        if is_done(&answer).is_none() {
-            return Err(Failure::of_answer(&answer));
-        }
+        self.entrust(service, partition, owner, rows).await?;
         let (mut forget, mut count) = (Vec::new(), 0);
         for change in Changes::new(rows) {
             let object = change.object.map(ObjectRef::parse);
@@ -197,10 +189,8 @@ impl Coordinator {
             }
         }
         let words = Words::copy(forget.iter().map(Vec::as_slice));
-        let answer = self
-            .ask_replica(service, partition, To::Here(partition), Work::Forget, words)
+        self.ask_replica(service, partition, To::Here(partition), Work::Forget, words)
             .await?;
-        is_done(&answer).ok_or_else(|| Failure::of_answer(&answer))?;
         self.healing().handed_back(count);
         Ok(count)
     }

@@ -8,9 +8,12 @@ use vnode_ring::{Holder, NodeName, Object, PartitionId, Role};
 
 use super::{Coordinator, PATIENCE, now_ms};
 use crate::executor::Message;
-use crate::vnode::replica::{Fetched, fetched};
+use crate::vnode::replica::{Fetched, fetched, is_done, page};
 use crate::vnode::request::{Consistency, Failure, Held, ReplyTo, Request, Words, Work};
 use crate::vnode::service::Service;
+
+/// Counts as tried often enough: nobody else is asked in its stead.
+const TRIED: u8 = u8::MAX - 1;
 
 /// Which vnode is asked.
 #[derive(Clone, Copy)]
@@ -63,7 +66,8 @@ impl Coordinator {
         Ok(replicas)
     }
 
-    /// Asks one replica and waits for its answer.
+    /// Asks one replica and waits until it has done what it was asked. Returns its answer, which can be read with the functions of
+    /// [`replica`](crate::vnode::replica).
     pub(super) async fn ask_replica(
         &self,
         service: &Arc<Service>,
@@ -82,9 +86,25 @@ impl Coordinator {
         range: PartitionId,
         to: To,
         rows: &[u8],
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<(), Failure> {
         let work = (Work::Merge, Words::copy([rows]));
-        self.send(service, range, to, work, true).await
+        self.send(service, range, to, work, true).await.map(drop)
+    }
+
+    /// The rows of the vnode here from a place on, packed as in a [`Batch`](crate::store::Batch), and where the next ones begin;
+    /// empty after the last.
+    pub(super) async fn rows_here(
+        &self,
+        service: &Arc<Service>,
+        partition: PartitionId,
+        place: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), Failure> {
+        let words = Words::copy([place]);
+        let answer = self
+            .ask_replica(service, partition, To::Here(partition), Work::Page, words)
+            .await?;
+        let (rows, next) = page(&answer).ok_or_else(|| Failure::of_answer(&answer))?;
+        Ok((rows.to_vec(), next.to_vec()))
     }
 
     async fn send(
@@ -119,10 +139,9 @@ impl Coordinator {
                 ..Consistency::single(within)
             },
             trace: None,
-            tries: if matches!(to, To::Vnode(_)) {
-                u8::MAX - 1
-            } else {
-                0
+            tries: match to {
+                To::Vnode(_) => TRIED,
+                To::Holder(_) | To::Here(_) => 0,
             },
             arrived: Instant::now(),
             reply_to: ReplyTo::Task(reply_to),
@@ -137,7 +156,8 @@ impl Coordinator {
             To::Here(_) => Message::Here(Box::new(request)),
         });
         match tokio::time::timeout(within + PATIENCE, reply).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(answer)) if is_done(&answer).is_some() => Ok(answer),
+            Ok(Ok(refusal)) => Err(Failure::of_answer(&refusal)),
             Ok(Err(_)) => Err(Failure::Draining),
             Err(_) => Err(Failure::Timeout {
                 within,
@@ -150,7 +170,7 @@ impl Coordinator {
 fn live_values(answer: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {
     let said = fetched(answer, 1).ok_or_else(|| Failure::of_answer(answer))?;
     match said.first() {
-        Some(Fetched::Object(object @ [_, ..])) => {
+        Some(Fetched::Object(object)) => {
             let object = Object::decode(object)
                 .map_err(|error| Failure::Usage(format!("a replica's object: {error}")))?;
             Ok(object.live().map(<[u8]>::to_vec).collect())

@@ -43,7 +43,7 @@ impl Step {
             return;
         }
         let took = i64::try_from(self.took.as_micros()).unwrap_or(i64::MAX);
-        let kind = Value::simple(self.kind());
+        let kind = Value::simple(self.role.word());
         let outcome = Value::bulk(self.outcome.as_str());
         Value::Array(vec![node, partition, kind, outcome, Value::Int(took)])
             .encode(Protocol::Resp3, out);
@@ -68,14 +68,6 @@ impl Step {
             took: Duration::from_micros(u64::try_from(*took).ok()?),
             part: None,
         })
-    }
-
-    /// The role's word for people.
-    pub fn kind(&self) -> &'static str {
-        match self.role {
-            Role::Primary => "primary",
-            Role::Fallback => "fallback",
-        }
     }
 }
 

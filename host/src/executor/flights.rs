@@ -5,15 +5,16 @@
 //! in the pure core ([`Collector`]). What is done with them stands in `replication`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 use smallvec::SmallVec;
 use vnode_ring::quorum::{Answer, Collector, Outcome, Quorum};
-use vnode_ring::{Holder, NodeName, ObjectRef, Role};
+use vnode_ring::{Holder, NodeName, ObjectRef, Role, View};
 
 use crate::coordinator::trace::{Step, first_word};
-use crate::store::{Batch, Liveness, RowKey};
+use crate::store::{Batch, RowKey};
 use crate::vnode::replica::{Fetched, fetched, is_done};
 use crate::vnode::request::{Held, Looked, ReplyTo, Request, Written};
 
@@ -57,18 +58,13 @@ impl Read {
     /// What a replica holds that is not here, as the rows of a batch. Empty when there is none.
     pub(super) fn news(&self, holder: usize) -> Batch {
         let mut rows = Batch::new();
-        let nothing = Liveness {
-            before: false,
-            after: false,
-        };
         for (nth, said) in self.said(holder).into_iter().flatten().enumerate() {
-            if let (Fetched::Object(object @ [_, ..]), Some(held)) = (said, self.held.get(nth)) {
+            if let (Fetched::Object(object), Some(held)) = (said, self.held.get(nth)) {
                 let row = RowKey {
                     hash: held.hash,
                     key: self.asked.words.get(2 * nth),
                 };
-                // Whoever sent it had it in its store, so it is not too large.
-                let _ = rows.put(row, object, nothing);
+                rows.pass_on(row, object);
             }
         }
         rows
@@ -80,7 +76,7 @@ impl Read {
         let differs = said.iter().any(|said| *said != Fetched::Same);
         let digests = said.iter().zip(&self.held).map(|(said, held)| match said {
             Fetched::Same => Some(held.digest),
-            Fetched::Object([]) => Some(0),
+            Fetched::Nothing => Some(0),
             Fetched::Object(object) => Some(ObjectRef::parse(object).ok()?.digest()),
         });
         Some((digests.collect::<Option<_>>()?, differs))
@@ -111,7 +107,6 @@ pub(super) struct Repair {
 /// One replica's part in a flight.
 struct Part {
     holder: Holder,
-    node: NodeName,
     /// When it answered, and what in one word.
     answered: Option<(Duration, Cow<'static, str>)>,
 }
@@ -120,6 +115,8 @@ struct Part {
 pub(super) struct Flight {
     /// Tells the users of one place apart.
     nth: u32,
+    /// The cluster when it began.
+    view: Arc<View>,
     parts: SmallVec<[Part; 3]>,
     collector: Collector,
     begun: Instant,
@@ -171,6 +168,11 @@ impl Flight {
         self.parts.iter().map(|part| part.holder)
     }
 
+    fn node(&self, part: &Part) -> &NodeName {
+        let node = self.view.nodes().get(usize::from(part.holder.node));
+        node.unwrap_or(self.view.me())
+    }
+
     /// What each replica did.
     pub(super) fn steps(&self) -> Vec<Step> {
         let step = |part: &Part| {
@@ -179,7 +181,7 @@ impl Flight {
                 None => (self.begun.elapsed(), "waiting".into()),
             };
             Step {
-                node: part.node.clone(),
+                node: self.node(part).clone(),
                 partition: part.holder.partition,
                 role: part.holder.role,
                 outcome,
@@ -225,7 +227,8 @@ impl Flight {
                     Role::Primary => "",
                     Role::Fallback => " (fallback)",
                 };
-                format!("p{} {}{fallback} {word}", part.holder.partition, part.node)
+                let node = self.node(part);
+                format!("p{} {node}{fallback} {word}", part.holder.partition)
             })
             .collect();
         let ms = self.begun.elapsed().as_millis();
@@ -263,8 +266,8 @@ impl Flights {
     /// Begins to wait for these replicas. Returns the name of the flight.
     pub(super) fn begin(
         &mut self,
+        view: &Arc<View>,
         holders: &[Holder],
-        node: impl Fn(&Holder) -> NodeName,
         quorum: Quorum,
         deadline: Instant,
         purpose: Purpose,
@@ -274,11 +277,11 @@ impl Flights {
         let name = (u64::from(self.begun) << 32) | entry.key() as u64;
         let part = |holder: &Holder| Part {
             holder: *holder,
-            node: node(holder),
             answered: None,
         };
         entry.insert(Flight {
             nth: self.begun,
+            view: Arc::clone(view),
             parts: holders.iter().map(part).collect(),
             collector: Collector::new(quorum, holders),
             begun: Instant::now(),

@@ -115,7 +115,6 @@ pub struct Executor {
     replies: Replies,
     parked: VecDeque<Parked>,
     acknowledge: Acknowledge,
-    on_disk: Acknowledge,
     stats: Vec<Arc<Vec<CommandStats>>>,
     slow: Pool,
     connections: Connections,
@@ -137,7 +136,7 @@ impl Executor {
         index: usize,
         coordinator: Arc<Coordinator>,
         about: Arc<About>,
-        (acknowledge, on_disk): (Acknowledge, Acknowledge),
+        acknowledge: Acknowledge,
         stats: Vec<Arc<Vec<CommandStats>>>,
         slow: Pool,
         greeter: Arc<Greeter>,
@@ -173,7 +172,6 @@ impl Executor {
             replies: Replies::default(),
             parked: VecDeque::new(),
             acknowledge,
-            on_disk,
             stats,
             slow,
             meter: Meter::start(),
@@ -427,11 +425,8 @@ impl Executor {
             flights: &mut self.flights,
             parcels: &mut self.parcels,
         };
-        let (acknowledge, disk) = (&self.acknowledge, &self.on_disk);
-        let waits = |after, on_disk| match on_disk {
-            true => disk.verdict(after) != Verdict::Now,
-            false => acknowledge.verdict(after) != Verdict::Now,
-        };
+        let acknowledge = &self.acknowledge;
+        let waits = |after, on_disk| acknowledge.verdict_for(after, on_disk) != Verdict::Now;
         replies.drain(|reply, bytes| match reply.after {
             Some(after) if waits(after, reply.on_disk) => self.parked.push_back(Parked {
                 after,
@@ -464,11 +459,7 @@ impl Executor {
         // Commits of several vnodes are parked in the order of their commits, but for those that came home late.
         let mut rest = VecDeque::new();
         for parked in self.parked.drain(..) {
-            let verdict = match parked.on_disk {
-                true => self.on_disk.verdict(parked.after),
-                false => self.acknowledge.verdict(parked.after),
-            };
-            match verdict {
+            match self.acknowledge.verdict_for(parked.after, parked.on_disk) {
                 Verdict::Now => delivery.deliver(parked.to, &parked.reply),
                 Verdict::Wait => rest.push_back(parked),
                 Verdict::Failed => {
@@ -601,7 +592,7 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<
     // It is looked at only while something waits: what was missed before is not made up for.
     overdue.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut acknowledge = executor.borrow().acknowledge.clone();
-    let mut on_disk = executor.borrow().on_disk.clone();
+    let mut disk = acknowledge.clone();
     let mut views = executor.borrow().views.clone();
     let mut connect = Vec::new();
     let mut yields = 0;
@@ -616,7 +607,7 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<
                 continue;
             }
             () = acknowledge.changed() => {}
-            () = on_disk.changed(), if waits_for_disk => {}
+            () = disk.disk_changed(), if waits_for_disk => {}
             // The coordinator lives as long as its executors.
             _ = views.changed() => {}
             _ = overdue.tick(), if waits_for_others => executor.borrow_mut().refuse_overdue(),

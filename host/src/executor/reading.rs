@@ -11,8 +11,8 @@ use vnode_ring::{Holder, ObjectRef};
 
 use super::Executor;
 use super::flights::{Purpose, Read, Repair, Repairing};
-use crate::store::{Batch, Liveness, RowKey};
-use crate::vnode::replica::{Fetched, fetched};
+use crate::store::{Batch, RowKey};
+use crate::vnode::replica::{DONE, Fetched, fetched};
 use crate::vnode::request::{Held, Looked, Request, Words, Work};
 
 impl Executor {
@@ -59,7 +59,7 @@ impl Executor {
         let (me, flight) = self.fly(&asked, quorum, read);
         if let Some(to) = me {
             // It holds what it holds.
-            self.deliver(to, b"+");
+            self.deliver(to, DONE);
         }
         self.decide(flight);
     }
@@ -189,13 +189,9 @@ fn merges(read: &Read) -> Vec<Request> {
 /// The objects held here of which a replica with these digests holds something else.
 fn lacking(repairing: &Repairing, all: &[Fetched<'_>], digests: &[u64]) -> Batch {
     let mut rows = Batch::new();
-    let live = Liveness {
-        before: false,
-        after: false,
-    };
     let known = repairing.held.iter().zip(digests);
     for (nth, (said, (held, theirs))) in all.iter().zip(known).enumerate() {
-        let Fetched::Object(object @ [_, ..]) = said else {
+        let Fetched::Object(object) = said else {
             continue;
         };
         let row = RowKey {
@@ -203,8 +199,7 @@ fn lacking(repairing: &Repairing, all: &[Fetched<'_>], digests: &[u64]) -> Batch
             key: repairing.asked.words.get(2 * nth),
         };
         if ObjectRef::parse(object).is_ok_and(|object| object.digest() != *theirs) {
-            // It comes from a store, so it is not too large for another.
-            let _ = rows.put(row, object, live);
+            rows.pass_on(row, object);
         }
     }
     rows

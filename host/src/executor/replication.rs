@@ -10,15 +10,13 @@ use bytes::Bytes;
 use vnode_ring::quorum::{Answer, Outcome, Quorum};
 use vnode_ring::{Holder, Role};
 
-use super::flights::{Answered, Flight, Purpose, Traced};
+use super::flights::{Answered, Purpose, Traced};
 use super::{Executor, Parked};
 use crate::coordinator::trace::{Step, first_word, steps_of, traced, with_steps};
 use crate::descriptor::{CommandKind, CommandSpec};
 use crate::store::Verdict;
+use crate::vnode::replica::DONE;
 use crate::vnode::request::{Failure, ReplyTo, Request, Words, Work, Written};
-
-/// What a replica answers that has done what it was asked.
-const DONE: &[u8] = b"+";
 
 impl Executor {
     /// Takes a command that this node coordinates.
@@ -67,21 +65,14 @@ impl Executor {
         let quorum = written.consistency.of_write();
         let (me, flight) = self.fly(&request, quorum, Purpose::Write(written));
         if let Some(to) = me {
-            let disk = match on_disk {
-                true => &self.on_disk,
-                false => &self.acknowledge,
-            };
-            match commit {
-                Some(after) if disk.verdict(after) != Verdict::Now => {
-                    let reply = DONE.to_vec();
-                    self.parked.push_back(Parked {
-                        after,
-                        on_disk,
-                        to,
-                        reply,
-                    });
-                }
-                _ => self.deliver(to, DONE),
+            match self.acknowledge.verdict_for(commit, on_disk) {
+                Verdict::Now => self.deliver(to, DONE),
+                Verdict::Wait | Verdict::Failed => self.parked.push_back(Parked {
+                    after: commit,
+                    on_disk,
+                    to,
+                    reply: DONE.to_vec(),
+                }),
             }
         }
         self.decide(flight);
@@ -114,10 +105,9 @@ impl Executor {
             durable: 0,
             nodes: 0,
         };
-        let me = self.view.me().clone();
         let flight = self
             .flights
-            .begin(&[], |_| me.clone(), quorum, deadline, purpose);
+            .begin(&self.view, &[], quorum, deadline, purpose);
         self.place_in(flight, 0)
     }
 
@@ -172,12 +162,10 @@ impl Executor {
     ) -> (Option<ReplyTo>, u64) {
         let view = Arc::clone(&self.view);
         let holders = view.holders(request.range, request.consistency.n.into());
-        let node = |holder: &Holder| {
-            let node = view.nodes().get(usize::from(holder.node));
-            node.unwrap_or(view.me()).clone()
-        };
         let deadline = request.arrived + request.consistency.within();
-        let flight = self.flights.begin(holders, node, quorum, deadline, purpose);
+        let flight = self
+            .flights
+            .begin(&view, holders, quorum, deadline, purpose);
         let mut me = None;
         for (nth, holder) in holders.iter().enumerate() {
             let reply_to = self.place_in(flight, nth);
@@ -325,7 +313,6 @@ impl Executor {
             return;
         };
         flight.decided = true;
-        let shortfall = |flight: &Flight, wanted: &str| flight.shortfall(wanted);
         let (waiting, why) = match &mut flight.purpose {
             Purpose::Write(written) => {
                 let wanted = written.consistency.write_words();
@@ -334,7 +321,7 @@ impl Executor {
                 std::mem::take(&mut written.replies).each(|to, _| waiting.push((to, traced)));
                 // It is here at least, whatever the others say.
                 flight.refusal = None;
-                let why = format!("{}; {}", shortfall(flight, &wanted), flight.keepers());
+                let why = format!("{}; {}", flight.shortfall(&wanted), flight.keepers());
                 (waiting, why)
             }
             Purpose::Read(read) => {
@@ -347,12 +334,12 @@ impl Executor {
                     (reply_to, trace.is_some())
                 });
                 let waiting = waiting.collect();
-                (waiting, shortfall(flight, &wanted))
+                (waiting, flight.shortfall(&wanted))
             }
             Purpose::Each { to, traced, .. } => {
                 let to = std::mem::replace(to, ReplyTo::Nobody);
                 let traced = *traced;
-                (vec![(to, traced)], shortfall(flight, "w"))
+                (vec![(to, traced)], flight.shortfall("w"))
             }
             Purpose::Trace(_) | Purpose::Repair(_) => return,
         };

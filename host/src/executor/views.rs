@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vnode_ring::{NodeName, ReplicaKind, Role, preflist};
+use vnode_ring::{NodeName, ReplicaKind, preflist};
 
 use crate::coordinator::Coordinator;
 use crate::coordinator::trace::traced;
@@ -54,20 +54,13 @@ async fn held(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Failu
         Value::Array(vec![
             Value::bulk(replica.node.as_str()),
             Value::Int(i64::from(replica.partition.0)),
-            Value::simple(kind(replica.role)),
+            Value::simple(replica.role.word()),
             values,
         ])
     });
     let mut out = Vec::new();
     Value::Array(replicas.collect()).encode(Protocol::Resp3, &mut out);
     Ok(out)
-}
-
-fn kind(role: Role) -> &'static str {
-    match role {
-        Role::Primary => "primary",
-        Role::Fallback => "fallback",
-    }
 }
 
 /// The service of `key [SERVICE service]`; the first one without a name.

@@ -184,7 +184,7 @@ async fn answer(
         json!({
             "node": step.node,
             "partition": step.partition,
-            "kind": step.kind(),
+            "kind": step.role.word(),
             "outcome": step.outcome,
             "microseconds": u64::try_from(step.took.as_micros()).unwrap_or(u64::MAX),
         })

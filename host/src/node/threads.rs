@@ -83,7 +83,7 @@ pub(super) fn start(
                 };
                 drop(started.send(Ok(())));
                 let local = tokio::task::LocalSet::new();
-                let acknowledge = (engine.acknowledge(), engine.on_disk());
+                let acknowledge = engine.acknowledge();
                 drop(engine);
                 local.block_on(
                     &runtime,

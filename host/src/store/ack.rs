@@ -9,6 +9,8 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub struct Acknowledge {
     progress: Option<watch::Receiver<Durable>>,
+    /// The same for acknowledgements that wait for the disk whatever the durability is; none where nothing is ever synced.
+    disk: Option<watch::Receiver<Durable>>,
 }
 
 /// What may be said of a commit.
@@ -23,14 +25,29 @@ pub enum Verdict {
 }
 
 impl Acknowledge {
-    /// Acknowledgements that wait for this progress; none never wait.
-    pub(super) fn new(progress: Option<watch::Receiver<Durable>>) -> Self {
-        Self { progress }
+    /// Acknowledgements that wait for this progress, and those that wait for the disk in any case; none never wait.
+    pub(super) fn new(
+        progress: Option<watch::Receiver<Durable>>,
+        disk: Option<watch::Receiver<Durable>>,
+    ) -> Self {
+        Self { progress, disk }
     }
 
     /// What may be said of a commit at this moment.
     pub fn verdict(&self, commit: Commit) -> Verdict {
-        let Some(progress) = &self.progress else {
+        Self::judge(self.progress.as_ref(), commit)
+    }
+
+    /// The same for somebody who wants to hear when it is on disk, if `on_disk`.
+    pub fn verdict_for(&self, commit: Commit, on_disk: bool) -> Verdict {
+        match on_disk {
+            true => Self::judge(self.disk.as_ref(), commit),
+            false => self.verdict(commit),
+        }
+    }
+
+    fn judge(progress: Option<&watch::Receiver<Durable>>, commit: Commit) -> Verdict {
+        let Some(progress) = progress else {
             return Verdict::Now;
         };
         let now = *progress.borrow();
@@ -47,6 +64,17 @@ impl Acknowledge {
     pub async fn changed(&mut self) {
         let gone = match &mut self.progress {
             Some(progress) => progress.changed().await.is_err(),
+            None => true,
+        };
+        if gone {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until more is on disk; for ever when nothing is ever synced.
+    pub async fn disk_changed(&mut self) {
+        let gone = match &mut self.disk {
+            Some(disk) => disk.changed().await.is_err(),
             None => true,
         };
         if gone {

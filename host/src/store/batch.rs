@@ -104,6 +104,17 @@ impl Batch {
         self.push(row, Some(object), live)
     }
 
+    /// Adds an object that is on its way to another store, which finds out by itself whether the row lives. It comes out of a
+    /// store, so it is not too large for another one.
+    pub fn pass_on(&mut self, row: RowKey<'_>, object: &[u8]) {
+        let unknown = Liveness {
+            before: false,
+            after: false,
+        };
+        let fits = self.put(row, object, unknown);
+        debug_assert!(fits.is_ok());
+    }
+
     /// Removes a row for good: a tombstone whose time is over, or a partition that moved away.
     pub fn remove(&mut self, row: RowKey<'_>, was_live: bool) -> Result<(), StoreError> {
         let live = Liveness {

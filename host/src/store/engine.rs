@@ -173,23 +173,16 @@ impl Engine {
         }
     }
 
-    /// When writes may be acknowledged.
+    /// When writes may be acknowledged. Memory, and a disk that is never synced on purpose, have nothing to wait for.
     pub fn acknowledge(&self) -> Acknowledge {
-        let waits = match &self.backend {
-            Backend::Memory(_) => false,
-            Backend::Disk(disk) => disk.shared.journal.durability == Durability::Always,
+        let durability = match &self.backend {
+            Backend::Memory(_) => Durability::Never,
+            Backend::Disk(disk) => disk.shared.journal.durability,
         };
-        Acknowledge::new(waits.then(|| self.durable()))
-    }
-
-    /// When writes are on disk, for those who want to know whatever the durability is. Memory and a disk that is never synced on
-    /// purpose have nothing to wait for.
-    pub fn on_disk(&self) -> Acknowledge {
-        let waits = match &self.backend {
-            Backend::Memory(_) => false,
-            Backend::Disk(disk) => disk.shared.journal.durability != Durability::Never,
-        };
-        Acknowledge::new(waits.then(|| self.durable()))
+        Acknowledge::new(
+            (durability == Durability::Always).then(|| self.durable()),
+            (durability != Durability::Never).then(|| self.durable()),
+        )
     }
 
     /// Whether an acknowledgement of this commit has to wait until [`Engine::durable`] has reached it.

@@ -183,7 +183,7 @@ impl Vnode {
         let mut written = match (call.requests.first(), &committed) {
             (Some(first), Ok(Some(commit))) if first.replicates() => {
                 let first = (first.range, first.consistency, first.arrived);
-                Some(self.written(first, Some(*commit)))
+                Some(self.written(first, *commit))
             }
             _ => None,
         };

@@ -252,7 +252,7 @@ impl Vnode {
             Ok((reply, Some(commit))) if request.replicates() => {
                 count(stats, &request, Ended::Ok);
                 let of = (request.range, request.consistency, request.arrived);
-                let mut written = self.written(of, Some(commit));
+                let mut written = self.written(of, commit);
                 written.replies.add(request.reply_to, &reply);
                 written.trace = request.trace;
                 replies.written.push(written);
@@ -266,7 +266,7 @@ impl Vnode {
     fn written(
         &mut self,
         (range, consistency, arrived): (PartitionId, Consistency, Instant),
-        commit: Option<Commit>,
+        commit: Commit,
     ) -> Written {
         let rows = self
             .state()
@@ -321,7 +321,7 @@ impl Vnode {
             return None;
         }
         let of = (command.scope.range, consistency, Instant::now());
-        let mut written = self.written(of, Some(commit));
+        let mut written = self.written(of, commit);
         let (said, heard) = oneshot::channel();
         written.replies.add(ReplyTo::Task(said), b"+OK\r\n");
         replies.written.push(written);

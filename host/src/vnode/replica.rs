@@ -20,15 +20,17 @@ const LEAF_ROWS_MAX: usize = 16 * 1024;
 const PAGE_BYTES: usize = 256 * 1024;
 /// In the answer to a [`Work::Fetch`], in place of a length: the asking replica has what is here.
 const SAME: u32 = u32::MAX;
-/// The first byte of an answer that is no error.
-const DONE: u8 = b'+';
+/// What a replica answers that has done what it was asked; whatever else it says comes after.
+pub const DONE: &[u8] = b"+";
 
 /// What another replica answered to a [`Work::Fetch`] about one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched<'a> {
     /// It holds the same.
     Same,
-    /// It holds this object; an empty one is none.
+    /// It holds nothing.
+    Nothing,
+    /// It holds this object.
     Object(&'a [u8]),
 }
 
@@ -45,7 +47,10 @@ pub fn fetched(answer: &[u8], keys: usize) -> Option<Vec<Fetched<'_>>> {
             continue;
         }
         let (object, after) = rest.split_at_checked(length as usize)?;
-        all.push(Fetched::Object(object));
+        all.push(match object {
+            [] => Fetched::Nothing,
+            object => Fetched::Object(object),
+        });
         rest = after;
     }
     rest.is_empty().then_some(all)
@@ -94,44 +99,24 @@ pub fn page(answer: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// What follows if a replica did what it was asked; `None` when it failed.
 pub fn is_done(answer: &[u8]) -> Option<&[u8]> {
-    match answer.split_first() {
-        Some((&DONE, rest)) => Some(rest),
-        _ => None,
-    }
+    answer.strip_prefix(DONE)
 }
 
 impl Vnode {
     /// Does what replicas do, from the front of the mailbox, up to the first command.
     pub(super) fn attend(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies) {
-        while let Some(work) = mailbox.front().map(|request| request.work) {
-            match work {
-                Work::Command | Work::Each => return,
-                Work::Merge => self.merge(mailbox, replies),
-                Work::Look => {
-                    if let Some(request) = mailbox.pop_front() {
-                        self.look(request, replies);
-                    }
+        while let Some(front) = mailbox.pop_front_if(|front| !front.work.runs()) {
+            match front.work {
+                Work::Command | Work::Each => {}
+                Work::Merge => {
+                    mailbox.push_front(front);
+                    self.merge(mailbox, replies);
                 }
-                Work::Fetch => {
-                    if let Some(request) = mailbox.pop_front() {
-                        self.fetch(request, replies);
-                    }
-                }
-                Work::Page => {
-                    if let Some(request) = mailbox.pop_front() {
-                        self.give_page(request, replies);
-                    }
-                }
-                Work::Forget => {
-                    if let Some(request) = mailbox.pop_front() {
-                        self.forget(request, replies);
-                    }
-                }
-                Work::Leaves | Work::Leaf => {
-                    if let Some(request) = mailbox.pop_front() {
-                        self.sum_up(request, replies);
-                    }
-                }
+                Work::Look => self.look(front, replies),
+                Work::Fetch => self.fetch(front, replies),
+                Work::Page => self.give_page(front, replies),
+                Work::Forget => self.forget(front, replies),
+                Work::Leaves | Work::Leaf => self.sum_up(front, replies),
             }
         }
     }
@@ -167,7 +152,7 @@ impl Vnode {
         match state.commit() {
             Ok(commit) => {
                 for (to, on_disk) in merged {
-                    replies.answer(to, commit, on_disk, &[DONE]);
+                    replies.answer(to, commit, on_disk, DONE);
                 }
             }
             Err(error) => {
@@ -181,7 +166,7 @@ impl Vnode {
 
     /// Answers with its objects, one after the other, each behind its length (u32, little-endian); see [`fetched`].
     fn fetch(&mut self, request: Request, replies: &mut Replies) {
-        let mut out = vec![DONE];
+        let mut out = DONE.to_vec();
         let fetched = match self.state() {
             None => Err(Failure::Draining),
             Some(state) => fetch(state, &request, &mut out).map_err(Failure::from),
@@ -203,7 +188,7 @@ impl Vnode {
         };
         match given {
             Ok((rows, next)) => replies.push(request.reply_to, None, |out| {
-                out.push(DONE);
+                out.extend_from_slice(DONE);
                 out.extend(u32::try_from(next.len()).unwrap_or(0).to_le_bytes());
                 out.extend_from_slice(&next);
                 out.extend_from_slice(rows.as_bytes());
@@ -237,14 +222,14 @@ impl Vnode {
             }
         };
         match forgotten {
-            Ok(commit) => replies.push(request.reply_to, commit, |out| out.push(DONE)),
+            Ok(commit) => replies.push(request.reply_to, commit, |out| out.extend_from_slice(DONE)),
             Err(failure) => replies.fail(request.reply_to, &failure),
         }
     }
 
     /// Answers with the leaves of a range, or the rows of one of them.
     fn sum_up(&mut self, request: Request, replies: &mut Replies) {
-        let mut out = vec![DONE];
+        let mut out = DONE.to_vec();
         let word = request.words.get(0);
         let summed = match self.state() {
             None => Err(Failure::Draining),

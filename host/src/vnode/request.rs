@@ -396,7 +396,7 @@ pub struct Written {
     /// The rows of the batch.
     pub rows: Vec<u8>,
     /// When it is on disk here.
-    pub commit: Option<Commit>,
+    pub commit: Commit,
     /// When the first of the commands arrived.
     pub arrived: Instant,
     /// The replies of those that wrote.

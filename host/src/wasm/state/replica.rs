@@ -59,23 +59,15 @@ impl VnodeState {
         };
         let mut rows = Batch::new();
         let mut last = Vec::new();
-        let mut failed = None;
         let page = self.store.scan(&scan, &mut |row, object| {
-            let live = Liveness {
-                before: false,
-                after: false,
-            };
-            if let Err(error) = rows.put(row, object, live) {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
+            rows.pass_on(row, object);
             last = position(row.hash, row.key);
             ControlFlow::Continue(())
         })?;
-        match failed {
-            Some(error) => Err(error.into()),
-            None => Ok((rows, if page == Page::Last { Vec::new() } else { last })),
+        if page == Page::Last {
+            last.clear();
         }
+        Ok((rows, last))
     }
 
     /// Stages the removal of a row if it is the one with that digest. The vnode writes under another name afterwards: others
