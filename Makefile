@@ -8,7 +8,7 @@ PURE   := wasm32-unknown-unknown
 OUT    := target/guests
 RUN    ?= --vnode kv --vnode ping --vnode counter
 
-.PHONY: run build guests host test lint check-pure unit simulate conformance-guests integration docs bench clean
+.PHONY: run build guests host faults test lint check-pure unit simulate conformance-guests integration docs bench clean
 
 run: build
 	@echo "== starting a node with kv, ping and counter (Ctrl-C ends it)"
@@ -58,7 +58,12 @@ conformance-guests: guests
 	@echo "== guests in Python and JavaScript"
 	@tests/conformance/build-guests.sh
 
-integration: build conformance-guests
+# The program that ends where a test wants it to.
+faults: guests
+	@echo "== host-faults"
+	@$(CARGO) build --locked --release -p host --features failpoints --bin host-faults
+
+integration: build faults conformance-guests
 	@echo "== tests of the host, alone and as a whole"
 	@$(CARGO) test --locked --release -p host -p tests
 

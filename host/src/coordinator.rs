@@ -4,15 +4,21 @@
 //! A command with one key is one request; the connection that read it sends it off and goes on. Everything else (several
 //! keys, coverage, HTTP) is a task here that sends several requests and joins the replies as the descriptor says.
 
+mod asks;
 pub mod carry;
 pub mod coverage;
 mod distant;
 pub mod entropy;
 pub mod healing;
 pub mod hints;
+mod hooks;
 mod ownership;
+mod pace;
+pub mod repair;
 mod replicas;
+mod sending;
 pub mod trace;
+pub mod transfers;
 pub mod wishes;
 
 use std::ops::Range;
@@ -20,12 +26,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use vnode_ring::{PartitionId, RingSize, Role, View};
 
 use self::carry::Carried;
 use self::healing::Healing;
 use self::trace::{Recorder, Step};
+use self::transfers::Transfers;
 use self::wishes::Wishes;
 use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
 use crate::executor::seats::Seats;
@@ -66,6 +73,10 @@ pub struct Limits {
     pub coverage_items_max: usize,
     /// Bytes that a coverage reply may gather; beyond: `TOOBIG`.
     pub coverage_bytes_max: usize,
+    /// How many transfers there are at once, and how fast they are.
+    pub transfers: transfers::Limits,
+    /// How long rows stay here after their partition went to another owner.
+    pub retention: Duration,
     /// How requests are read.
     pub requests: crate::resp::codec::Limits,
 }
@@ -110,6 +121,9 @@ pub struct Coordinator {
     cluster: Arc<Cluster>,
     healing: Healing,
     carried: Mutex<Carried>,
+    /// Another partition has been carried.
+    carried_one: Notify,
+    transfers: Mutex<Transfers>,
     /// For tasks that outlive a call.
     me: Weak<Coordinator>,
 }
@@ -140,6 +154,7 @@ impl Coordinator {
             inboxes: std::iter::repeat_with(Arc::default)
                 .take(executors)
                 .collect(),
+            transfers: Mutex::new(Transfers::new(limits.transfers)),
             limits,
             acknowledge,
             next_id: AtomicU64::new(first_id),
@@ -148,6 +163,7 @@ impl Coordinator {
             cluster,
             healing: Healing::default(),
             carried: Mutex::default(),
+            carried_one: Notify::new(),
         });
         coordinator.take_up_ownership();
         coordinator

@@ -9,6 +9,7 @@ mod guard;
 pub mod join;
 mod problem;
 mod serve;
+mod transfers;
 mod views;
 
 use std::sync::Arc;
@@ -53,7 +54,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/ring", get(cluster::ring))
         .route("/v1/ring/preflist", get(cluster::replicas))
-        .route("/v1/transfers", get(cluster::transfers))
+        .route("/v1/transfers", get(transfers::list))
+        .route("/v1/transfers/limit", post(transfers::limit))
+        .route("/v1/transfers/pause", post(transfers::pause))
+        .route("/v1/transfers/resume", post(transfers::resume))
+        .route("/v1/transfers/repair", post(transfers::repair))
         .route("/v1/changes", post(cluster::stage).delete(cluster::clear))
         .route("/v1/plan", get(cluster::plan))
         .route("/v1/plan/{id}/commit", post(cluster::commit))

@@ -14,7 +14,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::transfers::{Kind, Totals};
+use crate::coordinator::{Coordinator, now_ms};
 use crate::store::{Engine, Health};
 use crate::vnode::service::{CommandStats, DURATION_BUCKETS_US};
 
@@ -135,6 +136,7 @@ impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.commands(&mut encoder)?;
         self.durations(&mut encoder)?;
+        self.transfers(&mut encoder)?;
         self.node(&mut encoder)
     }
 }
@@ -203,6 +205,56 @@ impl NodeCollector {
                     None,
                 )
         })
+    }
+
+    fn transfers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let transfers = self.coordinator.transfers();
+        let help = "Transfers that this node sends or makes";
+        let mut family = encoder.encode_descriptor("transfers", help, None, MetricType::Gauge)?;
+        for kind in Kind::ALL {
+            let (running, waiting) = transfers.count(kind);
+            for (state, count) in [("running", running), ("waiting", waiting)] {
+                let labels = [("kind", kind.as_str()), ("state", state)];
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                family.encode_family(&labels)?.encode_gauge(&count)?;
+            }
+        }
+        type Of = fn(&Totals) -> u64;
+        let counters: [(&str, &str, Of); 4] = [
+            ("transfer_bytes", "Bytes of rows sent", |totals| {
+                totals.sent.bytes
+            }),
+            ("transfer_rows", "Rows sent", |totals| totals.sent.objects),
+            (
+                "transfers_finished",
+                "Transfers that came to their end",
+                |totals| totals.finished,
+            ),
+            (
+                "transfers_failed",
+                "Tries of transfers that failed",
+                |totals| totals.failed,
+            ),
+        ];
+        for (name, help, of) in counters {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for kind in Kind::ALL {
+                let total = of(&transfers.totals(kind));
+                family
+                    .encode_family(&[("kind", kind.as_str())])?
+                    .encode_counter::<NoLabelSet, _, u64>(&total, None)?;
+            }
+        }
+        let help = "Age of the transfer that waits longest";
+        let oldest = transfers.oldest_wait(now_ms()) / 1000;
+        let gauge = ConstGauge::new(i64::try_from(oldest).unwrap_or(i64::MAX));
+        let unit = Some(&Unit::Seconds);
+        gauge.encode(encoder.encode_descriptor(
+            "transfer_oldest_wait",
+            help,
+            unit,
+            gauge.metric_type(),
+        )?)
     }
 
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

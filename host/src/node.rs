@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError, RingSize};
 
 use crate::config::{Config, StorageKind, SyncMode};
-use crate::coordinator::{Coordinator, Limits, now_ms};
+use crate::coordinator::{Coordinator, Limits, now_ms, transfers};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::executor::Message;
 use crate::executor::about::About;
@@ -441,6 +441,12 @@ fn limits(config: &Config) -> Limits {
         coverage_timeout: limits.coverage_timeout,
         coverage_items_max: limits.coverage_items_max,
         coverage_bytes_max: limits.coverage_bytes_max,
+        transfers: transfers::Limits {
+            out_max: u16::try_from(config.transfers.out_max).unwrap_or(u16::MAX),
+            in_max: u16::try_from(config.transfers.in_max).unwrap_or(u16::MAX),
+            bytes_per_second: config.transfers.bytes_per_second as u64,
+        },
+        retention: config.transfers.retention,
         requests: crate::resp::codec::Limits {
             arg_bytes_max: limits.value_bytes_max,
             args_max: limits.args_max,

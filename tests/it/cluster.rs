@@ -7,10 +7,12 @@ use tests::{Cluster, eventually};
 mod changes;
 mod commands;
 mod cuts;
+mod failpoints;
 mod faults;
 mod kills;
 mod moving;
 mod registers;
+mod transfers;
 
 const MEMORY: &[&str] = &["--storage", "memory"];
 const DISK: &[&str] = &["--sync", "always"];

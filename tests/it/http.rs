@@ -244,6 +244,9 @@ fn the_api_describes_every_route_of_its_own() {
         "/v1/ring",
         "/v1/services",
         "/v1/vnodes",
+        "/v1/transfers",
+        "/v1/transfers/limit",
+        "/v1/transfers/repair",
         "/metrics",
     ] {
         has(&api["paths"], &[path]);

@@ -1,6 +1,6 @@
 //! Several nodes as processes, and the one cluster that they become.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -12,6 +12,8 @@ use crate::node::{Node, Starter};
 pub struct Cluster {
     nodes: Vec<Option<Node>>,
     args: Vec<String>,
+    /// Whether the nodes end where a test wants them to.
+    faulty: bool,
     folder: tempfile::TempDir,
     // After the nodes: it ends when they have.
     network: Option<Network>,
@@ -20,7 +22,12 @@ pub struct Cluster {
 impl Cluster {
     /// So many nodes with these flags, each a cluster of its own.
     pub fn apart(count: usize, args: &[&str]) -> Cluster {
-        Cluster::start_all(count, args, None)
+        Cluster::start_all(count, args, None, false)
+    }
+
+    /// The same, of nodes that end at the places that [`Cluster::end_at`] says.
+    pub fn faulty(count: usize, args: &[&str]) -> Cluster {
+        Cluster::start_all(count, args, None, true)
     }
 
     /// So many nodes that have become one cluster.
@@ -31,13 +38,15 @@ impl Cluster {
     /// The same, each at a place of its own in a network that can be cut. None where there is none.
     pub fn in_network(count: usize, args: &[&str]) -> Option<Cluster> {
         let network = Network::new(count)?;
-        Some(Cluster::start_all(count, args, Some(network)).joined())
+        let cluster = Cluster::start_all(count, args, Some(network), false);
+        Some(cluster.joined())
     }
 
-    fn start_all(count: usize, args: &[&str], network: Option<Network>) -> Cluster {
+    fn start_all(count: usize, args: &[&str], network: Option<Network>, faulty: bool) -> Cluster {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            faulty,
             folder: tempfile::tempdir().expect("a temporary folder"),
             network,
         };
@@ -86,6 +95,10 @@ impl Cluster {
         }
         let starter = Starter::three(&[&args[..], more].concat());
         let starter = starter.named(&name).data(&data);
+        let starter = match self.faulty {
+            true => starter.faulty(&self.places(number)),
+            false => starter,
+        };
         let starter = match more.contains(&"--peer") {
             true => starter.own_ports(),
             false => starter,
@@ -95,6 +108,17 @@ impl Cluster {
             Some(network) => starter.wrapped(&network.entry(number).each_ref().map(String::as_str)),
         };
         self.nodes[number - 1] = Some(starter.start());
+    }
+
+    fn places(&self, number: usize) -> PathBuf {
+        self.folder.path().join(format!("places{number}"))
+    }
+
+    /// Has a node end as soon as it comes to that place, once it has passed it so often.
+    pub fn end_at(&self, number: usize, place: &str, passes: usize) {
+        let places = self.places(number);
+        std::fs::create_dir_all(&places).expect("a directory");
+        std::fs::write(places.join(place), passes.to_string()).expect("a file");
     }
 
     /// The node of that number, counted from 1, which must be running.

@@ -60,6 +60,18 @@ pub fn host() -> PathBuf {
     path
 }
 
+/// The program with failpoints; `make faults` makes it.
+pub fn faulty_host() -> PathBuf {
+    let built = root().join("target/release/host-faults");
+    let path = std::env::var_os("HOST_FAULTS_BINARY").map_or(built, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make faults`",
+        path.display()
+    );
+    path
+}
+
 /// A guest of the repository; `make build` makes it.
 pub fn guest(name: &str) -> PathBuf {
     let path = root()

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::resp::{Client, Protocol};
 use crate::web::{self, Answer, Events, Pending};
-use crate::{PATIENCE, clean, command, eventually, host, run, signal, template, text};
+use crate::{PATIENCE, clean, eventually, faulty_host, host, run, signal, template, text};
 
 /// How to start a node.
 pub struct Starter {
@@ -24,6 +24,7 @@ pub struct Starter {
     wrapper: Vec<String>,
     fresh: bool,
     ports: bool,
+    program: PathBuf,
 }
 
 impl Starter {
@@ -37,6 +38,7 @@ impl Starter {
             wrapper: Vec::new(),
             fresh: false,
             ports: true,
+            program: host(),
         }
     }
 
@@ -76,6 +78,12 @@ impl Starter {
         self
     }
 
+    /// As a program that ends at the places that have a file in this directory: `host/cluster/src/failpoint.rs` says how.
+    pub fn faulty(mut self, places: &Path) -> Starter {
+        self.program = faulty_host();
+        self.env("VNODE_FAILPOINTS", &places.display().to_string())
+    }
+
     /// Without `--port 0`, because the test chooses the ports.
     pub fn own_ports(mut self) -> Starter {
         self.ports = false;
@@ -95,10 +103,10 @@ impl Starter {
             data
         });
         let mut command = match self.wrapper.split_first() {
-            None => command(),
+            None => clean(Command::new(&self.program)),
             Some((program, words)) => {
                 let mut command = clean(Command::new(program));
-                command.args(words).arg(host());
+                command.args(words).arg(&self.program);
                 command
             }
         };

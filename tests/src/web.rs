@@ -97,6 +97,15 @@ impl Events {
         let found = self.find(|event| event["epoch"].as_u64() > Some(epoch));
         found.expect("the node lives until it has an event")
     }
+
+    /// Waits for the first event with these words.
+    pub fn wait_for(&mut self, words: &str) -> Value {
+        let found = self.find(|event| {
+            let text = event["text"].as_str();
+            text.is_some_and(|text| text.contains(words))
+        });
+        found.expect("the node lives until it has an event")
+    }
 }
 
 impl Iterator for Events {

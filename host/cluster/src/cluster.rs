@@ -16,6 +16,7 @@ use vnode_ring::{
 
 use crate::ask::{self, Answer, Ask};
 use crate::events::Feed;
+use crate::failpoint::failpoint;
 use crate::hello::{self, DialError, Me};
 use crate::peers::{PeerError, Peers};
 use crate::raft::{self, Consensus, ConsensusError};
@@ -88,6 +89,8 @@ pub trait Vnodes: Send + Sync + 'static {
     fn thaw(&self, partition: PartitionId);
     /// Whether it is worth freezing a partition: all that its vnodes held a moment ago is on that node.
     fn is_carried(&self, partition: PartitionId, to: &NodeName) -> bool;
+    /// Returns when another partition has been carried.
+    fn carried(&self) -> impl Future<Output = ()> + Send;
     /// Brings the rest of what the vnodes of a frozen partition hold to that node. Waits until what runs in them has ended. True
     /// when everything is there.
     fn carry_rest(
@@ -376,10 +379,19 @@ impl Cluster {
     async fn propose_here(&self, event: &MapEvent, deadline: Instant) -> Proposed {
         let consensus = self.consensus();
         let led = consensus.leads();
+        let flips = led && matches!(event, MapEvent::HandedOver(_));
+        if flips {
+            failpoint("claimant-asked");
+        }
         let written = consensus.raft().client_write(event.clone());
         match timeout_at(deadline, written).await {
             Err(_) => Proposed::Unknown,
-            Ok(Ok(response)) => Proposed::Done(response.data),
+            Ok(Ok(response)) => {
+                if flips {
+                    failpoint("claimant-agreed");
+                }
+                Proposed::Done(response.data)
+            }
             // It was taken out of this node's log, and another one that has it may lead next.
             Ok(Err(_)) if led => Proposed::Unknown,
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {

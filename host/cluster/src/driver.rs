@@ -182,6 +182,7 @@ async fn tend_on(
         tokio::select! {
             changed = maps.changed() => if changed.is_err() { return },
             changed = sight.changed() => if changed.is_err() { return },
+            () = vnodes.carried() => {}
             _ = look.tick() => {}
         }
     }

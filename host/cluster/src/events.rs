@@ -47,7 +47,7 @@ impl Default for Feed {
 
 impl Feed {
     /// Adds one.
-    pub(crate) fn add(&self, kind: &'static str, node: Option<&str>, epoch: u64, text: String) {
+    pub fn add(&self, kind: &'static str, node: Option<&str>, epoch: u64, text: String) {
         tracing::info!(kind, epoch, "{text}");
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *self.last.borrow() + 1;

@@ -14,9 +14,10 @@ use vnode_ring::{ClusterMap, MapEvent, PartitionId};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, ProposeError, Vnodes};
+use crate::failpoint::failpoint;
 
 /// After so long no more partitions are frozen for one offer: the first ones wait for it.
-const FROZEN_MAX: Duration = Duration::from_millis(50);
+const FROZEN_MAX: Duration = Duration::from_millis(10);
 
 impl Cluster {
     /// Has the commands wait for what was offered before this node ended, unless it is known that another node owns it by now.
@@ -57,7 +58,9 @@ impl Cluster {
                 continue;
             }
             vnodes.freeze(*partition);
+            failpoint("frozen");
             if vnodes.carry_rest(*partition, &transfer.to).await {
+                failpoint("rest-sent");
                 offer.insert(*partition, transfer.attempt);
             } else {
                 vnodes.thaw(*partition);
@@ -73,9 +76,11 @@ impl Cluster {
         if !self.set_offered(offer.clone()) {
             return thaw();
         }
+        failpoint("offer-kept");
         match self.propose(MapEvent::HandedOver(offer.clone())).await {
             // The new view, which comes with the map, opens what was frozen.
             Ok(epoch) => {
+                failpoint("flip-agreed");
                 self.wait_for_epoch(epoch).await;
                 self.set_offered(BTreeMap::new());
             }

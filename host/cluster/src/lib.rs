@@ -8,9 +8,10 @@
 //! - [`wire`], [`hello`], [`link`], `keeper`, [`peers`] carry requests between nodes; `ask` is what they say.
 //! - [`liveness`] tells who is up as seen here; [`damping`] keeps its answer calm.
 //! - [`driver`] does what follows from the map: views, voters, handing partitions over, going.
-//! - [`join`] makes this node a member of another cluster; `handover` moves partitions that hold nothing.
+//! - [`join`] makes this node a member of another cluster; `handover` moves partitions.
 //! - [`recovery`] goes on with one node when the majority of the voters is lost for good.
 //! - `standing` is what the node is to its cluster, on disk; [`events`] is the feed for those who watch.
+//! - [`failpoint`](failpoint()) ends the process where a test wants it to.
 //! - [`net`] is the network: the machine's or the simulator's.
 //!
 //! Only the consensus changes the map. Everybody else proposes, and reads snapshots (`vnode_ring::View`).
@@ -21,6 +22,7 @@ pub mod cluster;
 pub mod damping;
 pub mod driver;
 pub mod events;
+mod failpoint;
 mod handover;
 pub mod hello;
 pub mod join;
@@ -35,3 +37,4 @@ mod standing;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterError, Founding, Greeter, ProposeError, Vnodes};
+pub use failpoint::failpoint;

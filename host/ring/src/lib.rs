@@ -37,6 +37,7 @@ pub use coverage::{
 };
 pub use index::{HashId, IndexError, KeyHash, PartitionId, RingSize};
 pub use map::change::{Change, Staged};
+pub use map::limits::TransferLimits;
 pub use map::plan::{Move, NotPlanId, Plan, PlanId};
 pub use map::{ClusterId, ClusterMap, MapError, MapEvent, NotClusterId, Transfer};
 pub use member::{Addresses, Card, GuestCard, Member, MemberStatus, WEIGHT};

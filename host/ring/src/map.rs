@@ -5,6 +5,7 @@
 //! on the order. Next: `change.rs` for what operators stage, `plan.rs` for what a commit would do.
 
 pub mod change;
+pub mod limits;
 pub mod plan;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use self::change::{Change, Staged};
+use self::limits::TransferLimits;
 use self::plan::{Plan, PlanId};
 use crate::claim::Claimer;
 use crate::index::{HashId, PartitionId, RingSize};
@@ -78,6 +80,7 @@ pub struct ClusterMap {
     staged: Vec<Staged>,
     /// The number of the next try of a transfer.
     next_attempt: u64,
+    limits: TransferLimits,
 }
 
 /// Something that happens to a map.
@@ -120,6 +123,8 @@ pub enum MapEvent {
     TransfersRenewed(BTreeMap<PartitionId, u64>),
     /// A node that may go has gone.
     Left(NodeName),
+    /// An operator limits transfers, or pauses them, instead of what was said before.
+    TransfersLimited(TransferLimits),
 }
 
 /// Why an event does not happen. The words are for operators.
@@ -244,6 +249,7 @@ impl ClusterMap {
             transfers: BTreeMap::new(),
             staged: Vec::new(),
             next_attempt: 1,
+            limits: TransferLimits::default(),
         }
     }
 
@@ -302,6 +308,12 @@ impl ClusterMap {
     #[must_use]
     pub fn transfers(&self) -> &BTreeMap<PartitionId, Transfer> {
         &self.transfers
+    }
+
+    /// What operators say of transfers.
+    #[must_use]
+    pub fn transfer_limits(&self) -> TransferLimits {
+        self.limits
     }
 
     /// Everything that is staged, joins too: in the order in which a plan shows it.
@@ -427,6 +439,10 @@ impl ClusterMap {
                     return Err(self.illegal(node, status, "gone"));
                 }
                 self.forget(node);
+                Ok(())
+            }
+            MapEvent::TransfersLimited(limits) => {
+                self.limits = *limits;
                 Ok(())
             }
         }
@@ -593,6 +609,7 @@ struct Parts {
     transfers: BTreeMap<PartitionId, Transfer>,
     staged: Vec<Staged>,
     next_attempt: u64,
+    limits: TransferLimits,
 }
 
 impl TryFrom<Parts> for ClusterMap {
@@ -607,6 +624,7 @@ impl TryFrom<Parts> for ClusterMap {
             transfers: parts.transfers,
             staged: parts.staged,
             next_attempt: parts.next_attempt,
+            limits: parts.limits,
         };
         map.check()?;
         Ok(map)
@@ -623,6 +641,7 @@ impl From<ClusterMap> for Parts {
             transfers: map.transfers,
             staged: map.staged,
             next_attempt: map.next_attempt,
+            limits: map.limits,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use vnode_ring::{
     Addresses, Card, Change, ClusterId, ClusterMap, HashId, MapError, MapEvent, MemberStatus,
-    NodeName, PartitionId, RingSize, Staged,
+    NodeName, PartitionId, RingSize, Staged, TransferLimits,
 };
 
 fn node(name: &str) -> NodeName {
@@ -323,6 +323,34 @@ fn a_try_that_was_given_up_hands_nothing_over() {
     assert_eq!(map.apply(&MapEvent::TransfersRenewed(tries)), Ok(epoch));
 }
 
+#[test]
+fn limits_are_said_for_all_and_whoever_is_nearer_says_more() {
+    let mut map = cluster(16, &["a", "b"]);
+    let epoch = map.epoch();
+    let limits = TransferLimits {
+        out_max: Some(4),
+        bytes_per_second: Some(1 << 20),
+        ..TransferLimits::default()
+    };
+    let event = MapEvent::TransfersLimited(limits);
+    assert_eq!(map.apply(&event), Ok(epoch + 1));
+    assert_eq!(map.apply(&event), Ok(epoch + 1), "nothing has changed");
+    assert_eq!(map.transfer_limits(), limits);
+    let own = TransferLimits {
+        out_max: Some(1),
+        in_max: Some(3),
+        ..TransferLimits::default()
+    };
+    let both = own.or(limits);
+    assert_eq!((both.out_max, both.in_max), (Some(1), Some(3)));
+    assert_eq!(both.bytes_per_second, Some(1 << 20));
+    let paused = TransferLimits {
+        paused: true,
+        ..TransferLimits::default()
+    };
+    assert!(own.or(paused).paused && paused.or(own).paused && !both.paused);
+}
+
 /// Something that may happen next. The numbers choose among what there is.
 fn event(map: &ClusterMap, kind: u8, which: usize, other: usize) -> MapEvent {
     let names = ["a", "b", "c", "d", "e", "f", "g"];
@@ -354,8 +382,12 @@ fn event(map: &ClusterMap, kind: u8, which: usize, other: usize) -> MapEvent {
             node: node(name),
             card: card(number(name)),
         },
-        16 => MapEvent::Left(node(name)),
-        17 => MapEvent::TransfersRenewed(BTreeMap::from([(partition, attempt)])),
+        16 => MapEvent::TransfersLimited(TransferLimits {
+            out_max: u16::try_from(other).ok(),
+            ..TransferLimits::default()
+        }),
+        17 => MapEvent::Left(node(name)),
+        18 => MapEvent::TransfersRenewed(BTreeMap::from([(partition, attempt)])),
         _ => MapEvent::HandedOver(BTreeMap::from([(partition, attempt)])),
     }
 }

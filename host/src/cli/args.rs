@@ -115,10 +115,14 @@ pub enum Command {
         command: Option<Ring>,
     },
     /// Partitions on their way from node to node
+    #[command(args_conflicts_with_subcommands = true)]
     Transfers {
         /// List them again whenever they change, until none is left
         #[arg(long)]
         watch: bool,
+        /// What to say of them, instead of listing them.
+        #[command(subcommand)]
+        command: Option<Transfers>,
     },
     /// The vnodes of the node
     #[command(subcommand)]
@@ -365,4 +369,45 @@ pub enum Settings {
     },
     /// What a node started like this would use, and where each value comes from
     Show(RunArgs),
+}
+
+/// What an operator may say of transfers.
+#[derive(Debug, Subcommand)]
+pub enum Transfers {
+    /// Limit how many there are at once, and how fast they are, on every node
+    #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+    Limit {
+        /// Transfers that a node sends at once, and as many that it receives
+        #[arg(group = "what", value_parser = clap::value_parser!(u16).range(1..))]
+        n: Option<u16>,
+        /// Transfers that a node receives at once
+        #[arg(long = "in", group = "what", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        inbound: Option<u16>,
+        /// Transfers that a node sends at once
+        #[arg(long, group = "what", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        out: Option<u16>,
+        /// Bytes that a node sends in a second, such as 20MiB; 0 is as many as it can
+        #[arg(long, group = "what", value_name = "SIZE")]
+        rate: Option<bytesize::ByteSize>,
+        /// On the node at the endpoint alone, until it ends
+        #[arg(long)]
+        here: bool,
+    },
+    /// Hold all transfers, on every node
+    Pause {
+        /// On the node at the endpoint alone, until it ends
+        #[arg(long)]
+        here: bool,
+    },
+    /// Let them go on
+    Resume {
+        /// On the node at the endpoint alone
+        #[arg(long)]
+        here: bool,
+    },
+    /// Fill a partition again from its other replicas
+    Repair {
+        /// Its number
+        partition: u16,
+    },
 }

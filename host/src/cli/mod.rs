@@ -112,7 +112,10 @@ impl Invocation {
             Some(Command::Build { dir }) => build::build(session, dir),
             Some(Command::Status) => status::status(session),
             Some(Command::Cluster(command)) => cluster::run(session, command),
-            Some(Command::Transfers { watch }) => transfers::transfers(session, *watch),
+            Some(Command::Transfers { watch, command }) => match command {
+                None => transfers::transfers(session, *watch),
+                Some(command) => transfers::say(session, command),
+            },
             Some(Command::Node(args::Node::Drain)) => status::drain(session),
             Some(Command::Ring { command }) => match command {
                 None | Some(args::Ring::Show) => ring::show(session),

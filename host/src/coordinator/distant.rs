@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use vnode_cluster::Cluster;
 use vnode_ring::{NodeName, PartitionId};
 
+use super::asks::{Ask, from_bytes, to_bytes};
 use crate::vnode::request::Failure;
 use crate::wasm::{CoveragePage, Scope, TypedCommand};
 
@@ -26,7 +27,7 @@ impl Distant {
     pub(super) async fn page(&self, cursor: Option<Vec<u8>>) -> Result<CoveragePage, Failure> {
         let asked = PageAsk::new(self, cursor);
         let deadline = tokio::time::Instant::now() + self.within;
-        let request = to_bytes(&asked);
+        let request = to_bytes(&Ask::Page(asked));
         match self.cluster.ask_vnodes(&self.node, request, deadline).await {
             Ok(answer) => decode(&answer),
             Err(error) => Err(Failure::Incomplete(error.to_string())),
@@ -64,10 +65,6 @@ impl PageAsk {
             now_ms: command.scope.now_ms,
             seed: command.scope.seed,
         }
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Result<PageAsk, Failure> {
-        from_bytes(bytes)
     }
 
     /// The command as a vnode runs it.
@@ -119,22 +116,5 @@ fn decode(bytes: &[u8]) -> Result<CoveragePage, Failure> {
     match from_bytes(bytes)? {
         Answer::Page { items, count, next } => Ok(CoveragePage { items, count, next }),
         Answer::Failed { code, message } => Err(Failure::Elsewhere { code, message }),
-    }
-}
-
-fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    // No bytes are refused by whoever reads them.
-    bincode::serde::encode_to_vec(value, bincode::config::standard()).unwrap_or_default()
-}
-
-fn from_bytes<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Failure> {
-    /// Far above any page; a length inside foreign bytes must not make room for what is not there.
-    const BYTES_MAX: usize = 64 * 1024 * 1024;
-    let config = bincode::config::standard().with_limit::<BYTES_MAX>();
-    match bincode::serde::decode_from_slice(bytes, config) {
-        Ok((value, read)) if read == bytes.len() => Ok(value),
-        _ => Err(Failure::Incomplete(
-            "a node said something that this one does not understand; do both run the same version?".into(),
-        )),
     }
 }

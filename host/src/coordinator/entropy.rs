@@ -13,7 +13,8 @@ use vnode_ring::{Leaves, PartitionId};
 
 use super::Coordinator;
 use super::join_all;
-use super::replicas::To;
+use super::replicas::{To, page_words};
+use super::transfers::Amount;
 use crate::store::{Batch, RowKey};
 use crate::vnode::replica::{Fetched, Summed, fetched, leaf, leaves};
 use crate::vnode::request::{Failure, Held, Words, Work};
@@ -26,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Ranges that are compared at the same time.
 const AT_ONCE: usize = 8;
 /// Looks at a tree that is being built before an exchange gives up until the next round.
-const LOOKS_MAX: usize = 2000;
+const LOOKS_MAX: usize = 16_000;
 
 /// Compares the ranges of this node with their other replicas, one after the other, for as long as the node runs.
 pub async fn exchange(coordinator: Arc<Coordinator>) {
@@ -108,16 +109,18 @@ impl Pair<'_> {
             .await
     }
 
-    /// Sends the other one what the first one holds and it does not, and nothing back. Returns how many rows.
-    pub(super) async fn push(&self) -> Result<usize, Failure> {
-        let mut sent = 0;
+    /// Sends the other one what the first one holds and it does not, and nothing back. Returns how much.
+    pub(super) async fn push(&self) -> Result<Amount, Failure> {
+        let mut sent = Amount::default();
         for number in self.differing().await? {
             let own = self.rows(self.first, number).await?;
             let other = self.rows(self.other, number).await?;
             let differs = |place: &&Vec<u8>| own.get(*place) != other.get(*place);
             let places: Vec<&Vec<u8>> = own.keys().filter(differs).collect();
             if !places.is_empty() {
-                sent += self.send(&places, &other, self.first, self.other).await?;
+                let more = self.send(&places, &other, self.first, self.other).await?;
+                sent.objects += more.objects;
+                sent.bytes += more.bytes;
             }
         }
         Ok(sent)
@@ -180,13 +183,14 @@ impl Pair<'_> {
         }
         let lent = self.send(&places, &own, self.other, self.first).await?;
         let given = self.send(&places, &other, self.first, self.other).await?;
+        let rows = lent.objects + given.objects;
         tracing::info!(
             service = self.service.name(),
             range = %self.range,
-            rows = lent + given,
+            rows,
             "replicas differed and were brought together"
         );
-        self.coordinator.healing().exchanged(lent + given);
+        self.coordinator.healing().exchanged(rows);
         Ok(())
     }
 
@@ -196,14 +200,14 @@ impl Pair<'_> {
         leaf(&answer).ok_or_else(|| Failure::of_answer(&answer))
     }
 
-    /// Sends what `from` holds under these places, where it differs from what `to` `has`, to `to`. Returns how many rows.
+    /// Sends what `from` holds under these places, where it differs from what `to` `has`, to `to`. Returns how much.
     async fn send(
         &self,
         places: &[&Vec<u8>],
         has: &BTreeMap<Vec<u8>, u64>,
         from: To,
         to: To,
-    ) -> Result<usize, Failure> {
+    ) -> Result<Amount, Failure> {
         let mut words: Vec<Vec<u8>> = Vec::new();
         let mut keys = Vec::new();
         for place in places {
@@ -226,9 +230,12 @@ impl Pair<'_> {
             }
         }
         if !rows.is_empty() {
-            let words = Words::copy([rows.as_bytes()]);
-            self.ask(to, Work::Merge, words).await?;
+            self.ask(to, Work::Merge, page_words(rows.as_bytes()))
+                .await?;
         }
-        Ok(rows.len())
+        Ok(Amount {
+            objects: rows.len() as u64,
+            bytes: rows.as_bytes().len() as u64,
+        })
     }
 }

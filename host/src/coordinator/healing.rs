@@ -22,8 +22,8 @@ impl Healing {
     }
 
     /// So many rows were exchanged because hash trees differed.
-    pub fn exchanged(&self, rows: usize) {
-        self.entropy.fetch_add(rows as u64, Ordering::Relaxed);
+    pub fn exchanged(&self, rows: u64) {
+        self.entropy.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// Each counter with the name of what noticed.

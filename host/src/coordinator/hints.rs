@@ -1,4 +1,4 @@
-//! Hinted handoff: what this node holds for others goes home when they are up.
+//! Hinted handoff: what this node holds for others goes home when they are up; and cleanup: what it has handed over is removed.
 //!
 //! A *hint* is a row of a partition that this node does not own: a write that came here while the owner was not up, or what
 //! this node held before it joined a cluster. Rows are where they are, so nothing has to be kept besides them: the list of
@@ -6,86 +6,87 @@
 //! `riak_core_vnode_manager`, and looks at them when nothing was written for a while; here it starts as soon as the owner is
 //! seen, whatever the traffic). Rows are sent in pages, merged by the owner, and removed here once the owner has acknowledged
 //! them and if nothing was written to them meanwhile.
+//!
+//! A partition that was handed over is *kept* for the retention time, unless something is written to it or this node leaves. Then
+//! its owner is asked row by row whether it has the same on its disk; what it has is removed, what it lacks is sent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vnode_ring::{ObjectRef, PartitionId};
+use vnode_cluster::failpoint;
+use vnode_ring::{Holder, MemberStatus, NodeName, ObjectRef, PartitionId};
 
 use super::Coordinator;
 use super::replicas::To;
-use crate::store::Changes;
+use super::sending::Stop;
+use super::transfers::{Amount, Kind, Phase, Which};
+use crate::executor::seats::Seat;
+use crate::store::{Batch, Changes};
+use crate::vnode::replica::{Fetched, fetched};
 use crate::vnode::request::{Failure, Held, Words, Work};
 use crate::vnode::service::Service;
+use crate::wasm::Hook;
 
 /// How often it is looked for hints whose owner is up.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// After a failure a partition waits so long, doubled each time.
-const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// Longest wait after a failure.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What this node holds for another one.
-#[derive(Clone, Debug)]
+/// What this node holds of a partition that another one owns.
+#[derive(Clone)]
 pub struct Hint {
     /// The number of its vnode's seat.
     pub seat: usize,
     /// The service.
-    pub service: String,
+    pub service: Arc<Service>,
     /// The partition that another node owns.
     pub partition: PartitionId,
     /// Live rows here.
     pub objects: u64,
     /// Bytes here.
     pub bytes: u64,
+    /// When its rows were handed over: until when they are kept.
+    pub kept_until: Option<Instant>,
 }
 
-/// A partition that could not be handed back.
-struct Failed {
-    next: Instant,
-    pause: Duration,
+impl Hint {
+    /// Its transfer.
+    pub fn which(&self) -> Which {
+        Which {
+            kind: Kind::Hinted,
+            partition: self.partition,
+            service: Some(self.service.index),
+        }
+    }
 }
 
 /// Hands back what this node holds for others, for as long as the node runs.
 pub async fn hand_back(coordinator: Arc<Coordinator>) {
-    let mut failed: BTreeMap<usize, Failed> = BTreeMap::new();
     let mut empty: BTreeMap<usize, u64> = BTreeMap::new();
     let mut views = coordinator.views();
     loop {
-        for (number, service, partition) in coordinator.hinted() {
-            let now = Instant::now();
-            if failed.get(&number).is_some_and(|failed| failed.next > now) {
+        let view = coordinator.view();
+        for hint in coordinator.hints() {
+            let (which, owner) = (hint.which(), view.ring().owner(hint.partition));
+            let due = coordinator.transfers().is_due(which, super::now_ms());
+            if !due || !view.is_up(owner) || empty.get(&hint.seat) == Some(&hint.bytes) {
                 continue;
             }
-            let bytes = coordinator.bytes_of(number);
-            if empty.get(&number) == Some(&bytes) {
-                continue;
-            }
-            match coordinator.hand_back_one(&service, partition).await {
+            match coordinator.hand_back_one(&hint, owner).await {
                 Ok(rows) => {
-                    failed.remove(&number);
+                    coordinator.transfers().finish(which);
                     // How much there is on disk is an estimate, which may stay above nothing.
                     if rows == 0 {
-                        empty.insert(number, bytes);
+                        empty.insert(hint.seat, hint.bytes);
                     }
                 }
-                Err(error) => {
-                    let service = service.name();
-                    tracing::debug!(service, %partition, %error, "hints stay here for now");
-                    let pause = failed
-                        .get(&number)
-                        .map_or(PAUSE_MIN, |failed| (2 * failed.pause).min(PAUSE_MAX));
-                    let next = Instant::now() + pause;
-                    failed.insert(number, Failed { next, pause });
-                }
+                Err(stop) => coordinator.stopped(which, stop),
             }
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             changed = views.changed() => match changed {
                 // Somebody may have come back: no reason to wait any longer.
-                Ok(()) => failed.clear(),
+                Ok(()) => coordinator.transfers().hurry(),
                 Err(_) => return,
             },
         }
@@ -93,105 +94,162 @@ pub async fn hand_back(coordinator: Arc<Coordinator>) {
 }
 
 impl Coordinator {
-    /// What this node holds for others.
+    /// What this node holds for others, and what it has kept for long enough.
     pub fn hints(&self) -> Vec<Hint> {
-        let hint = |(number, service, partition): (usize, Arc<Service>, PartitionId)| {
-            let seat = self.seats().lock(number)?;
-            let store = seat.figures().store;
-            Some(Hint {
-                seat: number,
-                service: service.name().to_owned(),
-                partition,
-                objects: store.live,
-                bytes: store.bytes,
-            })
-        };
-        self.not_owned().filter_map(hint).collect()
+        let (now, leaves) = (Instant::now(), self.leaves());
+        let due = |hint: &Hint| leaves || hint.kept_until.is_none_or(|until| until <= now);
+        self.not_owned().into_iter().filter(due).collect()
     }
 
-    fn bytes_of(&self, number: usize) -> u64 {
-        let seat = self.seats().lock(number);
-        seat.map_or(0, |seat| seat.figures().store.bytes)
+    /// What this node has handed over and keeps for a while.
+    pub fn kept(&self) -> Vec<Hint> {
+        let (now, leaves) = (Instant::now(), self.leaves());
+        let kept = |hint: &Hint| !leaves && hint.kept_until.is_some_and(|until| until > now);
+        self.not_owned().into_iter().filter(kept).collect()
     }
 
-    /// Seats that have hints for a node that is up.
-    fn hinted(&self) -> Vec<(usize, Arc<Service>, PartitionId)> {
+    /// Whether this node goes as soon as it holds nothing for others any more.
+    fn leaves(&self) -> bool {
         let view = self.view();
-        let up = |partition| view.is_up(view.ring().owner(partition));
-        let hinted = self.not_owned().filter(|(_, _, partition)| up(*partition));
-        hinted.collect()
+        let member = view.map().members().get(view.me());
+        member.is_some_and(|member| member.status == MemberStatus::Exiting)
     }
 
-    /// Seats of partitions that this node does not own, with rows.
-    fn not_owned(&self) -> impl Iterator<Item = (usize, Arc<Service>, PartitionId)> {
+    /// Partitions that this node does not own, with rows.
+    fn not_owned(&self) -> Vec<Hint> {
         let view = self.view();
-        let foreign = self.ring_size().partitions().filter(move |partition| {
-            let transfer = view.map().transfers().get(partition);
-            // What comes here to stay is no hint.
-            let comes = transfer.is_some_and(|transfer| transfer.to == *view.me());
-            view.ring().owner(*partition) != view.me() && !comes
+        let foreign = self.ring_size().partitions();
+        // What comes here to stay is no hint.
+        let foreign = foreign.filter(|partition| {
+            view.ring().owner(*partition) != view.me() && !self.comes(*partition)
         });
-        foreign.flat_map(move |partition| {
+        let here = foreign.flat_map(|partition| {
             self.services().iter().filter_map(move |service| {
                 let number = self.seat(usize::from(service.index), partition);
                 let seat = self.seats().lock(number)?;
-                let holds = seat.figures().store.bytes > 0;
-                holds.then(|| (number, Arc::clone(service), partition))
+                let store = seat.figures().store;
+                (store.bytes > 0).then(|| Hint {
+                    seat: number,
+                    service: Arc::clone(service),
+                    partition,
+                    objects: store.live,
+                    bytes: store.bytes,
+                    kept_until: seat.kept_until(),
+                })
             })
-        })
+        });
+        here.collect()
+    }
+
+    /// Whether this node is to own the partition.
+    pub(super) fn comes(&self, partition: PartitionId) -> bool {
+        let view = self.view();
+        let transfer = view.map().transfers().get(&partition);
+        transfer.is_some_and(|transfer| transfer.to == *view.me())
     }
 
     /// Hands the rows of one partition back, page by page. Returns how many.
-    async fn hand_back_one(
-        &self,
-        service: &Arc<Service>,
-        partition: PartitionId,
-    ) -> Result<usize, Failure> {
+    async fn hand_back_one(&self, hint: &Hint, owner: &NodeName) -> Result<usize, Stop> {
+        let total = Amount {
+            objects: hint.objects,
+            bytes: hint.bytes,
+        };
+        let mut sending = self.begin_sending(hint.which(), owner, 0, total).await?;
+        // From now on nobody is let in who brings it: if nobody was, what is removed here is nowhere needed here.
+        if self.comes(hint.partition) || self.view().ring().owner(hint.partition) != owner {
+            return Err(Stop::Held("the partition changes its owner".into()));
+        }
+        sending.enter(match hint.kept_until {
+            Some(_) => Phase::Cleanup,
+            None => Phase::Copying,
+        });
         let mut place = Vec::new();
         let mut count = 0;
         loop {
-            let (rows, next) = self.rows_here(service, partition, &place).await?;
+            let (rows, next) = self
+                .rows_here(&hint.service, hint.partition, &place)
+                .await?;
             if !rows.is_empty() {
-                count += self.send_home(service, partition, &rows).await?;
+                let seat = self.seats().lock(hint.seat);
+                let kept = seat.is_some_and(|seat| Seat::kept_until(&seat).is_some());
+                let gone = self.send_home(hint, kept, &rows).await?;
+                count += gone;
+                let bytes = rows.len() as u64;
+                let objects = gone as u64;
+                sending.moved(Amount { objects, bytes }, None).await?;
             }
             if next.is_empty() {
-                return Ok(count);
+                break;
             }
             place = next;
         }
+        if count > 0 && hint.kept_until.is_some() {
+            drop(self.tell_guest(hint.seat, &Hook::Deleted).await);
+            self.seats().with(hint.seat, |vnode| vnode.rest());
+            self.look(hint.seat);
+        }
+        Ok(count)
     }
 
-    async fn send_home(
-        &self,
-        service: &Arc<Service>,
-        partition: PartitionId,
-        rows: &[u8],
-    ) -> Result<usize, Failure> {
+    /// Sees that the owner has these rows on its disk, then removes them here. Of rows that were handed over before it only has to
+    /// say so.
+    async fn send_home(&self, hint: &Hint, kept: bool, rows: &[u8]) -> Result<usize, Failure> {
+        let (service, partition) = (&hint.service, hint.partition);
         let view = self.view();
         let owner = view.holders(partition, 1).first().copied();
-        let Some(owner) = owner.filter(|holder| holder.is_primary() && !view.is_here(holder))
-        else {
-            return Err(Failure::NobodyUp { partition });
-        };
-        let owner = To::Holder(owner);
-        self.entrust(service, partition, owner, rows).await?;
-        let (mut forget, mut count) = (Vec::new(), 0);
+        let owner = owner.filter(|holder| holder.is_primary() && !view.is_here(holder));
+        let owner = owner.ok_or(Failure::NobodyUp { partition })?;
+        let mut there = Vec::new();
         for change in Changes::new(rows) {
-            let object = change.object.map(ObjectRef::parse);
-            if let Some(Ok(object)) = object {
+            if let Some(object) = change.object
+                && let Ok(parsed) = ObjectRef::parse(object)
+            {
                 let held = Held {
                     hash: change.row.hash,
-                    digest: object.digest(),
+                    digest: parsed.digest(),
                 };
-                forget.push(change.row.key.to_vec());
-                forget.push(held.to_bytes().to_vec());
-                count += 1;
+                there.push(change.row.key.to_vec());
+                there.push(held.to_bytes().to_vec());
             }
         }
-        let words = Words::copy(forget.iter().map(Vec::as_slice));
+        let words = Words::copy(there.iter().map(Vec::as_slice));
+        let lacking = match kept {
+            true => self.lacking(hint, owner, words.clone(), rows).await?,
+            false => rows.to_vec(),
+        };
+        if !lacking.is_empty() {
+            self.entrust(service, partition, To::Holder(owner), &lacking)
+                .await?;
+            let count = Changes::new(&lacking).count();
+            self.healing().handed_back(count);
+        }
+        failpoint("owner-confirmed");
         self.ask_replica(service, partition, To::Here(partition), Work::Forget, words)
             .await?;
-        self.healing().handed_back(count);
-        Ok(count)
+        failpoint("rows-removed");
+        Ok(there.len() / 2)
+    }
+
+    /// Those of these rows that the owner has not got like that on its disk.
+    async fn lacking(
+        &self,
+        hint: &Hint,
+        owner: Holder,
+        words: Words,
+        rows: &[u8],
+    ) -> Result<Vec<u8>, Failure> {
+        let answer = self
+            .confirm(&hint.service, hint.partition, owner, words)
+            .await?;
+        let objects = Changes::new(rows).filter(|change| change.object.is_some());
+        let objects: Vec<_> = objects.collect();
+        let said = fetched(&answer, objects.len()).ok_or_else(|| Failure::of_answer(&answer))?;
+        let mut lacking = Batch::new();
+        for (change, said) in objects.iter().zip(said) {
+            if let (Some(object), false) = (change.object, said == Fetched::Same) {
+                lacking.pass_on(change.row, object);
+            }
+        }
+        Ok(lacking.as_bytes().to_vec())
     }
 }

@@ -4,17 +4,22 @@
 //! finds a view that knows better. A partition that goes was frozen before, so nothing ran in between.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use vnode_cluster::Vnodes;
+use vnode_cluster::{Vnodes, failpoint};
 use vnode_ring::{NodeName, PartitionId, View};
 
 use super::Coordinator;
+use super::carry::ownership;
+use super::now_ms;
+use super::transfers::Phase;
 use crate::executor::Message;
 use crate::vnode::request::Request;
 
 /// How often it is looked whether a vnode is back in its seat.
 const BACK_POLL: Duration = Duration::from_millis(1);
+/// How often commands that wait for a frozen partition are looked at.
+const LATE_POLL: Duration = Duration::from_millis(100);
 /// Time for a guest to be told that its partition is served elsewhere.
 const TERMINATE_WITHIN: Duration = Duration::from_millis(100);
 
@@ -39,18 +44,40 @@ impl Coordinator {
         }
     }
 
-    fn set_owned(&self, partition: PartitionId, owned: bool) {
+    /// A partition comes: its commands may run.
+    fn take_over(&self, partition: PartitionId) {
+        for number in self.seats_of(partition) {
+            if let Some(mut seat) = self.seats.lock(number) {
+                // Nothing is turned away by one who owns it.
+                drop(seat.set_owned(true));
+            }
+            self.look(number);
+        }
+        failpoint("taken-over");
+    }
+
+    /// A partition went to another owner. Its rows are kept for a while if that one has them all.
+    fn give_up(&self, partition: PartitionId, owner: &NodeName) {
+        let which = ownership(partition);
+        let flips = self.transfers().all().get(&which).map(|one| one.phase);
+        let carried = flips == Some(Phase::Flip);
         for number in self.seats_of(partition) {
             let Some(mut seat) = self.seats.lock(number) else {
                 continue;
             };
-            let elsewhere = seat.set_owned(owned);
+            let elsewhere = seat.set_owned(false);
+            if carried {
+                seat.keep_until(Instant::now() + self.limits.retention);
+            }
             drop(seat);
             self.send_all(number, elsewhere);
-            if !owned {
-                self.seats.rest(number, TERMINATE_WITHIN);
-            }
+            self.seats.rest(number, owner, TERMINATE_WITHIN);
             self.look(number);
+        }
+        failpoint("given-up");
+        if self.transfers().all().contains_key(&which) {
+            self.tell_of(which, "is over: the partition has its new owner");
+            self.transfers().finish(which);
         }
     }
 
@@ -64,10 +91,15 @@ impl Coordinator {
     }
 
     /// Has an executor look at a seat.
-    fn look(&self, number: usize) {
+    pub(super) fn look(&self, number: usize) {
         if let Some(inbox) = self.inboxes.get(self.executor_of(number)) {
             inbox.send(Message::Look(number));
         }
+    }
+
+    fn is_frozen(&self, partition: PartitionId) -> bool {
+        let mut seats = self.seats_of(partition).filter_map(|n| self.seats.lock(n));
+        seats.any(|seat| seat.is_frozen())
     }
 
     fn set_frozen(&self, partition: PartitionId, frozen: bool) {
@@ -79,12 +111,6 @@ impl Coordinator {
                 self.look(number);
             }
         }
-    }
-
-    /// Live rows of a partition's vnodes on this node.
-    pub fn live_rows(&self, partition: PartitionId) -> u64 {
-        let live = |number| Some(self.seats.lock(number)?.figures().store.live);
-        self.seats_of(partition).filter_map(live).sum()
     }
 }
 
@@ -102,20 +128,48 @@ impl Vnodes for Coordinator {
         let (comes, goes): (Vec<_>, Vec<_>) =
             changed.partition(|partition| Self::owns(&view, *partition));
         for partition in comes {
-            self.set_owned(partition, true);
+            self.take_over(partition);
         }
-        self.views.send_replace(Arc::new(view));
+        self.transfers()
+            .set_cluster_limits(view.map().transfer_limits());
+        let view = Arc::new(view);
+        self.views.send_replace(Arc::clone(&view));
         for partition in goes {
-            self.set_owned(partition, false);
+            self.give_up(partition, view.ring().owner(partition));
         }
     }
 
     fn freeze(&self, partition: PartitionId) {
         self.set_frozen(partition, true);
+        // Nobody may know for long whether the cluster agreed. Whoever waits for a command is told in time all the same.
+        let this = self.me.upgrade();
+        if let (Some(this), Ok(runtime)) = (this, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                tokio::time::sleep(LATE_POLL).await;
+                while this.is_frozen(partition) {
+                    this.seats_of(partition)
+                        .for_each(|number| this.look(number));
+                    tokio::time::sleep(LATE_POLL).await;
+                }
+            });
+        }
     }
 
     fn thaw(&self, partition: PartitionId) {
         self.set_frozen(partition, false);
+        let (which, mut transfers) = (ownership(partition), self.transfers());
+        let flips = transfers.all().get(&which).map(|one| one.phase) == Some(Phase::Flip);
+        if flips {
+            transfers.enter(which, Phase::Dual, now_ms());
+            transfers.explain(
+                which,
+                "the cluster has not agreed on the flip; it is tried again",
+            );
+        }
+    }
+
+    async fn carried(&self) {
+        self.carried_one.notified().await;
     }
 
     fn holds_hints(&self) -> bool {
@@ -136,6 +190,6 @@ impl Vnodes for Coordinator {
     }
 
     async fn answer(&self, request: Vec<u8>) -> Vec<u8> {
-        self.answer_page(&request).await
+        self.answer_ask(&request).await
     }
 }

@@ -8,7 +8,7 @@ use vnode_ring::{Holder, NodeName, Object, PartitionId, Role};
 
 use super::{Coordinator, PATIENCE, now_ms};
 use crate::executor::Message;
-use crate::vnode::replica::{Fetched, fetched, is_done, page};
+use crate::vnode::replica::{Fetched, fetched, is_done, page, page_checksum};
 use crate::vnode::request::{Consistency, Failure, Held, ReplyTo, Request, Words, Work};
 use crate::vnode::service::Service;
 
@@ -87,8 +87,20 @@ impl Coordinator {
         to: To,
         rows: &[u8],
     ) -> Result<(), Failure> {
-        let work = (Work::Merge, Words::copy([rows]));
+        let work = (Work::Merge, page_words(rows));
         self.send(service, range, to, work, true).await.map(drop)
+    }
+
+    /// The same as a fetch, answered when what the replica holds is on its disk.
+    pub(super) async fn confirm(
+        &self,
+        service: &Arc<Service>,
+        range: PartitionId,
+        of: Holder,
+        words: Words,
+    ) -> Result<Vec<u8>, Failure> {
+        let work = (Work::Fetch, words);
+        self.send(service, range, To::Holder(of), work, true).await
     }
 
     /// The rows of the vnode here from a place on, packed as in a [`Batch`](crate::store::Batch), and where the next ones begin;
@@ -165,6 +177,11 @@ impl Coordinator {
             }),
         }
     }
+}
+
+/// Rows as they go to another vnode, with their checksum.
+pub(super) fn page_words(rows: &[u8]) -> Words {
+    Words::copy([rows, &page_checksum(rows).to_le_bytes()])
 }
 
 fn live_values(answer: &[u8]) -> Result<Vec<Vec<u8>>, Failure> {

@@ -341,7 +341,7 @@ impl Executor {
         };
         staged.scheduled = false;
         let rejected = seat.hand_in(&mut staged.commands, mailbox_max);
-        let taken = seat.take();
+        let taken = seat.take(now);
         drop(seat);
         for request in rejected.too_many {
             self.refuse(request, mailbox_max);

@@ -10,9 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::slow::{PageRequest, Work};
-use crate::vnode::request::{Failure, Request};
+use crate::vnode::request::{Failure, Request, Work as Todo};
 use crate::vnode::{Figures, Vnode};
-use vnode_ring::Role;
+use crate::wasm::Hook;
+use vnode_ring::{NodeName, Role};
 
 /// A vnode whose guest overran stays on the slow threads for so long after.
 const APART_FOR: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub(crate) struct Seat {
     owned: bool,
     /// Commands wait: the partition is being handed over.
     frozen: bool,
+    /// Its rows were handed over to another owner, which has them all; until then they stay here in case of need.
+    kept_until: Option<Instant>,
     figures: Figures,
 }
 
@@ -64,6 +67,14 @@ impl Seat {
             true => VecDeque::new(),
             false => primaries(commands),
         };
+        if self.owned {
+            // It was asked for when another node had the partition, and had these rows.
+            commands.retain(|request| request.work != Todo::Forget);
+        }
+        if commands.iter().any(|request| request.work.brings()) {
+            // From now on it holds more than its owner has.
+            self.kept_until = None;
+        }
         if self.mailbox.is_empty() {
             std::mem::swap(&mut self.mailbox, commands);
         } else {
@@ -79,6 +90,10 @@ impl Seat {
     pub(crate) fn set_owned(&mut self, owned: bool) -> VecDeque<Request> {
         self.owned = owned;
         self.frozen = false;
+        self.kept_until = None;
+        if owned {
+            self.mailbox.retain(|request| request.work != Todo::Forget);
+        }
         if !owned {
             for page in self.pages.drain(..) {
                 let partition = page.command.scope.range;
@@ -89,6 +104,18 @@ impl Seat {
             true => VecDeque::new(),
             false => primaries(&mut self.mailbox),
         }
+    }
+
+    /// Its rows were handed over; they are kept until then, unless there will be more.
+    pub(crate) fn keep_until(&mut self, until: Instant) {
+        if !self.mailbox.iter().any(|request| request.work.brings()) {
+            self.kept_until = Some(until);
+        }
+    }
+
+    /// Until when rows are kept that their owner has; none if it may lack some.
+    pub(crate) fn kept_until(&self) -> Option<Instant> {
+        self.kept_until
     }
 
     /// Takes a page of a coverage command in. One that asks the wrong node gets it back: what lies here may not be all.
@@ -103,6 +130,11 @@ impl Seat {
     /// Has commands wait, or no longer.
     pub(crate) fn set_frozen(&mut self, frozen: bool) {
         self.frozen = frozen;
+    }
+
+    /// Whether commands wait.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// Whether the vnode is here.
@@ -121,9 +153,9 @@ impl Seat {
     }
 
     /// The vnode, if it is here, and what waits for it, if anything does.
-    pub(super) fn take(&mut self) -> Option<(Box<Vnode>, Errand)> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
         if self.frozen {
-            return self.take_frozen();
+            return self.take_frozen(now);
         }
         if !self.has_work() {
             return None;
@@ -147,16 +179,24 @@ impl Seat {
         Some((vnode, Errand::Run(std::mem::take(&mut self.mailbox))))
     }
 
-    /// The vnode, if it is here, and what waits for it that changes nothing.
-    fn take_frozen(&mut self) -> Option<(Box<Vnode>, Errand)> {
-        if !self.mailbox.iter().any(|request| request.work.only_shows()) {
+    /// The vnode, if it is here, and what waits for it that changes nothing. Before that, what has waited for too long at `now` and
+    /// is to be refused.
+    fn take_frozen(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
+        let due = |request: &Request| request.work.only_shows() || request.is_late(now);
+        if !self.mailbox.iter().any(due) {
             return None;
         }
         let vnode = self.vnode.take()?;
-        let waiting = std::mem::take(&mut self.mailbox);
-        let (shows, rest) = waiting.into_iter().partition(|one| one.work.only_shows());
-        self.mailbox = rest;
-        Some((vnode, Errand::Run(shows)))
+        let (mut late, mut shows) = (VecDeque::new(), VecDeque::new());
+        for request in std::mem::take(&mut self.mailbox) {
+            match (request.is_late(now), request.work.only_shows()) {
+                (true, _) => late.push_back(request),
+                (_, true) => shows.push_back(request),
+                _ => self.mailbox.push_back(request),
+            }
+        }
+        late.append(&mut shows);
+        Some((vnode, Errand::Run(late)))
     }
 
     /// Takes back commands that were not run: they came before what has come meanwhile. Leaves `commands` empty.
@@ -265,17 +305,25 @@ impl Seats {
         seats.all(|seat| seat.vnode.is_some() && seat.mailbox.is_empty() && seat.pages.is_empty())
     }
 
-    /// Ends the guest of a vnode that is here and not owned any more, after it was told why. The vnode stays, and would start it
-    /// again if there were a command.
-    pub(crate) fn rest(&self, number: usize, budget: Duration) {
-        let taken = self.lock(number).and_then(|mut seat| seat.take_away());
-        if let Some(mut vnode) = taken {
+    /// Ends the guest of a vnode that is here and not owned any more, after it was told who serves the partition now. The vnode
+    /// stays, and would start it again if there were a command.
+    pub(crate) fn rest(&self, number: usize, owner: &NodeName, budget: Duration) {
+        self.with(number, |vnode| {
+            // It owns nothing now, whatever it says.
+            drop(vnode.hear(&Hook::HandoffFinished(owner.to_string()), budget));
             vnode.terminate("another node serves the partition", budget);
             vnode.rest();
-            if let Some(mut seat) = self.lock(number) {
-                seat.put_back(vnode);
-            }
+        });
+    }
+
+    /// Does something with a vnode out of turn, if it is here. Whoever asks has the seat looked at afterwards.
+    pub(crate) fn with<T>(&self, number: usize, act: impl FnOnce(&mut Vnode) -> T) -> Option<T> {
+        let mut vnode = self.lock(number)?.take_away()?;
+        let done = act(&mut vnode);
+        if let Some(mut seat) = self.lock(number) {
+            seat.put_back(vnode);
         }
+        Some(done)
     }
 
     /// Takes a vnode away for good, if it is there, after its guest was told why.
@@ -296,7 +344,7 @@ impl Seats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vnode::request::{Consistency, ReplyTo, Words, Work};
+    use crate::vnode::request::{Consistency, ReplyTo, Words};
     use proptest::prelude::*;
     use vnode_ring::PartitionId;
 
@@ -312,7 +360,7 @@ mod tests {
             id,
             alone: false,
             role: Role::Primary,
-            work: Work::Command,
+            work: Todo::Command,
             consistency: Consistency::single(Duration::from_secs(1)),
             trace: None,
             tries: 0,
@@ -376,7 +424,7 @@ mod tests {
     fn nobody_gets_a_vnode_that_is_away() {
         let mut seat = seat();
         seat.hand_in(&mut VecDeque::from([request(1)]), 10);
-        assert!(seat.take().is_none());
+        assert!(seat.take(Instant::now()).is_none());
         assert!(seat.has_work());
     }
 
@@ -393,5 +441,25 @@ mod tests {
         let rejected = seat.hand_in(&mut VecDeque::from([request(3), fallback(4)]), 10);
         assert_eq!(ids(&rejected.elsewhere), [3]);
         assert_eq!(ids(&seat.mailbox), [2, 4]);
+    }
+
+    #[test]
+    fn rows_are_kept_until_something_is_written_besides_and_an_owner_forgets_none() {
+        let of = |work| Request {
+            work,
+            role: Role::Fallback,
+            ..request(1)
+        };
+        let (mut seat, later) = (seat(), Instant::now() + Duration::from_secs(60));
+        seat.hand_in(&mut VecDeque::from([of(Todo::Forget), of(Todo::Page)]), 10);
+        assert_eq!(seat.mailbox.len(), 1);
+        seat.set_owned(false);
+        seat.keep_until(later);
+        seat.hand_in(&mut VecDeque::from([of(Todo::Forget), of(Todo::Page)]), 10);
+        assert_eq!(seat.kept_until(), Some(later));
+        seat.hand_in(&mut VecDeque::from([of(Todo::Merge)]), 10);
+        assert_eq!(seat.kept_until(), None);
+        seat.keep_until(later);
+        assert_eq!(seat.kept_until(), None, "what waits is not at the owner");
     }
 }

@@ -21,8 +21,7 @@ use vnode_ring::{
 };
 
 use super::problem::Problem;
-use super::{Node, join, views};
-use crate::coordinator::hints::Hint;
+use super::{Node, join, transfers, views};
 use crate::node::Shared;
 use vnode_cluster::ProposeError;
 use vnode_cluster::join::JoinError;
@@ -115,11 +114,12 @@ pub(super) async fn ring(State(node): Node) -> Json<Value> {
         .transfers()
         .iter()
         .map(|(partition, transfer)| {
+            let from = ring.owner(*partition);
             json!({
                 "partition": partition,
-                "from": ring.owner(*partition),
+                "from": from,
                 "to": transfer.to,
-                "phase": "waiting",
+                "phase": transfers::phase(&node, *partition, from),
             })
         })
         .collect();
@@ -184,64 +184,6 @@ pub(super) async fn replicas(
         "partition": view.ring().size().first_replica(&hash),
         "replicas": replicas,
     })))
-}
-
-/// Where the ids of hints begin among those of transfers.
-const HINT_IDS: u64 = 1 << 48;
-
-/// `GET /v1/transfers`.
-pub(super) async fn transfers(State(node): Node) -> Json<Value> {
-    let view = node.coordinator.view();
-    let one = |(partition, transfer): (&vnode_ring::PartitionId, &vnode_ring::Transfer)| {
-        let from = view.ring().owner(*partition);
-        let objects = (from == view.me()).then(|| node.coordinator.live_rows(*partition));
-        json!({
-            "id": transfer.attempt,
-            "kind": "ownership",
-            "service": null,
-            "partition": partition,
-            "from": from,
-            "to": transfer.to,
-            "state": "waiting",
-            "done_ratio": 0.0,
-            "objects": objects,
-            "reason": reason(&view, from, &transfer.to, objects),
-        })
-    };
-    let hint = |hint: Hint| {
-        let owner = view.ring().owner(hint.partition);
-        json!({
-            // Above the numbers of ownership transfers.
-            "id": HINT_IDS + hint.seat as u64,
-            "kind": "hinted",
-            "service": hint.service,
-            "partition": hint.partition,
-            "from": view.me(),
-            "to": owner,
-            "state": if view.is_up(owner) { "running" } else { "waiting" },
-            "done_ratio": 0.0,
-            "objects": hint.objects,
-            "bytes": hint.bytes,
-            "reason": (!view.is_up(owner)).then(|| format!("{owner} is not up")),
-        })
-    };
-    let ownership = view.map().transfers().iter().map(one);
-    let hints = node.coordinator.hints().into_iter().map(hint);
-    let transfers: Vec<Value> = ownership.chain(hints).collect();
-    let running = |transfer: &&Value| transfer["state"] == "running";
-    let running = transfers.iter().filter(running).count();
-    Json(json!({ "running": running, "transfers": transfers, "limits": {} }))
-}
-
-/// Why a transfer is not done.
-fn reason(view: &View, from: &NodeName, to: &NodeName, objects: Option<u64>) -> String {
-    match objects {
-        _ if !view.is_up(from) => format!("{from}, which owns it, is unreachable"),
-        _ if !view.is_up(to) => format!("{to}, which is to own it, is unreachable"),
-        Some(0) => "it is about to be handed over".into(),
-        Some(objects) => format!("{from} serves it on: it holds {objects} objects"),
-        None => format!("{from} has not handed it over yet; ask there for more"),
-    }
 }
 
 /// A change to stage.
@@ -483,7 +425,7 @@ pub(super) async fn events(State(node): Node, headers: HeaderMap) -> Response {
     (kind, Body::from_stream(body)).into_response()
 }
 
-async fn propose(node: &Shared, event: MapEvent) -> Result<u64, Problem> {
+pub(super) async fn propose(node: &Shared, event: MapEvent) -> Result<u64, Problem> {
     let epoch = node
         .cluster
         .propose(event)

@@ -30,7 +30,7 @@ use self::service::{CommandStats, Ended, Service};
 use crate::coordinator::trace::with_steps;
 use crate::executor::slow::Given;
 use crate::store::Commit;
-use crate::wasm::{Done, GuestError, Instance, Scope, TypedCommand, VnodeState};
+use crate::wasm::{Done, GuestError, Hook, Instance, Scope, TypedCommand, VnodeState};
 
 /// After a start that failed, commands are refused for so long before the next try.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -147,6 +147,25 @@ impl Vnode {
         if let Guest::Running(instance) = &mut self.guest {
             instance.terminate(reason, budget);
         }
+    }
+
+    /// Tells a guest that listens what happens to its vnode, and gives it so much time; starts it if need be. A guest that fails at
+    /// it, or does not run, agrees.
+    ///
+    /// # Errors
+    /// Its refusal.
+    pub fn hear(&mut self, hook: &Hook, budget: Duration) -> Result<(), String> {
+        if !self.service.guest.has_lifecycle() {
+            return Ok(());
+        }
+        let budget = budget.min(self.budget());
+        let Ok(instance) = self.instance() else {
+            return Ok(());
+        };
+        instance.hear(hook, budget).unwrap_or_else(|error| {
+            self.drop_instance(&error, self.budget());
+            Ok(())
+        })
     }
 
     /// Runs commands from the front of the mailbox: one call of the guest, with as many commands as fit together.

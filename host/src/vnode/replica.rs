@@ -16,8 +16,8 @@ use crate::wasm::{Compared, Refusal, VnodeState};
 const MERGE_ROWS_MAX: usize = 256;
 /// Rows of one leaf that are listed at once.
 const LEAF_ROWS_MAX: usize = 16 * 1024;
-/// Bytes of rows of one page.
-const PAGE_BYTES: usize = 256 * 1024;
+/// Bytes of rows of one page: what an executor reads or merges without a look at anything else.
+const PAGE_BYTES: usize = 64 * 1024;
 /// In the answer to a [`Work::Fetch`], in place of a length: the asking replica has what is here.
 const SAME: u32 = u32::MAX;
 /// What a replica answers that has done what it was asked; whatever else it says comes after.
@@ -97,6 +97,11 @@ pub fn page(answer: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((rows, next))
 }
 
+/// Of rows that go from node to node in bulk: the second word of a [`Work::Merge`], little-endian, which may be left out.
+pub fn page_checksum(rows: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(rows)
+}
+
 /// What follows if a replica did what it was asked; `None` when it failed.
 pub fn is_done(answer: &[u8]) -> Option<&[u8]> {
     answer.strip_prefix(DONE)
@@ -126,6 +131,7 @@ impl Vnode {
         let partition = self.partition;
         let mut merged: SmallVec<[(ReplyTo, bool); 8]> = SmallVec::new();
         let mut hashes: SmallVec<[u64; 32]> = SmallVec::new();
+        let mut bulk = false;
         let Some(state) = self.state() else {
             if let Some(request) = mailbox.pop_front() {
                 replies.fail(request.reply_to, &Failure::Draining);
@@ -133,6 +139,10 @@ impl Vnode {
             return;
         };
         while let Some(request) = mailbox.pop_front_if(|front| front.work == Work::Merge) {
+            if !is_sound(&request.words) {
+                replies.fail(request.reply_to, &Refusal::BadRows.into());
+                continue;
+            }
             let rows = Changes::new(request.words.get(0));
             let again = rows.clone().any(|change| hashes.contains(&change.row.hash));
             if again || hashes.len() >= MERGE_ROWS_MAX {
@@ -140,6 +150,7 @@ impl Vnode {
                 mailbox.push_front(request);
                 break;
             }
+            bulk |= request.words.len() > 1;
             let before = state.staged();
             match stage(state, rows, &mut hashes) {
                 Ok(()) => merged.push((request.reply_to, request.consistency.dw > 0)),
@@ -149,8 +160,16 @@ impl Vnode {
                 }
             }
         }
+        if bulk {
+            vnode_cluster::failpoint("page-arrived");
+        }
         match state.commit() {
             Ok(commit) => {
+                if bulk {
+                    vnode_cluster::failpoint("page-merged");
+                }
+                // What was there already may not be on disk yet.
+                let commit = commit.or(state.last_commit());
                 for (to, on_disk) in merged {
                     replies.answer(to, commit, on_disk, DONE);
                 }
@@ -172,9 +191,11 @@ impl Vnode {
             Some(state) => fetch(state, &request, &mut out).map_err(Failure::from),
         };
         match fetched {
-            Ok(()) => replies.push(request.reply_to, None, |reply| {
-                reply.extend_from_slice(&out)
-            }),
+            Ok(()) => {
+                let on_disk = request.consistency.dw > 0;
+                let last = on_disk.then(|| self.state()?.last_commit()).flatten();
+                replies.answer(request.reply_to, last, on_disk, &out);
+            }
             Err(failure) => replies.fail(request.reply_to, &failure),
         }
     }
@@ -285,6 +306,12 @@ impl Vnode {
             Guest::Down { state, .. } => state.as_deref_mut(),
         }
     }
+}
+
+/// Whether rows are as they were sent, as far as their sender has said.
+fn is_sound(words: &Words) -> bool {
+    let checksum = words.get(1);
+    checksum.is_empty() || *checksum == page_checksum(words.get(0)).to_le_bytes()
 }
 
 /// Nothing while the tree is being built; its root if the asker has the same; otherwise its leaves.

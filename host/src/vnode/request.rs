@@ -208,7 +208,8 @@ pub enum Work {
     Each,
     /// Say what it holds under the command's keys, before the others are asked and the command runs.
     Look,
-    /// Take in these objects: one word, the rows of a [`Batch`](crate::store::Batch).
+    /// Take in these objects: one word, the rows of a [`Batch`](crate::store::Batch), and maybe their
+    /// [checksum](super::replica::page_checksum).
     Merge,
     /// Give its objects under these keys: pairs of words, a key and what is held there already ([`Held`]).
     Fetch,
@@ -233,6 +234,11 @@ impl Work {
     /// Whether doing it twice is the same as doing it once.
     pub fn may_repeat(self) -> bool {
         !self.is_named()
+    }
+
+    /// Whether it may leave something that was not there before.
+    pub fn brings(self) -> bool {
+        self.runs() || self == Work::Merge
     }
 
     /// Whether it is about one of the guest's commands.

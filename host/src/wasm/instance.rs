@@ -56,6 +56,19 @@ pub struct CoveragePage {
     pub next: Option<Vec<u8>>,
 }
 
+/// What a guest that listens is told besides its commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Its rows are about to be sent to that node. It may refuse for now.
+    HandoffStarting(String),
+    /// That node owns the partition now.
+    HandoffFinished(String),
+    /// It stays the owner; nothing goes to that node.
+    HandoffCancelled(String),
+    /// Its rows were removed here.
+    Deleted,
+}
+
 /// A running guest around its vnode's state.
 pub struct Instance {
     store: Store<VnodeState>,
@@ -151,6 +164,36 @@ impl Instance {
             let error = Self::failed(&mut self.store, &error);
             tracing::warn!(%error, "guest failed in terminate");
         }
+    }
+
+    /// Tells a guest that listens what happens to its vnode. The inner error is its refusal, which only [`Hook::HandoffStarting`]
+    /// can meet with.
+    pub fn hear(
+        &mut self,
+        hook: &Hook,
+        budget: Duration,
+    ) -> Result<Result<(), String>, GuestError> {
+        let Some(door) = &self.guest.lifecycle else {
+            return Ok(Ok(()));
+        };
+        self.store.set_epoch_deadline(ticks(budget));
+        let state = self.store.data_mut();
+        state.allow(budget);
+        state.begin(Scope {
+            writes: false,
+            ..*state.scope()
+        });
+        state.said.clear();
+        let (door, store) = (door.vnode_host_lifecycle(), &mut self.store);
+        let heard = match hook {
+            Hook::HandoffStarting(node) => door.call_handoff_starting(store, node),
+            Hook::HandoffFinished(node) => door.call_handoff_finished(store, node).map(Ok),
+            Hook::HandoffCancelled(node) => door.call_handoff_cancelled(store, node).map(Ok),
+            Hook::Deleted => door.call_deleted(store).map(Ok),
+        };
+        heard
+            .map(|answer| answer.map_err(|why| super::one_line(&why)))
+            .map_err(|error| Self::failed(&mut self.store, &error))
     }
 
     /// Runs packed frames within `budget`. The caller applies the effects: see `VnodeState::stage`.

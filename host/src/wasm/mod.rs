@@ -20,7 +20,7 @@ mod wasi;
 pub use cache::CompileCache;
 pub use engine::{Engine, Limits};
 pub use guest::{Guest, LoadError, interface};
-pub use instance::{CoveragePage, Done, Instance, TypedCommand};
+pub use instance::{CoveragePage, Done, Hook, Instance, TypedCommand};
 pub use packed::{Answer, Answers, Effect, Effects, FrameHead, FrameWriter};
 pub use refusal::Refusal;
 pub use state::{Compared, Placement, Scope, VnodeState};

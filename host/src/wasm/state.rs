@@ -91,6 +91,7 @@ pub struct VnodeState {
     batch: Batch,
     /// What was committed last.
     committed: Batch,
+    last_commit: Option<Commit>,
     /// Of the ranges that other replicas have compared.
     trees: BTreeMap<PartitionId, replica::Growing>,
     scratch: Vec<u8>,
@@ -131,6 +132,7 @@ impl VnodeState {
             written_bytes: 0,
             batch: Batch::default(),
             committed: Batch::default(),
+            last_commit: None,
             trees: BTreeMap::new(),
             scratch: Vec::new(),
             memory,
@@ -419,7 +421,13 @@ impl VnodeState {
         self.batch.clear();
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_BYTES_MAX);
+        self.last_commit = commit.as_ref().ok().copied().or(self.last_commit);
         commit.map(Some)
+    }
+
+    /// The last commit since the vnode was started, if there was one. What was there before is on disk.
+    pub fn last_commit(&self) -> Option<Commit> {
+        self.last_commit
     }
 
     /// The batch of the last commit.

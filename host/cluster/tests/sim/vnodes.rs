@@ -146,6 +146,10 @@ impl Vnodes for Model {
         true
     }
 
+    async fn carried(&self) {
+        std::future::pending::<()>().await;
+    }
+
     /// Rows stay where they are here: what is simulated is who owns what.
     async fn carry_rest(&self, partition: PartitionId, _to: &NodeName) -> bool {
         while self.runs(partition) {

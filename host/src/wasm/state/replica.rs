@@ -11,7 +11,7 @@ use crate::wasm::Refusal;
 use crate::wasm::scan::position;
 
 /// Rows that one look at a growing tree adds to it.
-const TREE_ROWS: usize = 2048;
+const TREE_ROWS: usize = 256;
 
 /// What this replica holds under a key, seen from another one.
 pub enum Compared<'a> {
