@@ -77,8 +77,6 @@ pub struct Config {
     pub log: String,
     /// Look of log lines. Default `auto`.
     pub log_format: LogFormat,
-    /// How partitions move.
-    pub transfers: Transfers,
     /// Everything that is bounded.
     pub limits: Limits,
     /// Where each setting came from, by key; a key that is missing has its default.
@@ -125,19 +123,14 @@ pub struct Limits {
     pub request_read_timeout: Duration,
     /// Time for work in flight once the node drains. Default 10 s. What is left then is dropped.
     pub drain_timeout: Duration,
-}
-
-/// How partitions move, unless an operator says something else while the node runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transfers {
     /// Transfers that the node sends at once. Default 2. Beyond it the others wait.
-    pub out_max: usize,
+    pub transfers_out_max: usize,
     /// Transfers that the node receives at once. Default 2. Beyond it senders are told to wait.
-    pub in_max: usize,
+    pub transfers_in_max: usize,
     /// Bytes that the node sends in a second; 0 is as many as it can. Default 0.
-    pub bytes_per_second: usize,
+    pub transfers_bytes_per_second: usize,
     /// How long rows stay here after their partition went to another owner, which has them all. Default 1 h.
-    pub retention: Duration,
+    pub transfers_retention: Duration,
 }
 
 /// Where a guest comes from.
@@ -444,12 +437,6 @@ impl Default for Config {
             location: None,
             log: "info".into(),
             log_format: LogFormat::Auto,
-            transfers: Transfers {
-                out_max: 2,
-                in_max: 2,
-                bytes_per_second: 0,
-                retention: Duration::from_secs(3600),
-            },
             limits: Limits::default(),
             origins: BTreeMap::new(),
         }
@@ -477,6 +464,10 @@ impl Default for Limits {
             coverage_timeout: Duration::from_secs(30),
             request_read_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
+            transfers_out_max: 2,
+            transfers_in_max: 2,
+            transfers_bytes_per_second: 0,
+            transfers_retention: Duration::from_secs(3600),
         }
     }
 }

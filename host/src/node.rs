@@ -442,11 +442,11 @@ fn limits(config: &Config) -> Limits {
         coverage_items_max: limits.coverage_items_max,
         coverage_bytes_max: limits.coverage_bytes_max,
         transfers: transfers::Limits {
-            out_max: u16::try_from(config.transfers.out_max).unwrap_or(u16::MAX),
-            in_max: u16::try_from(config.transfers.in_max).unwrap_or(u16::MAX),
-            bytes_per_second: config.transfers.bytes_per_second as u64,
+            out_max: u16::try_from(limits.transfers_out_max).unwrap_or(u16::MAX),
+            in_max: u16::try_from(limits.transfers_in_max).unwrap_or(u16::MAX),
+            bytes_per_second: limits.transfers_bytes_per_second as u64,
         },
-        retention: config.transfers.retention,
+        retention: limits.transfers_retention,
         requests: crate::resp::codec::Limits {
             arg_bytes_max: limits.value_bytes_max,
             args_max: limits.args_max,
