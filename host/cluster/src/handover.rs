@@ -1,9 +1,9 @@
 //! Handing over partitions.
 //!
-//! When all that a partition holds has been carried to its next owner, the present one has the commands for it wait, carries the
-//! rest over, and offers the partition to the cluster. Once the
-//! map says that another node owns it, the commands go there. If it cannot know whether the offer was taken, they wait until it
-//! can: it withdraws the offer, and whatever of the two comes first in the log holds (`TransfersRenewed` against `HandedOver`).
+//! When all that a partition holds has been carried to its next owner, the present one writes down that it will offer it, has the
+//! commands for it wait, carries the rest over, and offers the partition to the cluster. Once the map says that another node owns
+//! it, the commands go there. If it cannot know whether the offer was taken, they wait until it can: it withdraws the offer, and
+//! whatever of the two comes first in the log holds (`TransfersRenewed` against `HandedOver`).
 //! What is offered is on disk before anybody can take it, so that a restart does not serve a partition that another node may own.
 
 use std::collections::BTreeMap;
@@ -50,33 +50,43 @@ impl Cluster {
             return;
         }
         let view = vnodes.view();
+        let transfers = map.transfers().iter();
+        let carried = transfers.filter(|(partition, transfer)| {
+            *map.ring().owner(**partition) == self.name
+                && view.is_up(&transfer.to)
+                && vnodes.is_carried(**partition, &transfer.to)
+        });
+        let carried: BTreeMap<PartitionId, u64> = carried
+            .map(|(partition, transfer)| (*partition, transfer.attempt))
+            .collect();
+        // Before commands wait, since the disk may take its time: what is written down and not offered costs nothing.
+        if carried.is_empty() || !self.set_offered(carried.clone()) {
+            return;
+        }
+        failpoint("offer-kept");
         let mut offer = BTreeMap::new();
         let begun = Instant::now();
-        for (partition, transfer) in map.transfers() {
-            let owned = *map.ring().owner(*partition) == self.name;
-            if !owned || !view.is_up(&transfer.to) || !vnodes.is_carried(*partition, &transfer.to) {
+        for (partition, attempt) in carried {
+            let Some(transfer) = map.transfers().get(&partition) else {
                 continue;
-            }
-            vnodes.freeze(*partition);
+            };
+            vnodes.freeze(partition);
             failpoint("frozen");
-            if vnodes.carry_rest(*partition, &transfer.to).await {
+            if vnodes.carry_rest(partition, &transfer.to).await {
                 failpoint("rest-sent");
-                offer.insert(*partition, transfer.attempt);
+                offer.insert(partition, attempt);
             } else {
-                vnodes.thaw(*partition);
+                vnodes.thaw(partition);
             }
             if begun.elapsed() > FROZEN_MAX {
                 break;
             }
         }
         if offer.is_empty() {
+            self.set_offered(offer);
             return;
         }
         let thaw = || offer.keys().for_each(|partition| vnodes.thaw(*partition));
-        if !self.set_offered(offer.clone()) {
-            return thaw();
-        }
-        failpoint("offer-kept");
         match self.propose(MapEvent::HandedOver(offer.clone())).await {
             // The new view, which comes with the map, opens what was frozen.
             Ok(epoch) => {

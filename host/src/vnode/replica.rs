@@ -17,7 +17,7 @@ const MERGE_ROWS_MAX: usize = 256;
 /// Rows of one leaf that are listed at once.
 const LEAF_ROWS_MAX: usize = 16 * 1024;
 /// Bytes of rows of one page: what an executor reads or merges without a look at anything else.
-const PAGE_BYTES: usize = 32 * 1024;
+const PAGE_BYTES: usize = 64 * 1024;
 /// In the answer to a [`Work::Fetch`], in place of a length: the asking replica has what is here.
 const SAME: u32 = u32::MAX;
 /// What a replica answers that has done what it was asked; whatever else it says comes after.
