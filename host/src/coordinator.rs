@@ -11,6 +11,7 @@ pub mod entropy;
 pub mod healing;
 pub mod hints;
 mod ownership;
+pub mod reaping;
 mod replicas;
 pub mod trace;
 pub mod wishes;
@@ -66,6 +67,8 @@ pub struct Limits {
     pub coverage_items_max: usize,
     /// Bytes that a coverage reply may gather; beyond: `TOOBIG`.
     pub coverage_bytes_max: usize,
+    /// How long the mark of a deleted key is kept at least.
+    pub tombstone_grace: Duration,
     /// How requests are read.
     pub requests: crate::resp::codec::Limits,
 }

@@ -441,6 +441,7 @@ fn limits(config: &Config) -> Limits {
         coverage_timeout: limits.coverage_timeout,
         coverage_items_max: limits.coverage_items_max,
         coverage_bytes_max: limits.coverage_bytes_max,
+        tombstone_grace: config.tombstone_grace,
         requests: crate::resp::codec::Limits {
             arg_bytes_max: limits.value_bytes_max,
             args_max: limits.args_max,

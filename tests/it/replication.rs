@@ -13,6 +13,7 @@ mod nemesis;
 mod quorums;
 mod repair;
 mod sessions;
+mod tombstones;
 
 /// Nobody who waits for another is refused because the machine is busy.
 const MEMORY: &[&str] = &[

@@ -13,7 +13,7 @@ use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, Ri
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
-use crate::coordinator::{carry, entropy, hints, now_ms};
+use crate::coordinator::{carry, entropy, hints, now_ms, reaping};
 use crate::data_dir::DataDir;
 use crate::executor::Message;
 use crate::vnode::service::Service;
@@ -122,6 +122,7 @@ impl Membership {
         tokio::spawn(hints::hand_back(Arc::clone(&shared.coordinator)));
         tokio::spawn(carry::carry(Arc::clone(&shared.coordinator)));
         tokio::spawn(entropy::exchange(Arc::clone(&shared.coordinator)));
+        tokio::spawn(reaping::reap(Arc::clone(&shared.coordinator)));
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             tended.await;
