@@ -174,6 +174,14 @@ impl View {
         lists.map_or(&[], |lists| lists.of(range))
     }
 
+    /// The same vnodes in the order of preference, which is that of [`preflist_from`](crate::preflist_from): all primaries first.
+    #[must_use]
+    pub fn preferred(&self, range: PartitionId, n: u16) -> Vec<Holder> {
+        let mut holders = self.holders(range, n).to_vec();
+        holders.sort_by_key(|holder| !holder.is_primary());
+        holders
+    }
+
     /// The vnode that runs the commands of `range`: the first primary that is up, else the first fallback. See
     /// [`View::holders`].
     #[must_use]

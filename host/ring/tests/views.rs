@@ -98,6 +98,8 @@ proptest! {
                 let holders = view.holders(range, n);
                 let list = preflist_from(view.ring(), &|node| view.is_up(node), range, n);
                 prop_assert_eq!(holders, expected(&view, range, n), "{} of {}", range, n);
+                let preferred: Vec<Holder> = list.iter().map(|one| holder(&view, one)).collect();
+                prop_assert_eq!(view.preferred(range, n), preferred, "{} of {}", range, n);
                 // The list has its primaries first, so its head is the coordinator.
                 let head = list.first().map(|replica| holder(&view, replica));
                 let coordinator = view.coordinator(range, n);
