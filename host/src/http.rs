@@ -100,6 +100,8 @@ async fn readyz(State(node): Node, Query(query): Query<Readyz>) -> Response {
     let checks = [
         ("draining", !node.coordinator.is_draining()),
         ("storage", matches!(node.engine.health(), Health::Good)),
+        // Until then commands for the vnodes of a dead one fail, which others know better.
+        ("peers", node.coordinator.view().unheard().is_empty()),
     ];
     let ready = checks.iter().all(|(_, good)| *good);
     let mut text = String::new();

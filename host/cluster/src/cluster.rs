@@ -11,7 +11,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{RwLock, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use vnode_ring::{
-    Card, ClusterId, ClusterMap, GuestCard, MapError, MapEvent, NodeName, PartitionId, View,
+    Card, ClusterId, ClusterMap, GuestCard, MapError, MapEvent, MemberStatus, NodeName,
+    PartitionId, View,
 };
 
 use crate::ask::{self, Answer, Ask};
@@ -497,10 +498,28 @@ impl Cluster {
         }
     }
 
-    /// How the cluster looks from here, unless the map is not known yet.
-    pub fn view(&self, up: &BTreeSet<NodeName>) -> Option<View> {
-        let map = self.map()?;
-        Some(View::new(self.name.clone(), map, up, self.claimant()))
+    /// How the cluster looks from here, unless the map is not known yet. `unheard` count as up, too.
+    pub fn view(&self, up: &BTreeSet<NodeName>, unheard: BTreeSet<NodeName>) -> Option<View> {
+        let view = View::new(self.name.clone(), self.map()?, up, self.claimant());
+        Some(view.presuming(unheard))
+    }
+
+    /// How it looks to a node that has heard of nobody yet.
+    pub fn first_view(&self) -> Option<View> {
+        let everybody = self.may_be_up(&*self.map()?).cloned().collect();
+        self.view(&BTreeSet::new(), everybody)
+    }
+
+    /// The other members that no operator has called down.
+    pub(crate) fn may_be_up<'a>(
+        &'a self,
+        map: &'a ClusterMap,
+    ) -> impl Iterator<Item = &'a NodeName> {
+        let others = map
+            .members()
+            .iter()
+            .filter(|(node, member)| **node != self.name && member.status != MemberStatus::Down);
+        others.map(|(node, _)| node)
     }
 }
 

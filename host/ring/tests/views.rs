@@ -145,6 +145,20 @@ proptest! {
 }
 
 #[test]
+fn commands_go_to_members_of_which_nothing_was_heard_yet() {
+    let size = RingSize::new(8).unwrap();
+    let owners = (0..8).map(|n| node(n % 2)).collect();
+    let map = Arc::new(map(Ring::new(size, HashId::V1, owners, 1).unwrap(), 2));
+    let alone = View::new(node(0), map, &BTreeSet::new(), None);
+    let place = |view: &View| view.place(PartitionId(1));
+    assert_eq!(place(&alone), Place::Here(Role::Fallback));
+    let presuming = alone.presuming(BTreeSet::from([node(1)]));
+    assert_eq!(place(&presuming), Place::There(1, Role::Primary));
+    assert!(presuming.is_up(&node(1)) && !presuming.is_seen(&node(1)));
+    assert!(presuming.is_seen(&node(0)));
+}
+
+#[test]
 fn widths_are_brought_into_bounds() {
     let size = RingSize::new(128).unwrap();
     let ring = Ring::single(node(0), size, HashId::V1);

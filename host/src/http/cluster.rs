@@ -53,7 +53,7 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
             json!({
                 "name": name,
                 "status": member.status,
-                "up": view.is_up(name),
+                "up": view.is_seen(name),
                 "votes": voters.contains(name),
                 "ring_share": share(partitions, &view),
                 "pending_share": (!map.transfers().is_empty()).then(|| share(next, &view)),
@@ -218,11 +218,11 @@ pub(super) async fn transfers(State(node): Node) -> Json<Value> {
             "partition": hint.partition,
             "from": view.me(),
             "to": owner,
-            "state": if view.is_up(owner) { "running" } else { "waiting" },
+            "state": if view.is_seen(owner) { "running" } else { "waiting" },
             "done_ratio": 0.0,
             "objects": hint.objects,
             "bytes": hint.bytes,
-            "reason": (!view.is_up(owner)).then(|| format!("{owner} is not up")),
+            "reason": (!view.is_seen(owner)).then(|| format!("{owner} is not up")),
         })
     };
     let ownership = view.map().transfers().iter().map(one);
@@ -236,8 +236,8 @@ pub(super) async fn transfers(State(node): Node) -> Json<Value> {
 /// Why a transfer is not done.
 fn reason(view: &View, from: &NodeName, to: &NodeName, objects: Option<u64>) -> String {
     match objects {
-        _ if !view.is_up(from) => format!("{from}, which owns it, is unreachable"),
-        _ if !view.is_up(to) => format!("{to}, which is to own it, is unreachable"),
+        _ if !view.is_seen(from) => format!("{from}, which owns it, is unreachable"),
+        _ if !view.is_seen(to) => format!("{to}, which is to own it, is unreachable"),
         Some(0) => "it is about to be handed over".into(),
         Some(objects) => format!("{from} serves it on: it holds {objects} objects"),
         None => format!("{from} has not handed it over yet; ask there for more"),
@@ -325,7 +325,7 @@ fn change_with_epoch(staged: &Staged, epoch: u64) -> Value {
 
 /// Down is said at once: nobody is to wait for the node any more.
 async fn mark_down(node: &Shared, about: NodeName) -> Result<Json<Value>, Problem> {
-    if node.coordinator.view().is_up(&about) {
+    if node.coordinator.view().is_seen(&about) {
         let detail = format!("{about} is up");
         return Err(Problem::new(StatusCode::CONFLICT, detail)
             .hint("only a node that is unreachable can be marked down; `host cluster leave` lets it go in good order"));

@@ -33,7 +33,7 @@ pub(super) fn status(node: &Shared) -> Value {
     }
     let view = node.coordinator.view();
     for (name, member) in view.map().members() {
-        if view.is_up(name) || member.status == MemberStatus::Down {
+        if view.is_seen(name) || member.status == MemberStatus::Down {
             continue;
         }
         let partitions = view.ring().partitions_of(name).count();

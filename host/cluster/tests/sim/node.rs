@@ -1,6 +1,6 @@
 //! One node of the simulation: the real control plane around a model of vnodes, and an operator who works at it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -90,7 +90,7 @@ pub(crate) async fn run(setup: Setup) -> turmoil::Result {
         }
         Err(error) => return Err(error.into()),
     };
-    let view = cluster.view(&BTreeSet::new()).unwrap();
+    let view = cluster.first_view().unwrap();
     let vnodes = Arc::new(Model::new(view, Arc::clone(&setup.disk)));
     let peers = Arc::clone(cluster.peers());
     let liveness = Arc::new(Liveness::start(Arc::clone(&peers), gone, count, rng));
