@@ -8,6 +8,7 @@ mod changes;
 mod commands;
 mod cuts;
 mod faults;
+mod joining;
 mod kills;
 mod moving;
 mod registers;

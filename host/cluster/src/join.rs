@@ -98,6 +98,14 @@ impl Door {
         })
     }
 
+    /// The same at an address that somebody typed.
+    async fn find(address: &str, name: &NodeName) -> Result<Door, DialError> {
+        match Door::open(address, name).await {
+            Err(error) => Err(hello::explain(error).await),
+            found => found,
+        }
+    }
+
     async fn ask(&self, ask: &Ask, within: Duration) -> Result<Answer, JoinError> {
         let deadline = Instant::now() + within;
         match self.link.call(&ask.encode(), deadline).await {
@@ -132,7 +140,7 @@ pub async fn ring_at(
     address: &str,
     name: &NodeName,
 ) -> Result<(vnode_ring::RingSize, vnode_ring::HashId), JoinError> {
-    let about = Door::open(address, name).await?.about().await?;
+    let about = Door::find(address, name).await?.about().await?;
     Ok((about.map.ring().size(), about.map.ring().hash()))
 }
 
@@ -151,7 +159,7 @@ impl Cluster {
             let address = address.to_owned();
             return Err(JoinError::Itself { address });
         }
-        let door = Door::open(address, &self.name).await?;
+        let door = Door::find(address, &self.name).await?;
         let about = door.about().await?;
         if self.me.cluster() == Some(about.map.cluster()) {
             return Err(JoinError::AlreadyMember);
