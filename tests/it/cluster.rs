@@ -11,6 +11,7 @@ mod faults;
 mod joining;
 mod kills;
 mod moving;
+mod plans;
 mod registers;
 
 const MEMORY: &[&str] = &["--storage", "memory"];
