@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ pub enum ClusterError {
         source: std::io::Error,
     },
     /// The node has asked to join and nobody has let it in.
-    #[error("this node was joining a cluster, and none of its members answers: {}\n  next: start one of them, or begin anew in another data directory", contacts.join(", "))]
+    #[error("this node was joining a cluster, and none of its members answers: {}\n  next: start one of them, or give the join up with `host recover --force`", contacts.join(", "))]
     NobodyAnswers {
         /// Whom it asked.
         contacts: Vec<String>,
@@ -118,6 +119,8 @@ pub struct Cluster {
     /// Written while this node asks to join, read while another one is let in.
     pub(crate) joining: RwLock<()>,
     rng: Mutex<SmallRng>,
+    /// It does not want to join any more.
+    pub(crate) gives_up: AtomicBool,
     /// When the claimant last said something to this node.
     heard: Mutex<Instant>,
 }
@@ -187,6 +190,7 @@ impl Cluster {
             feed: Feed::default(),
             joining: RwLock::default(),
             rng: Mutex::new(rng),
+            gives_up: AtomicBool::new(false),
             heard: Mutex::new(Instant::now()),
         });
         this.follow();

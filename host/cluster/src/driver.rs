@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -217,6 +218,9 @@ enum Place {
 
 impl Cluster {
     async fn tend_once(&self, map: &ClusterMap, vnodes: &impl Vnodes) -> Place {
+        if self.gives_up.load(Ordering::Relaxed) && self.is_joining() {
+            return self.go("it has given up joining").await;
+        }
         let consensus = self.consensus();
         if !consensus.leads() && self.silence() > SILENCE_MAX && self.is_forgotten(map).await {
             return self.go("it was removed from the cluster").await;

@@ -150,7 +150,7 @@ pub enum Command {
     /// Settings of a node: all of them, those of a file, those in force
     #[command(subcommand)]
     Config(Settings),
-    /// Go on with one stopped node when the majority of the voters is lost for good
+    /// Go on with one stopped node when the majority of the voters, or the cluster that it was joining, is lost for good
     Recover(Recover),
     /// Completion script for a shell
     Completions {
@@ -186,7 +186,7 @@ pub enum Cluster {
         #[arg(value_name = "ADDR")]
         address: String,
     },
-    /// Stage that a node hands over what it owns, and goes
+    /// Stage that a node hands over what it owns, and goes; if its join is not committed yet, take that back at once
     Leave {
         /// The node at the endpoint without it
         node: Option<String>,

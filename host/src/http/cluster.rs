@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use vnode_ring::{
-    Change, MapError, MapEvent, NodeName, ReplicaKind, Staged, View, preflist,
+    Change, MapError, MapEvent, MemberStatus, NodeName, ReplicaKind, Staged, View, preflist,
 };
 
 use super::problem::Problem;
@@ -284,6 +284,15 @@ pub(super) async fn stage(
         Some(name) => name_of(name)?,
         None => node.name.clone(),
     };
+    if wish.action == "leave" && about == node.name && node.cluster.is_joining() {
+        let withdrawn = node.cluster.give_up_joining().await;
+        return Ok(Json(json!({
+            "action": "leave",
+            "node": node.name,
+            "gives_up": true,
+            "withdrawn": withdrawn,
+        })));
+    }
     let by = || name_of(wish.by.as_deref().ok_or_else(|| missing("by"))?);
     let change = match wish.action.as_str() {
         "leave" => Change::Leave,
@@ -304,10 +313,15 @@ pub(super) async fn stage(
         node: about,
         change,
     };
+    let view = node.coordinator.view();
+    let member = view.map().members().get(&staged.node);
+    let joins = member.is_some_and(|member| member.status == MemberStatus::Joining);
+    let withdrawn = joins && staged.change == Change::Leave;
     let epoch = propose(&node, MapEvent::ChangeStaged(staged.clone())).await?;
     let mut body = change_with_epoch(&staged, epoch);
     if let Value::Object(body) = &mut body {
-        body.insert("staged".into(), true.into());
+        let word = if withdrawn { "withdrawn" } else { "staged" };
+        body.insert(word.into(), true.into());
     }
     Ok(Json(body))
 }

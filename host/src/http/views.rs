@@ -44,6 +44,15 @@ pub(super) fn status(node: &Shared) -> Value {
             "hint": format!("start it again; if it is gone for good: host cluster down {name}, then replace or force-remove it"),
         }));
     }
+    let awaits = node.cluster.awaits();
+    if !awaits.is_empty() {
+        problems.push(json!({
+            "code": "joining",
+            "text": format!("this node has asked to join a cluster and waits for its map: {}", awaits.join(", ")),
+            "since": since,
+            "hint": "start one of these members; `host cluster leave` gives the join up and ends this node",
+        }));
+    }
     if view.claimant().is_none() {
         problems.push(json!({
             "code": "no_claimant",

@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 
-use tests::Cluster;
+use tests::resp::Reply;
+use tests::{Cluster, eventually};
 
-use super::MEMORY;
+use super::{DISK, MEMORY};
 
 #[test]
 fn a_cluster_is_found_by_the_peer_address_and_by_the_http_address_of_a_member() {
@@ -77,4 +78,48 @@ fn the_port_of_another_program_is_refused_for_what_it_is() {
         cluster.node(1).refuses(&join, &[&address, words]);
         serving.join().expect("it does not panic");
     }
+}
+
+#[test]
+fn a_join_that_nobody_has_committed_is_taken_back() {
+    let mut cluster = Cluster::apart(3, DISK);
+    let mut own = cluster.node(2).client();
+    assert_eq!(own.run("SET k v"), Reply::ok());
+    cluster.join(2);
+    cluster.join(3);
+    // By itself, and by a member.
+    cluster.node(2).must(&["cluster", "leave"]);
+    cluster.node(1).must(&["cluster", "leave", "node3@test"]);
+    for number in [2, 3] {
+        eventually("the node to end", || {
+            cluster.node_mut(number).has_ended().then_some(())
+        });
+        cluster.restart(number);
+        let view = cluster.node(number).json("/v1/cluster");
+        assert_eq!(view["members"].as_array().map(Vec::len), Some(1), "{view}");
+    }
+    let view = cluster.node(1).json("/v1/cluster");
+    assert_eq!(view["members"].as_array().map(Vec::len), Some(1), "{view}");
+    assert_eq!(cluster.node(2).client().run("GET k"), "v".into());
+}
+
+#[test]
+fn a_join_is_given_up_when_the_cluster_is_gone() {
+    let mut cluster = Cluster::apart(2, DISK);
+    let mut own = cluster.node(2).client();
+    assert_eq!(own.run("SET k v"), Reply::ok());
+    cluster.join(2);
+    cluster.kill(1);
+    let said = cluster.node(2).must(&["cluster", "leave"]);
+    assert!(said.contains("gives up joining and ends"), "{said}");
+    assert!(
+        said.contains("No member of that cluster answered"),
+        "{said}"
+    );
+    eventually("the node to end", || {
+        cluster.node_mut(2).has_ended().then_some(())
+    });
+    cluster.restart(2);
+    assert_eq!(cluster.node(2).client().run("GET k"), "v".into());
+    assert_eq!(cluster.node(2).json("/v1/status")["verdict"], "ok");
 }
