@@ -253,7 +253,7 @@ pub struct Commit {
     /// Name of the plan; the one that the node has shown last without it
     #[arg(value_parser = plan_name)]
     pub plan: Option<String>,
-    /// Then wait until the cluster is settled; exit 4 when the time runs out
+    /// Then wait until the cluster is settled: nothing moves, all vote who are to; exit 4 when the time runs out
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub wait: Option<Duration>,
 }
@@ -263,7 +263,7 @@ pub struct Commit {
 pub enum Goal {
     /// The node takes commands.
     Ready,
-    /// No partition moves and nobody is on the way out.
+    /// No partition moves, nobody is on the way out, and all vote who are to: a node may be stopped.
     Settled,
 }
 

@@ -95,3 +95,18 @@ fn a_plan_says_of_what_it_does_not_know_how_much_it_is() {
     let words = format!("what {unknown} of them hold, as their owners do not answer\n");
     assert!(text.contains(&words), "{words:?} is not in {text}");
 }
+
+#[test]
+fn a_node_may_be_killed_as_soon_as_a_commit_was_waited_for() {
+    let mut cluster = Cluster::apart(3, MEMORY);
+    cluster.join(2);
+    cluster.join(3);
+    cluster.commit_on(1);
+    cluster.kill(1);
+    // The two that are left are a majority.
+    let change = ["cluster", "location", "node2@test", "here"];
+    eventually("a change to be agreed on", || {
+        let output = cluster.node(2).cli(&change);
+        output.status.success().then_some(())
+    });
+}
