@@ -335,9 +335,9 @@ impl Cluster {
         leader.next().map(|(node, _)| node.clone())
     }
 
-    /// The members that vote on changes, as far as this node knows.
+    /// The members that vote on changes, as is agreed on.
     pub fn voters(&self) -> BTreeSet<NodeName> {
-        let voters = self.consensus().voters();
+        let voters = self.consensus().agreed_voters();
         let map = self.map();
         let members = map.iter().flat_map(|map| map.members());
         members
