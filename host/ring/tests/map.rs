@@ -222,7 +222,7 @@ fn what_may_not_be_staged_is_refused_and_changes_nothing() {
             "c is valid; only a node that joins",
         ),
         (stage("b", replace("d")), "d already replaces a"),
-        (stage("d", Change::Leave), "d is joining"),
+        (stage("d", replace("e")), "d is joining"),
         (stage("d", Change::ForceRemove), "d is joining"),
         (stage("b", Change::Join), "b is valid"),
         (

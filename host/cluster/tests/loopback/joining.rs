@@ -30,7 +30,8 @@ async fn open(directory: &Path, node: &str, peer: &str) -> Arc<Cluster> {
         n: 3,
         ring: (RingSize::new(8).unwrap(), HashId::V1),
     };
-    let rng = SmallRng::seed_from_u64(node.len() as u64);
+    // Numbers of their own, or they would be one cluster.
+    let rng = SmallRng::seed_from_u64(u64::from(node.as_bytes()[0]));
     let (cluster, _) = Cluster::open(directory.join(node), founding, rng)
         .await
         .unwrap();

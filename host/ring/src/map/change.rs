@@ -92,7 +92,7 @@ pub(super) fn stage(map: &mut ClusterMap, staged: &Staged) -> Result<(), MapErro
             return refuse("leaving");
         }
         Change::ForceReplace { .. } | Change::ForceRemove if status == MemberStatus::Joining => {
-            return refuse("removed; `host cluster clear` forgets it");
+            return refuse("removed; `host cluster leave` takes its join back");
         }
         Change::Location(Some(location)) => {
             let good = |c: char| !c.is_control();
