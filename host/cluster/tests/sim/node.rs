@@ -34,6 +34,8 @@ pub(crate) enum Action {
     Commit,
     Clear,
     Down(&'static str),
+    /// Takes back that it has asked to join.
+    GiveUp,
     /// Writes rows to a partition, or deletes all that it has.
     Command(PartitionId, bool),
 }
@@ -173,6 +175,10 @@ async fn act(
             return ran
                 .then_some(())
                 .ok_or_else(|| "it does not run here".into());
+        }
+        Action::GiveUp => {
+            cluster.give_up_joining().await;
+            return Ok(());
         }
         Action::Commit => return commit(&setup.board, cluster).await,
         Action::Stage(node, change) => MapEvent::ChangeStaged(Staged {
