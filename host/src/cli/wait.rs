@@ -168,7 +168,7 @@ fn settled(client: &Client) -> Result<Look, ClientError> {
     Ok(Look::Open { why, moving })
 }
 
-/// Who is still to vote: everybody who is valid and up, until the most vote that may. One that is lost keeps its vote for a while.
+/// Who is still to vote: everybody who is valid and up (the node is not ready before it has looked for all), until the most vote that may. One that is lost keeps its vote for a while.
 fn silent_voters(members: &[Member]) -> Option<String> {
     let valid = || members.iter().filter(|member| member.status == "valid");
     let votes = valid().filter(|member| member.votes == Some(true)).count();

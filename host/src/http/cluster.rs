@@ -70,7 +70,7 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
         "claimant": view.claimant(),
         "ring_size": view.ring().size(),
         "n": map.n(),
-        "ready": map.transfers().is_empty() && !node.coordinator.is_draining(),
+        "ready": map.transfers().is_empty() && view.unheard().is_empty() && !node.coordinator.is_draining(),
         "members": members,
         "staged": map.staged().iter().map(change).collect::<Vec<_>>(),
     }))
