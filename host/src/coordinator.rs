@@ -10,6 +10,7 @@ mod distant;
 pub mod entropy;
 pub mod healing;
 pub mod hints;
+pub mod holdings;
 mod ownership;
 pub mod reaping;
 mod replicas;

@@ -8,8 +8,10 @@ mod changes;
 mod commands;
 mod cuts;
 mod faults;
+mod joining;
 mod kills;
 mod moving;
+mod plans;
 mod registers;
 
 const MEMORY: &[&str] = &["--storage", "memory"];

@@ -244,6 +244,10 @@ fn the_api_describes_every_route_of_its_own() {
         "/v1/ring",
         "/v1/services",
         "/v1/vnodes",
+        "/v1/changes",
+        "/v1/plan",
+        "/v1/plan/{id}/commit",
+        "/v1/events",
         "/metrics",
     ] {
         has(&api["paths"], &[path]);

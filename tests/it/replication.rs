@@ -12,6 +12,7 @@ mod healing;
 mod nemesis;
 mod quorums;
 mod repair;
+mod returning;
 mod sessions;
 mod tombstones;
 

@@ -217,6 +217,7 @@ impl Coordinator {
             name: spec.name.clone(),
             args: words.args().map(<[u8]>::to_vec).collect(),
             request_id,
+            // Only primaries are asked for coverage.
             fallback: false,
             scope: Scope {
                 range,
@@ -284,12 +285,8 @@ impl Coordinator {
     }
 
     /// Answers another node that asks for a page.
-    pub(super) async fn answer_page(&self, request: &[u8]) -> Vec<u8> {
-        let page = match PageAsk::decode(request) {
-            Ok(asked) => self.page_for(asked).await,
-            Err(failure) => Err(failure),
-        };
-        distant::encode(&page)
+    pub(super) async fn answer_page(&self, asked: PageAsk) -> Vec<u8> {
+        distant::encode(&self.page_for(asked).await)
     }
 
     async fn page_for(&self, asked: PageAsk) -> Result<CoveragePage, Failure> {

@@ -24,7 +24,7 @@ pub(super) struct Distant {
 
 impl Distant {
     pub(super) async fn page(&self, cursor: Option<Vec<u8>>) -> Result<CoveragePage, Failure> {
-        let asked = PageAsk::new(self, cursor);
+        let asked = Question::Page(PageAsk::new(self, cursor));
         let deadline = tokio::time::Instant::now() + self.within;
         let request = to_bytes(&asked);
         match self.cluster.ask_vnodes(&self.node, request, deadline).await {
@@ -32,6 +32,15 @@ impl Distant {
             Err(error) => Err(Failure::Incomplete(error.to_string())),
         }
     }
+}
+
+/// What a node may ask of the vnodes of another.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Question {
+    /// A page of one of them.
+    Page(PageAsk),
+    /// How much each partition holds that the node owns.
+    Holdings,
 }
 
 /// A page that a vnode of the asked node is to give.
@@ -66,16 +75,13 @@ impl PageAsk {
         }
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<PageAsk, Failure> {
-        from_bytes(bytes)
-    }
-
     /// The command as a vnode runs it.
     pub(super) fn command(&self) -> TypedCommand {
         TypedCommand {
             name: self.name.clone(),
             args: self.args.clone(),
             request_id: self.request_id,
+            // As it owns the partition.
             fallback: false,
             scope: Scope {
                 range: self.range,
@@ -122,12 +128,12 @@ fn decode(bytes: &[u8]) -> Result<CoveragePage, Failure> {
     }
 }
 
-fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
     // No bytes are refused by whoever reads them.
     bincode::serde::encode_to_vec(value, bincode::config::standard()).unwrap_or_default()
 }
 
-fn from_bytes<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Failure> {
+pub(super) fn from_bytes<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, Failure> {
     /// Far above any page; a length inside foreign bytes must not make room for what is not there.
     const BYTES_MAX: usize = 64 * 1024 * 1024;
     let config = bincode::config::standard().with_limit::<BYTES_MAX>();

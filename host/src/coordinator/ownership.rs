@@ -136,6 +136,6 @@ impl Vnodes for Coordinator {
     }
 
     async fn answer(&self, request: Vec<u8>) -> Vec<u8> {
-        self.answer_page(&request).await
+        self.answer_question(&request).await
     }
 }

@@ -1,6 +1,5 @@
 //! The node's place in its cluster, as it starts: which ring, which map, and the door for other nodes.
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,8 +60,7 @@ pub(super) fn open(
     };
     let opened = Cluster::open(data_dir.cluster_path(), founding, rng()?);
     let (cluster, gone) = control.block_on(opened)?;
-    let nobody = BTreeSet::new();
-    let Some(first_view) = cluster.view(&nobody) else {
+    let Some(first_view) = cluster.first_view() else {
         // An open cluster knows its map.
         let contacts = Vec::new();
         return Err(ClusterError::NobodyAnswers { contacts }.into());
