@@ -74,6 +74,7 @@ docs:
 bench: build
 	@$(CARGO) bench --locked -p host --bench micro
 	@$(CARGO) bench --locked -p host --bench micro -- tax
+	@$(CARGO) bench --locked -p host --bench micro -- moves
 	@host/benches/start.sh
 	@host/benches/redis.sh
 

@@ -55,14 +55,16 @@ pub struct Config {
     pub hash: HashId,
     /// Replication of services that say nothing. Default n=3 r=2 w=2.
     pub replication: Replication,
-    /// Replication of single services as the operator wants it, by service name; only from the file.
-    pub services: BTreeMap<String, Quorum>,
+    /// What the operator wants of single services, by service name; only from the file.
+    pub services: BTreeMap<String, ServiceSettings>,
     /// Where rows are kept. Default `disk`.
     pub storage: StorageKind,
     /// When a write is on disk. Default `interval`.
     pub sync: SyncMode,
     /// Longest time that an acknowledged write is not on disk under `sync = interval`. Default 100 ms.
     pub sync_interval: Duration,
+    /// The mark of a deleted key is kept so long at least. Default 24 h.
+    pub tombstone_grace: Duration,
     /// Live objects kept in memory in front of the disk, bytes per node. Default 256 MiB. Beyond it the coldest leave.
     pub cache_bytes: usize,
     /// Threads that run vnodes; 0 is one per core. Default 0. See [`Config::executor_count`].
@@ -142,6 +144,20 @@ pub enum GuestSource {
     /// A component on disk.
     File(PathBuf),
 }
+
+/// What an operator wants of one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceSettings {
+    /// Where it has numbers, they hold in place of the guest's.
+    #[serde(flatten)]
+    pub quorum: Quorum,
+    /// Of values written without knowing of each other the one with the later clock is kept and the others are **lost**, whatever
+    /// the guest would do with them.
+    pub last_write_wins: bool,
+}
+
+/// Most replicas that a key may have.
+pub const N_MAX: u16 = 8;
 
 /// How many replicas there are, and how many of them a read and a write wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -343,7 +359,7 @@ impl Config {
     /// Replication of a service: what the operator says of it, else what its guest says, else the node's default.
     pub fn service_replication(&self, service: &str, guest: Quorum) -> Replication {
         let operator = self.services.get(service).copied().unwrap_or_default();
-        self.replication.narrowed(guest).narrowed(operator)
+        self.replication.narrowed(guest).narrowed(operator.quorum)
     }
 }
 
@@ -430,6 +446,7 @@ impl Default for Config {
             storage: StorageKind::Disk,
             sync: SyncMode::Interval,
             sync_interval: Duration::from_millis(100),
+            tombstone_grace: Duration::from_secs(24 * 60 * 60),
             cache_bytes: 256 << 20,
             executors: 0,
             memory_per_vnode: 64 << 20,

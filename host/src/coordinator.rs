@@ -11,9 +11,11 @@ mod distant;
 pub mod entropy;
 pub mod healing;
 pub mod hints;
+pub mod holdings;
 mod hooks;
 mod ownership;
 mod pace;
+pub mod reaping;
 pub mod repair;
 mod replicas;
 mod sending;
@@ -77,6 +79,8 @@ pub struct Limits {
     pub transfers: transfers::Limits,
     /// How long rows stay here after their partition went to another owner.
     pub retention: Duration,
+    /// How long the mark of a deleted key is kept at least.
+    pub tombstone_grace: Duration,
     /// How requests are read.
     pub requests: crate::resp::codec::Limits,
 }

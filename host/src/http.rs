@@ -7,6 +7,7 @@ mod cluster;
 mod command;
 mod guard;
 pub mod join;
+mod plan;
 mod problem;
 mod serve;
 mod transfers;
@@ -60,8 +61,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/transfers/resume", post(transfers::resume))
         .route("/v1/transfers/repair", post(transfers::repair))
         .route("/v1/changes", post(cluster::stage).delete(cluster::clear))
-        .route("/v1/plan", get(cluster::plan))
-        .route("/v1/plan/{id}/commit", post(cluster::commit))
+        .route("/v1/plan", get(plan::plan))
+        .route("/v1/plan/{id}/commit", post(plan::commit))
         .route("/v1/events", get(cluster::events))
         .route("/v1/services", get(services))
         .route("/v1/vnodes", get(vnodes))
@@ -105,6 +106,8 @@ async fn readyz(State(node): Node, Query(query): Query<Readyz>) -> Response {
     let checks = [
         ("draining", !node.coordinator.is_draining()),
         ("storage", matches!(node.engine.health(), Health::Good)),
+        // Until then commands for the vnodes of a dead one fail, which others know better.
+        ("peers", node.coordinator.view().unheard().is_empty()),
     ];
     let ready = checks.iter().all(|(_, good)| *good);
     let mut text = String::new();

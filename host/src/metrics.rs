@@ -306,6 +306,13 @@ impl NodeCollector {
                 .encode_family(&[("noticed", noticed)])?
                 .encode_counter::<NoLabelSet, _, u64>(&rows, None)?;
         }
+        let help = "Marks of deleted keys that were removed from all replicas";
+        encoder
+            .encode_descriptor("reaped_tombstones", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(
+                &self.coordinator.healing().reaped_tombstones(),
+                None,
+            )?;
         let help = "What this node runs";
         let mut family = encoder.encode_descriptor("guest", help, None, MetricType::Info)?;
         for service in self.coordinator.services() {

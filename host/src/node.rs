@@ -221,7 +221,7 @@ impl Node {
             ring_size: u32::from(size.get()),
             counters: Arc::clone(&counters),
             clients: std::sync::atomic::AtomicU64::new(0),
-            connected: connected(&coordinator),
+            inboxes: coordinator.inboxes().to_vec(),
             digests: coordinator
                 .services()
                 .iter()
@@ -447,18 +447,13 @@ fn limits(config: &Config) -> Limits {
             bytes_per_second: limits.transfers_bytes_per_second as u64,
         },
         retention: limits.transfers_retention,
+        tombstone_grace: config.tombstone_grace,
         requests: crate::resp::codec::Limits {
             arg_bytes_max: limits.value_bytes_max,
             args_max: limits.args_max,
             ..crate::resp::codec::Limits::default()
         },
     }
-}
-
-/// Counts the clients of all executors.
-fn connected(coordinator: &Arc<Coordinator>) -> Box<dyn Fn() -> usize + Send + Sync> {
-    let inboxes = coordinator.inboxes().to_vec();
-    Box::new(move || inboxes.iter().map(|inbox| inbox.connected()).sum())
 }
 
 /// Takes clients in and gives each to an executor.

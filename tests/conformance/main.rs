@@ -21,4 +21,5 @@ mod languages;
 mod looping;
 mod misdeeds;
 mod replies;
+mod roles;
 mod start;

@@ -9,8 +9,10 @@ mod commands;
 mod cuts;
 mod failpoints;
 mod faults;
+mod joining;
 mod kills;
 mod moving;
+mod plans;
 mod registers;
 mod transfers;
 

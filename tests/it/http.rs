@@ -247,6 +247,10 @@ fn the_api_describes_every_route_of_its_own() {
         "/v1/transfers",
         "/v1/transfers/limit",
         "/v1/transfers/repair",
+        "/v1/changes",
+        "/v1/plan",
+        "/v1/plan/{id}/commit",
+        "/v1/events",
         "/metrics",
     ] {
         has(&api["paths"], &[path]);

@@ -1,7 +1,7 @@
 //! What clients and their libraries ask about the node, the connection and the commands.
 
 use redis::Value;
-use tests::resp::{Client, Protocol, Reply};
+use tests::resp::{Client, Protocol, Reply, encode};
 use tests::{Node, eventually};
 
 #[test]
@@ -82,6 +82,30 @@ fn the_built_in_commands_answer_as_in_redis() {
     assert!(time[1].text().parse::<u64>().unwrap() < 1_000_000);
     assert_eq!(client.run("QUIT"), Reply::ok());
     assert_eq!(client.try_reply(), None);
+}
+
+#[test]
+fn info_counts_the_bytes_of_clients() {
+    let node = Node::in_memory();
+    let mut client = node.client();
+    let mut totals = || {
+        let text = client.run("INFO stats").text();
+        let total = |name: &str| -> usize {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("a total").parse().expect("a number")
+        };
+        let totals = (
+            total("total_net_input_bytes:"),
+            total("total_net_output_bytes:"),
+        );
+        (text.len(), totals)
+    };
+    let (reply, (read, written)) = totals();
+    let (_, (read_then, written_then)) = totals();
+    assert_eq!(read_then - read, encode(&["INFO", "stats"]).len());
+    // A bulk string has its length before it, and two line ends.
+    let head = format!("${reply}\r\n\r\n").len();
+    assert_eq!(written_then - written, reply + head);
 }
 
 #[test]

@@ -12,7 +12,9 @@ mod healing;
 mod nemesis;
 mod quorums;
 mod repair;
+mod returning;
 mod sessions;
+mod tombstones;
 
 /// Nobody who waits for another is refused because the machine is busy.
 const MEMORY: &[&str] = &[

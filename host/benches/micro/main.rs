@@ -4,6 +4,7 @@
 //! - [`placement`]: hashing a key, its preference list, a coverage plan.
 //! - [`store`]: rows of one partition in memory and on disk.
 //! - [`guest`]: kv through its vnode and WebAssembly, beside the same commands in Rust on the same rows.
+//! - [`claim`]: who should own what, up to 1000 nodes; `-- moves` prints what moves as one of them joins.
 //! - [`tax`]: the ratio of those two, measured in turn. `cargo bench -p host --bench micro -- tax`.
 //!
 //! All of it runs on one thread. Whole nodes are measured by the scripts beside this folder.
@@ -17,6 +18,7 @@
     reason = "divan's attributes make items that nobody calls"
 )]
 
+mod claim;
 mod codec;
 mod guest;
 mod native;
@@ -35,8 +37,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const TIME_MAX: Duration = Duration::from_millis(500);
 
 fn main() {
-    if std::env::args().any(|arg| arg == "tax") {
+    let asked = |what: &str| std::env::args().any(|arg| arg == what);
+    if asked("tax") {
         tax::print();
+    } else if asked("moves") {
+        claim::print();
     } else {
         divan::Divan::default()
             .max_time(TIME_MAX)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{RwLock, mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use vnode_ring::{
-    Card, ClusterId, ClusterMap, GuestCard, MapError, MapEvent, NodeName, PartitionId, View,
+    Card, ClusterId, ClusterMap, GuestCard, MapError, MapEvent, MemberStatus, NodeName,
+    PartitionId, View,
 };
 
 use crate::ask::{self, Answer, Ask};
@@ -64,7 +66,7 @@ pub enum ClusterError {
         source: std::io::Error,
     },
     /// The node has asked to join and nobody has let it in.
-    #[error("this node was joining a cluster, and none of its members answers: {}\n  next: start one of them, or begin anew in another data directory", contacts.join(", "))]
+    #[error("this node was joining a cluster, and none of its members answers: {}\n  next: start one of them, or give the join up with `host recover --force`", contacts.join(", "))]
     NobodyAnswers {
         /// Whom it asked.
         contacts: Vec<String>,
@@ -120,6 +122,8 @@ pub struct Cluster {
     /// Written while this node asks to join, read while another one is let in.
     pub(crate) joining: RwLock<()>,
     rng: Mutex<SmallRng>,
+    /// It does not want to join any more.
+    pub(crate) gives_up: AtomicBool,
     /// When the claimant last said something to this node.
     heard: Mutex<Instant>,
 }
@@ -189,6 +193,7 @@ impl Cluster {
             feed: Feed::default(),
             joining: RwLock::default(),
             rng: Mutex::new(rng),
+            gives_up: AtomicBool::new(false),
             heard: Mutex::new(Instant::now()),
         });
         this.follow();
@@ -333,9 +338,9 @@ impl Cluster {
         leader.next().map(|(node, _)| node.clone())
     }
 
-    /// The members that vote on changes, as far as this node knows.
+    /// The members that vote on changes, as is agreed on.
     pub fn voters(&self) -> BTreeSet<NodeName> {
-        let voters = self.consensus().voters();
+        let voters = self.consensus().agreed_voters();
         let map = self.map();
         let members = map.iter().flat_map(|map| map.members());
         members
@@ -509,10 +514,28 @@ impl Cluster {
         }
     }
 
-    /// How the cluster looks from here, unless the map is not known yet.
-    pub fn view(&self, up: &BTreeSet<NodeName>) -> Option<View> {
-        let map = self.map()?;
-        Some(View::new(self.name.clone(), map, up, self.claimant()))
+    /// How the cluster looks from here, unless the map is not known yet. `unheard` count as up, too.
+    pub fn view(&self, up: &BTreeSet<NodeName>, unheard: BTreeSet<NodeName>) -> Option<View> {
+        let view = View::new(self.name.clone(), self.map()?, up, self.claimant());
+        Some(view.presuming(unheard))
+    }
+
+    /// How it looks to a node that has heard of nobody yet.
+    pub fn first_view(&self) -> Option<View> {
+        let everybody = self.may_be_up(&*self.map()?).cloned().collect();
+        self.view(&BTreeSet::new(), everybody)
+    }
+
+    /// The other members that no operator has called down.
+    pub(crate) fn may_be_up<'a>(
+        &'a self,
+        map: &'a ClusterMap,
+    ) -> impl Iterator<Item = &'a NodeName> {
+        let others = map
+            .members()
+            .iter()
+            .filter(|(node, member)| **node != self.name && member.status != MemberStatus::Down);
+        others.map(|(node, _)| node)
     }
 }
 

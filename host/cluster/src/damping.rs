@@ -23,6 +23,11 @@ pub const STAY_UP_MAX: Duration = Duration::from_secs(8);
 /// Downs that are remembered of one node; more would change nothing.
 const DOWNS_MAX: usize = 8;
 
+/// For how long a member counts as up that has become known and was not heard of yet. A live one is heard of in less unless its
+/// machine is very busy, and a dead one is known to be dead by its link long before. Without this a node that starts again would
+/// take itself for the only one, and answer from nothing for all the others.
+pub const UNHEARD_UP_FOR: Duration = Duration::from_secs(2);
+
 /// Who is up as seen here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
@@ -30,6 +35,33 @@ pub struct Sight {
     pub up: BTreeSet<NodeName>,
     /// Since when each node is what it is, up or down. A node that was never seen up is missing.
     pub since: BTreeMap<NodeName, Instant>,
+}
+
+/// The members of which nothing was heard yet, and since when they are known.
+#[derive(Debug, Default)]
+pub struct Unheard {
+    known: BTreeMap<NodeName, Instant>,
+}
+
+impl Unheard {
+    /// Those of these members that count as up without having been heard of: known for less than [`UNHEARD_UP_FOR`].
+    pub fn among<'a>(
+        &mut self,
+        members: impl IntoIterator<Item = &'a NodeName>,
+        sight: &Sight,
+        now: Instant,
+    ) -> BTreeSet<NodeName> {
+        let before = std::mem::take(&mut self.known);
+        let since = |node: &NodeName| before.get(node).copied().unwrap_or(now);
+        self.known = members
+            .into_iter()
+            .map(|node| (node.clone(), since(node)))
+            .collect();
+        let unheard = self.known.iter().filter(|(node, since)| {
+            !sight.since.contains_key(*node) && now.duration_since(**since) < UNHEARD_UP_FOR
+        });
+        unheard.map(|(node, _)| node.clone()).collect()
+    }
 }
 
 /// What was seen of each node, and what is shown.
@@ -205,6 +237,25 @@ mod tests {
             damping.sight(&BTreeSet::from([node()])).since.get(&node()),
             Some(&start)
         );
+    }
+
+    #[test]
+    fn a_member_counts_as_up_until_it_is_heard_of_or_should_have_been() {
+        let (start, mut unheard) = (Instant::now(), Unheard::default());
+        let mut damping = Damping::default();
+        let members = BTreeSet::from([node(), "c".parse().unwrap()]);
+        let mut among = |damping: &Damping, members: &BTreeSet<NodeName>, after: Duration| {
+            let unheard = unheard.among(members, &damping.sight(members), start + after);
+            unheard.iter().map(NodeName::to_string).collect::<String>()
+        };
+        let short = UNHEARD_UP_FOR / 2;
+        assert_eq!(among(&damping, &members, Duration::ZERO), "bc");
+        damping.saw(&node(), Verdict::Down, start);
+        assert_eq!(among(&damping, &members, short), "c");
+        assert_eq!(among(&damping, &members, UNHEARD_UP_FOR), "");
+        // Whoever leaves and comes back is new again.
+        among(&damping, &BTreeSet::from([node()]), UNHEARD_UP_FOR);
+        assert_eq!(among(&damping, &members, UNHEARD_UP_FOR + short), "c");
     }
 
     #[test]

@@ -3,17 +3,18 @@
 //! Two tasks. One publishes views and never waits; the other proposes what has become due, one thing after another, and looks
 //! again whenever the map, the up nodes or the claimant changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use vnode_ring::{ClusterMap, MapEvent, MemberStatus, NodeName};
+use vnode_ring::{ClusterMap, MapEvent, MemberStatus, NodeName, View};
 
 use crate::cluster::{Cluster, Vnodes};
-use crate::damping::Sight;
+use crate::damping::{Sight, Unheard};
 use crate::raft::Peer;
 use crate::raft::voters::{self, Contact, Member as Voter, Seats};
 
@@ -36,16 +37,18 @@ pub async fn publish(
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut known: Option<Arc<ClusterMap>> = None;
     let mut shown = None;
+    let mut unheard = Unheard::default();
     loop {
-        let up = sight.borrow_and_update().up.clone();
+        let seen = sight.borrow_and_update().clone();
         let map = maps.borrow_and_update().clone();
         let claimant = cluster.claimant();
         if let Some(map) = map {
             keep_addresses(&cluster, &map);
-            let now = (map.epoch(), up.clone(), claimant.clone());
+            let unheard = unheard.among(cluster.may_be_up(&map), &seen, Instant::now());
+            let now = (map.epoch(), seen.up.clone(), unheard, claimant.clone());
             if shown.as_ref() != Some(&now) {
-                if let Some(view) = cluster.view(&up) {
-                    tell(&cluster, known.as_deref(), &map, &*vnodes, &up, &claimant);
+                if let Some(view) = cluster.view(&seen.up, now.2.clone()) {
+                    tell(&cluster, known.as_deref(), &map, &*vnodes, &view);
                     vnodes.publish(view);
                 }
                 known = Some(map);
@@ -91,14 +94,13 @@ fn tell(
     old: Option<&ClusterMap>,
     new: &ClusterMap,
     vnodes: &impl Vnodes,
-    up: &BTreeSet<NodeName>,
-    claimant: &Option<NodeName>,
+    now: &View,
 ) {
     let feed = cluster.feed();
     let epoch = new.epoch();
     let before = vnodes.view();
     for node in new.members().keys().filter(|node| **node != cluster.name) {
-        let (was, is) = (before.is_up(node), up.contains(node));
+        let (was, is) = (before.is_seen(node), now.is_seen(node));
         if was != is && before.map().members().contains_key(node) {
             let word = if is { "up" } else { "unreachable" };
             feed.add(
@@ -109,8 +111,8 @@ fn tell(
             );
         }
     }
-    if before.claimant() != claimant.as_ref()
-        && let Some(claimant) = claimant
+    if before.claimant() != now.claimant()
+        && let Some(claimant) = now.claimant()
     {
         let text = format!("{claimant} is the claimant");
         feed.add("claimant", Some(claimant.as_str()), epoch, text);
@@ -217,6 +219,9 @@ enum Place {
 
 impl Cluster {
     async fn tend_once(&self, map: &ClusterMap, vnodes: &impl Vnodes) -> Place {
+        if self.gives_up.load(Ordering::Relaxed) && self.is_joining() {
+            return self.go("it has given up joining").await;
+        }
         let consensus = self.consensus();
         if !consensus.leads() && self.silence() > SILENCE_MAX && self.is_forgotten(map).await {
             return self.go("it was removed from the cluster").await;

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use vnode_ring::{ClusterId, NodeName};
 
@@ -96,6 +96,14 @@ pub enum DialError {
         /// What came instead.
         why: WireError,
     },
+    /// Whoever answers speaks something else.
+    #[error("{address} {what}; give the address that a member's banner calls peer or http")]
+    Stranger {
+        /// Where.
+        address: String,
+        /// What it is instead.
+        what: &'static str,
+    },
     /// The other side said no.
     #[error("{address} refused this node: {reason}")]
     Refused {
@@ -175,10 +183,8 @@ async fn exchange(address: &str, hello: &Hello) -> Result<(TcpStream, Answer), D
         .write_all(&frame)
         .await
         .map_err(|error| garbled(WireError::Broken(error.kind())))?;
-    if !wire::read_frame(&mut stream, HELLO_BYTES_MAX, &mut frame)
-        .await
-        .map_err(garbled)?
-    {
+    let read = wire::read_frame(&mut stream, HELLO_BYTES_MAX, &mut frame);
+    if !read.await.map_err(|why| no_answer(address, why))? {
         return Err(garbled(WireError::FrameCut {
             found: 0,
             expected: 4,
@@ -186,6 +192,46 @@ async fn exchange(address: &str, hello: &Hello) -> Result<(TcpStream, Answer), D
     }
     let answer = wire::answer(&frame).map_err(garbled)?;
     Ok((stream, answer))
+}
+
+/// What came instead of an answer. Other protocols begin with letters, which make a length that no hello has.
+fn no_answer(address: &str, why: WireError) -> DialError {
+    let address = address.to_owned();
+    let WireError::FrameTooLong { found, .. } = why else {
+        return DialError::Garbled { address, why };
+    };
+    let head = u32::try_from(found).unwrap_or_default().to_le_bytes();
+    let what = match &head {
+        b"HTTP" => "speaks HTTP, and did not say where its node is reached by others",
+        [b'+' | b'-', ..] => FOR_CLIENTS,
+        _ => "is that of another program than a node",
+    };
+    DialError::Stranger { address, what }
+}
+
+const FOR_CLIENTS: &str = "is for Redis clients";
+
+/// Says of a node that gave no answer to a hello whether its address is that for clients: to them a hello is the beginning of a
+/// command, and they wait for the rest.
+pub(crate) async fn explain(error: DialError) -> DialError {
+    let (DialError::Timeout { address } | DialError::Garbled { address, .. }) = &error else {
+        return error;
+    };
+    match timeout(DIAL_TIMEOUT, answers_ping(address)).await {
+        Ok(Ok(true)) => DialError::Stranger {
+            address: address.clone(),
+            what: FOR_CLIENTS,
+        },
+        _ => error,
+    }
+}
+
+async fn answers_ping(address: &str) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"PING\r\n").await?;
+    let mut sign = [0];
+    stream.read_exact(&mut sign).await?;
+    Ok(matches!(sign, [b'+' | b'-']))
 }
 
 /// Why a connection that was accepted was not let in.

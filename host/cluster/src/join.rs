@@ -5,10 +5,11 @@
 //! before the old log goes, so a crash at any moment leaves it in one of the two.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::Instant;
-use vnode_ring::{ClusterMap, MapError, MapEvent, NodeName};
+use tokio::time::{Instant, timeout};
+use vnode_ring::{Change, ClusterMap, MapError, MapEvent, MemberStatus, NodeName, Staged};
 
 use crate::ask::{About, Answer, Ask};
 use crate::cluster::{Cluster, ClusterError, PROPOSE_WITHIN};
@@ -23,6 +24,8 @@ const ABOUT_WITHIN: Duration = Duration::from_secs(2);
 const JOIN_WITHIN: Duration = Duration::from_secs(6);
 /// How long a node that restarts while it joins looks for a member that answers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Time for a node that gives up joining to find a member that takes it off its list.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(8);
 /// Pause between two rounds of asking.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -61,7 +64,9 @@ pub enum JoinError {
     #[error("this node is a member of that cluster already")]
     AlreadyMember,
     /// It is about to be in.
-    #[error("this node is joining a cluster already; wait until `host cluster status` shows it")]
+    #[error(
+        "this node is joining a cluster already; wait until `host cluster status` shows it, or give that up with `host cluster leave`"
+    )]
     Joining,
     /// It would join itself.
     #[error(
@@ -98,6 +103,14 @@ impl Door {
         })
     }
 
+    /// The same at an address that somebody typed.
+    async fn find(address: &str, name: &NodeName) -> Result<Door, DialError> {
+        match Door::open(address, name).await {
+            Err(error) => Err(hello::explain(error).await),
+            found => found,
+        }
+    }
+
     async fn ask(&self, ask: &Ask, within: Duration) -> Result<Answer, JoinError> {
         let deadline = Instant::now() + within;
         match self.link.call(&ask.encode(), deadline).await {
@@ -132,7 +145,7 @@ pub async fn ring_at(
     address: &str,
     name: &NodeName,
 ) -> Result<(vnode_ring::RingSize, vnode_ring::HashId), JoinError> {
-    let about = Door::open(address, name).await?.about().await?;
+    let about = Door::find(address, name).await?.about().await?;
     Ok((about.map.ring().size(), about.map.ring().hash()))
 }
 
@@ -151,7 +164,7 @@ impl Cluster {
             let address = address.to_owned();
             return Err(JoinError::Itself { address });
         }
-        let door = Door::open(address, &self.name).await?;
+        let door = Door::find(address, &self.name).await?;
         let about = door.about().await?;
         if self.me.cluster() == Some(about.map.cluster()) {
             return Err(JoinError::AlreadyMember);
@@ -237,6 +250,50 @@ impl Cluster {
             format!("{} asks to join cluster {id}", self.name),
         );
         Ok(())
+    }
+
+    /// The addresses of members of the cluster that this node has asked to join, while it does not know that cluster's map yet.
+    pub fn awaits(&self) -> Vec<String> {
+        self.standing().now().contacts.clone()
+    }
+
+    /// Whether this node has asked to join a cluster, and nobody has committed that.
+    pub fn is_joining(&self) -> bool {
+        let map = self.map();
+        let me = map.as_ref().and_then(|map| map.members().get(&self.name));
+        !self.awaits().is_empty() || me.is_some_and(|me| me.status == MemberStatus::Joining)
+    }
+
+    /// Takes back that this node asked to join: it ends, and when it is started again it is a cluster of its own that has what it
+    /// had. Whether the other members listen or not; says whether one has agreed.
+    pub async fn give_up_joining(&self) -> bool {
+        let mut addresses = self.awaits();
+        let map = self
+            .map()
+            .filter(|map| Some(map.cluster()) == self.me.cluster());
+        let members = map.iter().flat_map(|map| map.members());
+        let others = members.filter(|(node, _)| **node != self.name);
+        addresses.extend(others.map(|(_, member)| member.card.addresses.peer.clone()));
+        let staged = Staged {
+            node: self.name.clone(),
+            change: Change::Leave,
+        };
+        let taken_back = timeout(GIVE_UP_WITHIN, self.tell_one(&addresses, staged)).await;
+        self.gives_up.store(true, Ordering::Relaxed);
+        taken_back.unwrap_or(false)
+    }
+
+    /// Whether a member at one of these addresses has a change agreed on.
+    async fn tell_one(&self, addresses: &[String], staged: Staged) -> bool {
+        let ask = Ask::Propose(MapEvent::ChangeStaged(staged));
+        for address in addresses {
+            if let Ok(door) = Door::open(address, &self.name).await
+                && let Ok(Answer::Proposed(Ok(_))) = door.ask(&ask, JOIN_WITHIN).await
+            {
+                return true;
+            }
+        }
+        false
     }
 
     /// Gets the map of the cluster that this node was joining when it ended. The claimant cannot bring it: nobody is let in yet.

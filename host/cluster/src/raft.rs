@@ -145,6 +145,7 @@ pub struct Consensus {
     number: u64,
     raft: Raft,
     maps: watch::Receiver<Option<Arc<ClusterMap>>>,
+    agreed_voters: watch::Receiver<BTreeSet<u64>>,
 }
 
 impl Consensus {
@@ -159,11 +160,16 @@ impl Consensus {
         peers: &Arc<Peers>,
     ) -> Result<Consensus, ConsensusError> {
         let (log, machine) = machine::open(directory)?;
-        let maps = machine.maps();
+        let (maps, agreed_voters) = (machine.maps(), machine.voters());
         let network = Network::new(Arc::clone(peers));
         let config = config(&cluster.to_string())?;
         let raft = Raft::new(number, config, network, log, machine).await?;
-        Ok(Consensus { number, raft, maps })
+        Ok(Consensus {
+            number,
+            raft,
+            maps,
+            agreed_voters,
+        })
     }
 
     /// Makes this node the only voter, unless the consensus has begun already.
@@ -212,7 +218,12 @@ impl Consensus {
         self.leader() == Some(self.number)
     }
 
-    /// Who votes, as far as this node knows.
+    /// Who votes, as is agreed on: a majority of them goes on whoever else is lost. Of a change that is under way nothing yet.
+    pub fn agreed_voters(&self) -> BTreeSet<u64> {
+        self.agreed_voters.borrow().clone()
+    }
+
+    /// Who votes, or will once the change is agreed on that this node knows of.
     pub fn voters(&self) -> BTreeSet<u64> {
         let metrics = self.raft.metrics();
         let now = metrics.borrow();

@@ -109,10 +109,16 @@ impl StandingFile {
     /// Removes the file, and what else the directory holds of the cluster.
     pub(crate) fn forget(&self) {
         if let Some(directory) = self.path.parent() {
-            // The standing goes first: without it the rest counts for nothing.
-            drop(std::fs::remove_file(&self.path));
-            drop(std::fs::remove_dir_all(directory));
+            // What is left over is forgotten when the node starts: it is no member, as the others say.
+            drop(Self::forget_in(directory));
         }
+    }
+
+    /// The same, of the directory of a node that has ended.
+    pub(crate) fn forget_in(directory: &Path) -> std::io::Result<()> {
+        // The standing goes first: without it the rest counts for nothing.
+        std::fs::remove_file(directory.join(FILE))?;
+        std::fs::remove_dir_all(directory)
     }
 }
 

@@ -210,6 +210,11 @@ pub enum MapError {
         /// What a commit would do now.
         current: PlanId,
     },
+    /// The staged changes leave nobody to own the ring.
+    #[error(
+        "with the staged changes no member would be left to own partitions: every one leaves, is down or has weight 0; let another node join too, or forget them with `host cluster clear`"
+    )]
+    NobodyLeft,
     /// A location's name is no name.
     #[error("a location has 1 to 128 visible characters")]
     Location,

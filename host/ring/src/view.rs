@@ -72,6 +72,7 @@ pub struct View {
     my_position: Option<u16>,
     map: Arc<ClusterMap>,
     up: BTreeSet<NodeName>,
+    unheard: BTreeSet<NodeName>,
     claimant: Option<NodeName>,
     nodes: Vec<NodeName>,
     /// By the number of replicas, from one on. Few of the numbers are ever asked for.
@@ -99,11 +100,26 @@ impl View {
             me,
             my_position,
             up,
+            unheard: BTreeSet::new(),
             claimant,
             nodes,
             lists: (0..widths).map(|_| OnceLock::new()).collect(),
             map,
         }
+    }
+
+    /// The same, in which these members count as up although nothing was heard of them yet.
+    #[must_use]
+    pub fn presuming(self, unheard: BTreeSet<NodeName>) -> View {
+        let up = self.up.union(&unheard).cloned().collect();
+        let view = View::new(self.me, self.map, &up, self.claimant);
+        View { unheard, ..view }
+    }
+
+    /// The members that count as up although nothing was heard of them yet.
+    #[must_use]
+    pub fn unheard(&self) -> &BTreeSet<NodeName> {
+        &self.unheard
     }
 
     /// This node.
@@ -124,10 +140,16 @@ impl View {
         self.map.ring()
     }
 
-    /// Whether a member is up as seen here.
+    /// Whether commands go to a member: it is up as seen here, or nothing is known to the contrary yet.
     #[must_use]
     pub fn is_up(&self, node: &NodeName) -> bool {
         self.up.contains(node)
+    }
+
+    /// Whether a member is up and was heard of.
+    #[must_use]
+    pub fn is_seen(&self, node: &NodeName) -> bool {
+        self.is_up(node) && !self.unheard.contains(node)
     }
 
     /// The member that decides on changes, if it is known.
@@ -172,6 +194,14 @@ impl View {
             })
         });
         lists.map_or(&[], |lists| lists.of(range))
+    }
+
+    /// The same vnodes in the order of preference, which is that of [`preflist_from`](crate::preflist_from): all primaries first.
+    #[must_use]
+    pub fn preferred(&self, range: PartitionId, n: u16) -> Vec<Holder> {
+        let mut holders = self.holders(range, n).to_vec();
+        holders.sort_by_key(|holder| !holder.is_primary());
+        holders
     }
 
     /// The vnode that runs the commands of `range`: the first primary that is up, else the first fallback. See

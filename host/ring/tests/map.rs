@@ -222,7 +222,7 @@ fn what_may_not_be_staged_is_refused_and_changes_nothing() {
             "c is valid; only a node that joins",
         ),
         (stage("b", replace("d")), "d already replaces a"),
-        (stage("d", Change::Leave), "d is joining"),
+        (stage("d", replace("e")), "d is joining"),
         (stage("d", Change::ForceRemove), "d is joining"),
         (stage("b", Change::Join), "b is valid"),
         (
@@ -274,11 +274,29 @@ fn a_plan_is_stale_once_it_would_lead_elsewhere() {
 }
 
 #[test]
+fn one_that_only_asked_to_join_leaves_at_once() {
+    let mut map = cluster(16, &["a", "b"]);
+    for joiner in ["c", "d"] {
+        map.apply(&join(&map, joiner)).unwrap();
+    }
+    let by = node("c");
+    map.apply(&stage("b", Change::Replace { by })).unwrap();
+    map.apply(&stage("c", Change::Leave)).unwrap();
+    assert_eq!(statuses(&map), "a valid, b valid, d joining");
+    let staged: Vec<Change> = map.staged().into_iter().map(|one| one.change).collect();
+    assert_eq!(staged, [Change::Join], "nobody is replaced by it");
+    assert_eq!(
+        map.apply(&stage("c", Change::Leave)),
+        Err(MapError::NotMember { node: node("c") })
+    );
+}
+
+#[test]
 fn somebody_always_owns_the_ring() {
     let mut map = single(8);
     map.apply(&stage("a", Change::Leave)).unwrap();
     let alone = MapError::OnlyMember { node: node("a") };
-    assert_eq!(map.plan().unwrap_err(), alone);
+    assert_eq!(map.plan().unwrap_err(), MapError::NobodyLeft);
     assert_eq!(map.apply(&MapEvent::MarkedDown(node("a"))), Err(alone));
     // With a node that joins there is somebody.
     map.apply(&join(&map, "b")).unwrap();

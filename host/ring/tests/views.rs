@@ -98,6 +98,8 @@ proptest! {
                 let holders = view.holders(range, n);
                 let list = preflist_from(view.ring(), &|node| view.is_up(node), range, n);
                 prop_assert_eq!(holders, expected(&view, range, n), "{} of {}", range, n);
+                let preferred: Vec<Holder> = list.iter().map(|one| holder(&view, one)).collect();
+                prop_assert_eq!(view.preferred(range, n), preferred, "{} of {}", range, n);
                 // The list has its primaries first, so its head is the coordinator.
                 let head = list.first().map(|replica| holder(&view, replica));
                 let coordinator = view.coordinator(range, n);
@@ -140,6 +142,20 @@ proptest! {
             prop_assert_eq!(view.node_at(place), list.first().map(|replica| &replica.node));
         }
     }
+}
+
+#[test]
+fn commands_go_to_members_of_which_nothing_was_heard_yet() {
+    let size = RingSize::new(8).unwrap();
+    let owners = (0..8).map(|n| node(n % 2)).collect();
+    let map = Arc::new(map(Ring::new(size, HashId::V1, owners, 1).unwrap(), 2));
+    let alone = View::new(node(0), map, &BTreeSet::new(), None);
+    let place = |view: &View| view.place(PartitionId(1));
+    assert_eq!(place(&alone), Place::Here(Role::Fallback));
+    let presuming = alone.presuming(BTreeSet::from([node(1)]));
+    assert_eq!(place(&presuming), Place::There(1, Role::Primary));
+    assert!(presuming.is_up(&node(1)) && !presuming.is_seen(&node(1)));
+    assert!(presuming.is_seen(&node(0)));
 }
 
 #[test]

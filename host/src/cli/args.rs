@@ -154,7 +154,7 @@ pub enum Command {
     /// Settings of a node: all of them, those of a file, those in force
     #[command(subcommand)]
     Config(Settings),
-    /// Go on with one stopped node when the majority of the voters is lost for good
+    /// Go on with one stopped node when the majority of the voters, or the cluster that it was joining, is lost for good
     Recover(Recover),
     /// Completion script for a shell
     Completions {
@@ -190,7 +190,7 @@ pub enum Cluster {
         #[arg(value_name = "ADDR")]
         address: String,
     },
-    /// Stage that a node hands over what it owns, and goes
+    /// Stage that a node hands over what it owns, and goes; if its join is not committed yet, take that back at once
     Leave {
         /// The node at the endpoint without it
         node: Option<String>,
@@ -257,7 +257,7 @@ pub struct Commit {
     /// Name of the plan; the one that the node has shown last without it
     #[arg(value_parser = plan_name)]
     pub plan: Option<String>,
-    /// Then wait until the cluster is settled; exit 4 when the time runs out
+    /// Then wait until the cluster is settled: nothing moves, all vote who are to; exit 4 when the time runs out
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub wait: Option<Duration>,
 }
@@ -267,7 +267,7 @@ pub struct Commit {
 pub enum Goal {
     /// The node takes commands.
     Ready,
-    /// No partition moves and nobody is on the way out.
+    /// No partition moves, nobody is on the way out, and all vote who are to: a node may be stopped.
     Settled,
 }
 

@@ -22,6 +22,10 @@ pub(super) struct Change {
     location: Option<String>,
     weight: Option<u16>,
     epoch: Option<u64>,
+    /// Its join was taken back.
+    withdrawn: bool,
+    /// It ends, whether or not the cluster knows.
+    gives_up: bool,
 }
 
 impl fmt::Display for Change {
@@ -93,6 +97,19 @@ pub(super) fn stage(session: &mut Session<'_>, wish: &Value) -> anyhow::Result<E
                 .map(|epoch| format!(", ring v{epoch}"))
                 .unwrap_or_default()
         ),
+        _ if change.gives_up => {
+            let node = &change.node;
+            let listed = match change.withdrawn {
+                true => String::new(),
+                false => format!(
+                    "No member of that cluster answered: if it is listed there, `host cluster leave {node}` takes it off\n"
+                ),
+            };
+            format!(
+                "{node} gives up joining and ends; started again, it is a cluster of its own that holds what it held\n{listed}"
+            )
+        }
+        _ if change.withdrawn => format!("{} does not join any more; it ends\n", change.node),
         _ => format!("staged: {change}\nLook at it with:  host cluster plan\n"),
     };
     session.print(&text)?;
@@ -203,6 +220,26 @@ mod tests {
             output,
             "b is down, ring v9: nobody waits for it; what it owns stays its own\n"
         );
+    }
+
+    #[test]
+    fn a_join_is_taken_back() {
+        let answer = json!({"action": "leave", "node": "b", "withdrawn": true, "epoch": 9});
+        let (_, output) = staged("host cluster leave b", answer);
+        assert_eq!(output, "b does not join any more; it ends\n");
+        for (withdrawn, more) in [
+            (true, ""),
+            (
+                false,
+                "No member of that cluster answered: if it is listed there, `host cluster leave b` takes it off\n",
+            ),
+        ] {
+            let answer =
+                json!({"action": "leave", "node": "b", "gives_up": true, "withdrawn": withdrawn});
+            let (_, output) = staged("host cluster leave", answer);
+            let ends = "b gives up joining and ends; started again, it is a cluster of its own that holds what it held\n";
+            assert_eq!(output, format!("{ends}{more}"));
+        }
     }
 
     #[test]

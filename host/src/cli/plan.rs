@@ -1,5 +1,7 @@
 //! `host cluster plan` and `commit`: what the staged changes would do, and doing it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -8,7 +10,7 @@ use super::changes::Change;
 use super::output::Session;
 use super::report::Exit;
 use super::safety::Safety;
-use super::table::{Table, percent};
+use super::table::{Table, percent, size};
 use super::wait;
 
 /// The plan that the node has shown last.
@@ -23,6 +25,7 @@ struct Plan {
     changes: Vec<Change>,
     members: Vec<Member>,
     transfers: Vec<Pair>,
+    total: Total,
     safety: Safety,
 }
 
@@ -44,7 +47,19 @@ struct Pair {
     from: String,
     to: String,
     partitions: usize,
+    unknown_partitions: usize,
+    bytes: u64,
     lossy: bool,
+}
+
+/// What all that is copied weighs, as far as the owners have said.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Total {
+    unknown_partitions: usize,
+    objects: u64,
+    bytes: u64,
+    estimated_seconds: f64,
 }
 
 #[derive(Default, Deserialize)]
@@ -103,6 +118,7 @@ fn text(session: &Session<'_>, plan: &Plan) -> String {
     }
     text.push_str(&format!("\n{}\n", members(&plan.members)));
     text.push_str(&transfers(session, &plan.transfers));
+    text.push_str(&plan.total.text());
     let all = plan.members.iter().map(|member| member.next_partitions);
     text.push_str(&plan.safety.text(session, all.sum()));
     text.push_str(&format!(
@@ -131,6 +147,45 @@ fn members(members: &[Member]) -> Table {
     table
 }
 
+impl Pair {
+    /// `a -> b 21 (1.2 MiB)`; without the size when nothing is held, or nobody says.
+    fn text(&self) -> String {
+        let text = format!("{} -> {} {}", self.from, self.to, self.partitions);
+        match self.bytes {
+            0 => text,
+            bytes if self.unknown_partitions > 0 => format!("{text} (over {})", size(bytes)),
+            bytes => format!("{text} ({})", size(bytes)),
+        }
+    }
+}
+
+impl Total {
+    fn text(&self) -> String {
+        let mut text = match self.bytes {
+            0 => String::new(),
+            bytes => {
+                // To whole seconds, up: nobody plans in less.
+                let seconds = Duration::from_secs_f64(self.estimated_seconds.clamp(0.0, 1e9));
+                let seconds = seconds.as_millis().div_ceil(1000).max(1);
+                let time = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+                format!(
+                    "  Data:      {} in {} objects, about {}\n",
+                    size(bytes),
+                    self.objects,
+                    humantime::format_duration(time)
+                )
+            }
+        };
+        if self.unknown_partitions > 0 {
+            text.push_str(&format!(
+                "  Unknown:   what {} of them hold, as their owners do not answer\n",
+                self.unknown_partitions
+            ));
+        }
+        text
+    }
+}
+
 /// What is copied from node to node, then what is given up.
 fn transfers(session: &Session<'_>, pairs: &[Pair]) -> String {
     let (lossy, copied): (Vec<&Pair>, Vec<&Pair>) = pairs.iter().partition(|pair| pair.lossy);
@@ -138,10 +193,7 @@ fn transfers(session: &Session<'_>, pairs: &[Pair]) -> String {
     let lines: Vec<String> = copied
         .chunks(PAIRS)
         .map(|line| {
-            let line: Vec<String> = line
-                .iter()
-                .map(|pair| format!("{} -> {} {}", pair.from, pair.to, pair.partitions))
-                .collect();
+            let line: Vec<String> = line.iter().map(|pair| pair.text()).collect();
             line.join(", ")
         })
         .collect();
@@ -178,8 +230,10 @@ mod tests {
             "id": "1a2b3c4d", "epoch": 7,
             "changes": [{"action": "join", "node": "b"}, {"action": "join", "node": "c"}],
             "members": [member("a", 64, 22), member("b", 0, 21), member("c", 0, 21)],
-            "transfers": [{"from": "a", "to": "b", "partitions": 21, "lossy": false},
-                          {"from": "a", "to": "c", "partitions": 21, "lossy": false}],
+            "transfers": [{"from": "a", "to": "b", "partitions": 21, "lossy": false, "bytes": 2_097_152},
+                          {"from": "a", "to": "c", "partitions": 21, "lossy": false, "bytes": 2_097_152}],
+            "total": {"partitions": 42, "unknown_partitions": 0, "objects": 9000, "bytes": 4_194_304,
+                "estimated_seconds": 83.1, "rate_bytes_per_second": 50_000},
             "moves": [{"partition": 1, "from": "a", "to": "b", "lossy": false}],
             "safety": {"n": 3, "nodes": spread, "locations": spread, "cures": ["1 more node", "n=2"]},
         })
@@ -210,7 +264,8 @@ Plan 1a2b3c4d (ring v7, expires when the ring changes)
   b       0.0%   32.8%   0 -> 21    valid
   c       0.0%   32.8%   0 -> 21    valid
 
-  Transfers: 42   a -> b 21, a -> c 21
+  Transfers: 42   a -> b 21 (2.0 MiB), a -> c 21 (2.0 MiB)
+  Data:      4.0 MiB in 9000 objects, about 1m 24s
   Replicas:  n=3 on distinct nodes for 62 of 64 partitions
   ! partitions 62, 63 keep two or more replicas on one node, unavoidable with these members; 1 more node or n=2 would fix this
 
@@ -227,12 +282,32 @@ Commit with:  host cluster commit 1a2b3c4d
             plan["changes"] = json!([{"action": "force-replace", "node": "a", "by": "d"}]);
             plan["members"][0]["status"] = Value::Null;
             plan["transfers"] = json!([{"from": "a", "to": "d", "partitions": 64, "lossy": true}]);
+            plan["total"] = json!({"bytes": 0});
         });
         assert!(text.contains("\n  ~ force-replace a by d\n"), "{text}");
         assert!(text.contains("  64 -> 22    gone\n"), "{text}");
         assert!(
             text.contains("  Transfers: 0\n  ! a -> d 64: at once and without data, the replicas on a are given up\n"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn what_nobody_says_is_said_to_be_unknown() {
+        let text = changed(|plan| {
+            plan["transfers"][1]["unknown_partitions"] = json!(20);
+            plan["total"]["unknown_partitions"] = json!(20);
+        });
+        assert!(
+            text.contains("a -> b 21 (2.0 MiB), a -> c 21 (over 2.0 MiB)\n"),
+            "{text}"
+        );
+        let unknown = "  Unknown:   what 20 of them hold, as their owners do not answer\n";
+        assert!(text.contains(unknown), "{text}");
+        let none = changed(|plan| plan["total"] = json!({"bytes": 0, "unknown_partitions": 0}));
+        assert!(
+            !none.contains("Data:") && !none.contains("Unknown:"),
+            "{none}"
         );
     }
 

@@ -1,7 +1,8 @@
-//! `host recover`: goes on with one stopped node when the majority of the voters is lost for good.
+//! `host recover`: goes on with one stopped node when the majority of the voters is lost for good, or the cluster that it was
+//! joining.
 
 use serde_json::json;
-use vnode_cluster::recovery::recover;
+use vnode_cluster::recovery::{Recovered, recover};
 use vnode_ring::NodeName;
 
 use super::args::Recover;
@@ -31,7 +32,10 @@ pub(super) fn run(session: &mut Session<'_>, args: &Recover) -> anyhow::Result<E
     }
     // Nobody may be using it.
     let directory = DataDir::open(path, &name)?;
-    let recovered = recover(&directory.cluster_path(), &NodeName::new(&name)?)?;
+    let recovered = match recover(&directory.cluster_path(), &NodeName::new(&name)?)? {
+        Recovered::Voter(recovered) => recovered,
+        Recovered::Alone => return alone(session, &name),
+    };
     if session.wants_json() {
         session.print_json(&json!({
             "node": name, "epoch": recovered.epoch, "uncertain": recovered.uncertain,
@@ -42,6 +46,19 @@ pub(super) fn run(session: &mut Session<'_>, args: &Recover) -> anyhow::Result<E
         "{name} is the only voter now, with the map of epoch {}\n{WARNING}\n\
          next: start it, then `host cluster force-remove NODE` or `force-replace` for each node that is lost\n",
         recovered.epoch
+    ))?;
+    Ok(Exit::Ok)
+}
+
+/// The node had only asked to join.
+fn alone(session: &mut Session<'_>, name: &str) -> anyhow::Result<Exit> {
+    if session.wants_json() {
+        session.print_json(&json!({ "node": name, "alone": true }))?;
+        return Ok(Exit::Ok);
+    }
+    session.print(&format!(
+        "{name} has given up joining: when it starts it is a cluster of its own that holds what it held\n\
+         next: if it is listed as joining elsewhere, `host cluster leave {name}` there takes it off\n"
     ))?;
     Ok(Exit::Ok)
 }

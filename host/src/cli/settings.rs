@@ -36,7 +36,8 @@ fn default_file() -> String {
     }
     text.push_str(
         "\n# Replication of one service, by its name; what is left out is its guest's wish, then n, r and w above.\n\
-         # [service.kv]\n# n = 3\n# r = 2\n# w = 2\n",
+         # [service.kv]\n# n = 3\n# r = 2\n# w = 2\n\
+         # last_write_wins = false   # true loses all but one of concurrent writes\n",
     );
     text
 }
@@ -89,14 +90,18 @@ pub(super) fn show(session: &mut Session<'_>, run: &RunArgs) -> anyhow::Result<E
             config.origin(setting.key).to_string(),
         ]);
     }
-    for (service, quorum) in &config.services {
-        for (name, value) in [("n", quorum.n), ("r", quorum.r), ("w", quorum.w)] {
+    for (service, settings) in &config.services {
+        let quorum = settings.quorum;
+        let number = |value: Option<u32>| value.map(|value| value.to_string());
+        let lossy = settings.last_write_wins.then(|| "true".to_owned());
+        for (name, value) in [
+            ("n", number(quorum.n)),
+            ("r", number(quorum.r)),
+            ("w", number(quorum.w)),
+            ("last_write_wins", lossy),
+        ] {
             if let Some(value) = value {
-                table.row([
-                    format!("service.{service}.{name}"),
-                    value.to_string(),
-                    "file".into(),
-                ]);
+                table.row([format!("service.{service}.{name}"), value, "file".into()]);
             }
         }
     }

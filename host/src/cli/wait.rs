@@ -11,6 +11,7 @@ use super::client::{Client, ClientError};
 use super::output::{ANSWER, Session};
 use super::report::{Exit, Failure};
 use super::transfers::Transfers;
+use vnode_cluster::raft::voters::VOTERS_MAX;
 
 /// How often the node is asked.
 const EVERY: Duration = Duration::from_millis(100);
@@ -34,6 +35,9 @@ struct View {
 struct Member {
     name: String,
     status: String,
+    up: bool,
+    /// A node of an older version does not say.
+    votes: Option<bool>,
 }
 
 /// What was found at one look.
@@ -133,7 +137,8 @@ fn ready(client: &Client) -> Result<Look, ClientError> {
     Ok(Look::Open { why, moving: 0 })
 }
 
-/// Settled is: nothing moves and nobody is on the way out. Changes that are only staged do not matter.
+/// Settled is: nothing moves, nobody is on the way out, and all vote who are to. So whoever goes on with the next step, and be it to
+/// stop a node, finds the majority that he expects. Changes that are only staged do not matter.
 fn settled(client: &Client) -> Result<Look, ClientError> {
     let body = client.get("/v1/cluster", &[])?;
     let view: View = client.view(body.clone())?;
@@ -143,6 +148,7 @@ fn settled(client: &Client) -> Result<Look, ClientError> {
         .filter(|member| matches!(member.status.as_str(), "leaving" | "exiting"))
         .map(|member| format!("{} is {}", member.name, member.status))
         .collect();
+    open.extend(silent_voters(&view.members));
     if view.ready && open.is_empty() {
         return Ok(Look::Done(body));
     }
@@ -160,6 +166,25 @@ fn settled(client: &Client) -> Result<Look, ClientError> {
     }
     let why = open.join("; ");
     Ok(Look::Open { why, moving })
+}
+
+/// Who is still to vote: everybody who is valid and up (the node is not ready before it has looked for all), until the most vote that may. One that is lost keeps its vote for a while.
+fn silent_voters(members: &[Member]) -> Option<String> {
+    let valid = || members.iter().filter(|member| member.status == "valid");
+    let votes = valid().filter(|member| member.votes == Some(true)).count();
+    if votes >= VOTERS_MAX {
+        return None;
+    }
+    let silent: Vec<&str> = valid()
+        .filter(|member| member.up && member.votes == Some(false))
+        .map(|member| member.name.as_str())
+        .collect();
+    let names = silent.join(", ");
+    match silent.len() {
+        0 => None,
+        1 => Some(format!("{names} does not vote on changes yet")),
+        _ => Some(format!("{names} do not vote on changes yet")),
+    }
 }
 
 /// `a -> b 12, a -> c 9`.
@@ -267,6 +292,24 @@ mod tests {
     }
 
     const VALID: &[(&str, &str)] = &[("a", "valid"), ("b", "valid")];
+
+    #[test]
+    fn settled_is_when_all_vote_who_may() {
+        let view = |voters: usize, members: usize, up: bool| {
+            let member = |n| json!({"name": format!("n{n}"), "status": "valid", "up": up || n < voters, "votes": n < voters});
+            let members: Vec<Value> = (0..members).map(member).collect();
+            json!({"ring_size": 64, "ready": true, "members": members})
+        };
+        let node = FakeNode::with(&[view(1, 3, true), moves(&[]), view(3, 3, true)]);
+        let (exit, output, _) = node.run("host cluster wait");
+        assert_eq!(exit.unwrap(), Exit::Ok);
+        assert_eq!(output, "n1, n2 do not vote on changes yet\nsettled\n");
+        // Five are the most, and nobody waits for one that is not there.
+        for settled in [view(5, 7, true), view(2, 3, false)] {
+            let (_, output, _) = FakeNode::with(&[settled]).run("host cluster wait");
+            assert_eq!(output, "settled\n");
+        }
+    }
 
     #[test]
     fn settled_is_when_nothing_moves_and_nobody_goes() {

@@ -41,7 +41,8 @@ fn quorums(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn services(config: &Config, file: &Contents) -> Result<(), ConfigError> {
-    for (service, quorum) in &config.services {
+    for (service, settings) in &config.services {
+        let quorum = settings.quorum;
         let n = quorum.n.unwrap_or(config.replication.n);
         let refuse = |name: &str, why: String| {
             let key = format!("service.{service}.{name}");

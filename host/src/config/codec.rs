@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{GuestSource, HashId, LogFormat, StorageKind, SyncMode};
+use super::{GuestSource, HashId, LogFormat, N_MAX, StorageKind, SyncMode};
 
 /// What a setting looks like in the file and in help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,8 +203,8 @@ impl Codec for Replicas {
     fn parse(text: &str) -> Result<u32, String> {
         text.parse()
             .ok()
-            .filter(|count| (1..=8).contains(count))
-            .ok_or_else(|| format!("{text:?} is not a number of replicas from 1 to 8"))
+            .filter(|count| (1..=u32::from(N_MAX)).contains(count))
+            .ok_or_else(|| format!("{text:?} is not a number of replicas from 1 to {N_MAX}"))
     }
 
     fn show(value: &u32) -> String {

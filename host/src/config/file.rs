@@ -1,4 +1,4 @@
-//! The file of settings: TOML with the keys of the table of settings, and `[service.NAME]` with n, r and w.
+//! The file of settings: TOML with the keys of the table of settings, and `[service.NAME]` with n, r, w and last_write_wins.
 //!
 //! Unknown keys are refused here, with the line. Values keep their line, so that `host config show` can name it.
 
@@ -8,17 +8,16 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::codec::{Codec, Kind, Replicas};
+use super::codec::{Codec, Kind, Replicas, Switch};
 use super::settings::{SETTINGS, Setting};
-use super::{ConfigError, Origin};
-use crate::descriptor::Quorum;
+use super::{ConfigError, Origin, ServiceSettings};
 
 /// A file of settings, read and known to have no foreign keys. The default is no file.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,
-    services: BTreeMap<String, Quorum>,
+    services: BTreeMap<String, ServiceSettings>,
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +90,7 @@ impl Contents {
     }
 
     fn read_services(&mut self) -> Result<(), ConfigError> {
-        let mut services: BTreeMap<String, Quorum> = BTreeMap::new();
+        let mut services: BTreeMap<String, ServiceSettings> = BTreeMap::new();
         for (key, entry) in &self.entries {
             let Some((service, name)) = key
                 .strip_prefix("service.")
@@ -99,21 +98,29 @@ impl Contents {
             else {
                 continue;
             };
-            let quorum = services.entry(service.to_owned()).or_default();
-            let slot = match name {
-                "n" => &mut quorum.n,
-                "r" => &mut quorum.r,
-                "w" => &mut quorum.w,
-                _ => continue,
-            };
+            let settings = services.entry(service.to_owned()).or_default();
             let refuse = |why| ConfigError::Value {
                 key: key.clone(),
                 why,
                 origin: self.at(entry),
             };
-            let texts = entry.value.texts(Replicas::KIND).map_err(refuse)?;
-            let text = texts.first().map_or("", String::as_str);
-            *slot = Some(Replicas::parse(text).map_err(refuse)?);
+            let text = |kind| {
+                let texts = entry.value.texts(kind).map_err(refuse)?;
+                Ok(texts.into_iter().next().unwrap_or_default())
+            };
+            let quorum = &mut settings.quorum;
+            let slot = match name {
+                "n" => &mut quorum.n,
+                "r" => &mut quorum.r,
+                "w" => &mut quorum.w,
+                "last_write_wins" => {
+                    let text: String = text(Switch::KIND)?;
+                    settings.last_write_wins = Switch::parse(&text).map_err(refuse)?;
+                    continue;
+                }
+                _ => continue,
+            };
+            *slot = Some(Replicas::parse(&text(Replicas::KIND)?).map_err(refuse)?);
         }
         self.services = services;
         Ok(())
@@ -125,7 +132,9 @@ impl Contents {
                 .strip_prefix("service.")
                 .map(|rest| rest.rsplit_once('.'))
             {
-                Some(Some((_, name))) => matches!(name, "n" | "r" | "w"),
+                Some(Some((_, name))) => {
+                    matches!(name, "n" | "r" | "w" | "last_write_wins")
+                }
                 // `[service.kv]` with nothing in it asks for nothing; `service = 3` is an error.
                 Some(None) => matches!(entry.value, Value::Other(EMPTY_TABLE)),
                 None if key == "limits" => matches!(entry.value, Value::Other(EMPTY_TABLE)),
@@ -142,8 +151,8 @@ impl Contents {
         Ok(())
     }
 
-    /// Replication of single services.
-    pub(super) fn services(&self) -> BTreeMap<String, Quorum> {
+    /// Settings of single services.
+    pub(super) fn services(&self) -> BTreeMap<String, ServiceSettings> {
         self.services.clone()
     }
 

@@ -63,6 +63,7 @@ const GIB: u64 = 1 << 30;
 /// Milliseconds.
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
+const YEAR: u64 = 365 * 24 * HOUR;
 
 const VNODE: Setting = Setting {
     key: "vnode",
@@ -141,6 +142,8 @@ pub const SETTINGS: &[Setting] = &[
         "When a write is on disk: always (before it is acknowledged), interval, or never (when the system likes)"),
     setting!("sync_interval", "sync-interval", "VNODE_SYNC_INTERVAL", Time<1, HOUR>, "TIME", sync_interval,
         "Longest time that an acknowledged write is not on disk with --sync interval"),
+    setting!("tombstone_grace", "tombstone-grace", "VNODE_TOMBSTONE_GRACE", Time<1, YEAR>, "TIME", tombstone_grace,
+        "How long the mark of a deleted key is kept at least; then it goes once all replicas have it and all members are up"),
     setting!("cache_bytes", "cache-bytes", "VNODE_CACHE_BYTES", Bytes<0, { 1024 * GIB }>, "SIZE", cache_bytes,
         "Live objects kept in memory in front of the disk, per node"),
     setting!("executors", "executors", "VNODE_EXECUTORS", Count<0, 1024>, "N", executors,

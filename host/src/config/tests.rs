@@ -221,7 +221,13 @@ fn guests_are_files_or_built_in_and_env_lists_them_with_commas() {
 
 #[test]
 fn services_have_numbers_of_their_own() {
-    let config = resolve(&[], &[], "[service.kv]\nn = 5\nw = 4\n[service.ping]\n");
+    let file = "[service.kv]\nn = 5\nw = 4\nlast_write_wins = true\n[service.ping]\n";
+    let config = resolve(&[], &[], file);
+    let lossy = |name| config.services.get(name).map(|one| one.last_write_wins);
+    assert_eq!(
+        (lossy("kv"), lossy("ping"), lossy("other")),
+        (Some(true), Some(false), None)
+    );
     let guest = Quorum {
         n: Some(1),
         r: None,
@@ -269,6 +275,10 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[service.kv]\nq = 1",
         "service.kv.q: there is no such setting",
+    ),
+    (
+        "[service.kv]\nlast_write_wins = 1",
+        "service.kv.last_write_wins: expected",
     ),
     ("limits = 3", "limits: there is no such setting"),
     (

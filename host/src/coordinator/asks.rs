@@ -18,6 +18,8 @@ pub(super) enum Ask {
     Receive(Receive),
     /// To fill a partition again from its other replicas.
     Repair(PartitionId),
+    /// How much each partition holds that the node owns.
+    Holdings,
 }
 
 impl Coordinator {
@@ -27,6 +29,7 @@ impl Coordinator {
             Ok(Ask::Page(asked)) => self.answer_page(asked).await,
             Ok(Ask::Receive(receive)) => to_bytes(&self.receive(receive)),
             Ok(Ask::Repair(partition)) => to_bytes(&self.repair_here(partition)),
+            Ok(Ask::Holdings) => to_bytes(&self.holdings_here()),
             Err(failure) => to_bytes(&Err::<(), String>(failure.to_string())),
         }
     }

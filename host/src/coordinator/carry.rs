@@ -99,7 +99,7 @@ impl Coordinator {
     }
 
     /// What the vnodes of a partition hold here.
-    pub(super) fn held(&self, partition: PartitionId) -> Amount {
+    pub fn held(&self, partition: PartitionId) -> Amount {
         let mut held = Amount::default();
         for number in self.seats_of(partition) {
             if let Some(seat) = self.seats.lock(number) {
@@ -109,12 +109,6 @@ impl Coordinator {
             }
         }
         held
-    }
-
-    /// Live rows and bytes of a partition's vnodes here.
-    pub fn live(&self, partition: PartitionId) -> (u64, u64) {
-        let held = self.held(partition);
-        (held.objects, held.bytes)
     }
 
     fn carried(&self) -> MutexGuard<'_, Carried> {

@@ -217,6 +217,7 @@ impl Coordinator {
             name: spec.name.clone(),
             args: words.args().map(<[u8]>::to_vec).collect(),
             request_id,
+            // Only primaries are asked for coverage.
             fallback: false,
             scope: Scope {
                 range,

@@ -73,6 +73,7 @@ impl PageAsk {
             name: self.name.clone(),
             args: self.args.clone(),
             request_id: self.request_id,
+            // As it owns the partition.
             fallback: false,
             scope: Scope {
                 range: self.range,

@@ -5,7 +5,6 @@
 //! `riak_kv_exchange_fsm`). Writes that are under way make trees differ for a moment, so leaves are asked for a second time and
 //! only those that differ both times are looked into. Differing objects are merged in both directions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::store::{Batch, RowKey};
 use crate::vnode::replica::{Fetched, Summed, fetched, leaf, leaves};
 use crate::vnode::request::{Failure, Held, Words, Work};
 use crate::vnode::service::Service;
+use crate::wasm::Digests;
 
 /// How long it takes to compare all ranges, if there is nothing to mend.
 const ROUND: Duration = Duration::from_secs(15);
@@ -194,7 +194,7 @@ impl Pair<'_> {
         Ok(())
     }
 
-    async fn rows(&self, of: To, number: u16) -> Result<BTreeMap<Vec<u8>, u64>, Failure> {
+    async fn rows(&self, of: To, number: u16) -> Result<Digests, Failure> {
         let words = Words::copy([number.to_le_bytes().as_slice()]);
         let answer = self.ask(of, Work::Leaf, words).await?;
         leaf(&answer).ok_or_else(|| Failure::of_answer(&answer))
@@ -204,7 +204,7 @@ impl Pair<'_> {
     async fn send(
         &self,
         places: &[&Vec<u8>],
-        has: &BTreeMap<Vec<u8>, u64>,
+        has: &Digests,
         from: To,
         to: To,
     ) -> Result<Amount, Failure> {

@@ -8,6 +8,7 @@ pub struct Healing {
     read: AtomicU64,
     hints: AtomicU64,
     entropy: AtomicU64,
+    reaped: AtomicU64,
 }
 
 impl Healing {
@@ -24,6 +25,16 @@ impl Healing {
     /// So many rows were exchanged because hash trees differed.
     pub fn exchanged(&self, rows: u64) {
         self.entropy.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    /// So many tombstones were removed from all replicas.
+    pub fn reaped(&self, keys: usize) {
+        self.reaped.fetch_add(keys as u64, Ordering::Relaxed);
+    }
+
+    /// Tombstones that this node has had removed.
+    pub fn reaped_tombstones(&self) -> u64 {
+        self.reaped.load(Ordering::Relaxed)
     }
 
     /// Each counter with the name of what noticed.

@@ -39,7 +39,7 @@ pub struct Replica {
 }
 
 impl Coordinator {
-    /// What each replica of a key holds right now.
+    /// What each replica of a key holds right now, in the order of preference.
     pub async fn replicas(
         &self,
         service: &Arc<Service>,
@@ -49,7 +49,7 @@ impl Coordinator {
         let (hash, range) = service.placement.locate(key);
         let held = Held { hash, digest: 0 };
         let mut replicas = Vec::new();
-        for holder in view.holders(range, service.n()) {
+        for holder in &view.preferred(range, service.n()) {
             let words = Words::copy([key, &held.to_bytes()]);
             let answer = self
                 .ask_replica(service, range, To::Holder(*holder), Work::Fetch, words)

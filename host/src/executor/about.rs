@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::inbox::Inbox;
 use crate::metrics::{CommandTotals, resident_bytes};
 use crate::resp::catalog::Catalog;
 use crate::resp::facts::{ClusterCounters, CommandCounters, Counters, Facts, GuestCounters};
@@ -31,8 +32,8 @@ pub struct About {
     pub counters: Arc<crate::metrics::Counters>,
     /// Clients so far; gives each its id.
     pub clients: AtomicU64,
-    /// Clients that are connected now.
-    pub connected: Box<dyn Fn() -> usize + Send + Sync>,
+    /// The executors, which know their clients.
+    pub inboxes: Vec<Arc<Inbox>>,
     /// Digests of the guests, in the order of the services.
     pub digests: Vec<String>,
 }
@@ -68,8 +69,13 @@ impl About {
     }
 
     fn counters(&self, catalog: &Catalog) -> Counters {
+        let traffic = self.inboxes.iter().map(|inbox| inbox.traffic());
+        let (input_bytes_total, output_bytes_total) =
+            traffic.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
         let mut all = Counters {
-            clients: (self.connected)(),
+            clients: self.inboxes.iter().map(|inbox| inbox.connected()).sum(),
+            input_bytes_total,
+            output_bytes_total,
             clients_max: self.clients_max,
             memory_bytes: resident_bytes(),
             memory_peak_bytes: resident_bytes(),

@@ -208,8 +208,12 @@ impl Task {
                     // The client has said all that it will say, and may still want to hear.
                     Ok(0) => connection.state.borrow_mut().closing = true,
                     Err(_) => return None,
-                    Ok(count) if count < needed => needed -= count,
-                    Ok(_) => {
+                    Ok(count) if count < needed => {
+                        self.inbox.count_input(count);
+                        needed -= count;
+                    }
+                    Ok(count) => {
+                        self.inbox.count_input(count);
                         connection.dispatching.set(true);
                         needed = self.take(buffer, &mut args, &mut skip).await;
                         connection.dispatching.set(false);

@@ -61,6 +61,8 @@ pub(super) struct Connection {
     dirty: Cell<bool>,
     /// The executor that this client is to go to.
     pub(super) moves_to: Cell<Option<usize>>,
+    /// Of its executor, which counts what is read and written.
+    inbox: Arc<Inbox>,
 }
 
 pub(super) struct State {
@@ -184,7 +186,12 @@ impl Connection {
     /// Writes what is there. What the client does not take now is written when it does.
     pub(super) fn flush(&self) {
         let mut state = self.state.borrow_mut();
-        match state.out.write(|bytes| self.writer.try_write(bytes)) {
+        let write = |bytes: &[u8]| {
+            let count = self.writer.try_write(bytes)?;
+            self.inbox.count_output(count);
+            Ok(count)
+        };
+        match state.out.write(write) {
             Ok(_) if state.out.is_empty() => state.blocked_since = None,
             Ok(true) => state.blocked_since = Some(Instant::now()),
             Ok(false) => {
@@ -301,6 +308,7 @@ impl Connections {
             dispatching: Cell::new(false),
             dirty: Cell::new(false),
             moves_to: Cell::new(None),
+            inbox: Arc::clone(&self.inbox),
         });
         entry.insert(Rc::clone(&connection));
         connection

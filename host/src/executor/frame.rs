@@ -162,6 +162,8 @@ impl Reader {
                 [6] => Work::Forget,
                 [7] => Work::Leaves,
                 [8] => Work::Leaf,
+                [9] => Work::Tombstones,
+                [10] => Work::Reap,
                 _ => return Err(BadFrame("a request is for no known work")),
             },
             traced: self.array()? == [1],
@@ -297,6 +299,8 @@ pub(super) fn put_command(out: &mut Vec<u8>, id: u64, epoch: u64, request: &Requ
             Work::Forget => 6,
             Work::Leaves => 7,
             Work::Leaf => 8,
+            Work::Tombstones => 9,
+            Work::Reap => 10,
         });
         out.push(request.trace.is_some().into());
         let of = request.consistency;

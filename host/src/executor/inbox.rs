@@ -1,6 +1,6 @@
 //! Where messages for an executor arrive: the only way in from other threads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -59,12 +59,44 @@ pub struct Inbox {
     pub(super) load: Load,
     /// Clients connected to this executor, or on their way to it.
     pub(super) connections: AtomicUsize,
+    traffic: Traffic,
+}
+
+/// Bytes that clients of one executor and the node have sent each other.
+#[derive(Default)]
+struct Traffic {
+    input_bytes: AtomicU64,
+    output_bytes: AtomicU64,
 }
 
 impl Inbox {
     /// Clients of this executor.
     pub fn connected(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that its clients have sent, and bytes that were sent to them.
+    pub fn traffic(&self) -> (u64, u64) {
+        let Traffic {
+            input_bytes,
+            output_bytes,
+        } = &self.traffic;
+        (
+            input_bytes.load(Ordering::Relaxed),
+            output_bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Counts what was read from a client.
+    pub(super) fn count_input(&self, bytes: usize) {
+        let input = &self.traffic.input_bytes;
+        input.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts what was written to a client.
+    pub(super) fn count_output(&self, bytes: usize) {
+        let output = &self.traffic.output_bytes;
+        output.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Gives it one more client.

@@ -2,12 +2,10 @@
 //!
 //! Whatever the command line shows of the cluster comes from here.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -16,8 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use vnode_ring::{
-    Change, Cure, MapError, MapEvent, NodeName, Plan, PlanId, ReplicaKind, Spread, Staged, View,
-    preflist,
+    Change, MapError, MapEvent, MemberStatus, NodeName, ReplicaKind, Staged, View, preflist,
 };
 
 use super::problem::Problem;
@@ -52,7 +49,7 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
             json!({
                 "name": name,
                 "status": member.status,
-                "up": view.is_up(name),
+                "up": view.is_seen(name),
                 "votes": voters.contains(name),
                 "ring_share": share(partitions, &view),
                 "pending_share": (!map.transfers().is_empty()).then(|| share(next, &view)),
@@ -72,21 +69,21 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
         "claimant": view.claimant(),
         "ring_size": view.ring().size(),
         "n": map.n(),
-        "ready": map.transfers().is_empty() && !node.coordinator.is_draining(),
+        "ready": map.transfers().is_empty() && view.unheard().is_empty() && !node.coordinator.is_draining(),
         "members": members,
         "staged": map.staged().iter().map(change).collect::<Vec<_>>(),
     }))
 }
 
 /// A part of the ring, from 0 to 1.
-fn share(partitions: usize, view: &View) -> f64 {
+pub(super) fn share(partitions: usize, view: &View) -> f64 {
     // At most 4096 of them.
     #[allow(clippy::cast_precision_loss, reason = "counts of partitions are small")]
     let partitions = partitions as f64;
     partitions / f64::from(view.ring().size().get())
 }
 
-fn change(staged: &Staged) -> Value {
+pub(super) fn change(staged: &Staged) -> Value {
     let (action, more) = match &staged.change {
         Change::Join => ("join", None),
         Change::Leave => ("leave", None),
@@ -229,6 +226,15 @@ pub(super) async fn stage(
         Some(name) => name_of(name)?,
         None => node.name.clone(),
     };
+    if wish.action == "leave" && about == node.name && node.cluster.is_joining() {
+        let withdrawn = node.cluster.give_up_joining().await;
+        return Ok(Json(json!({
+            "action": "leave",
+            "node": node.name,
+            "gives_up": true,
+            "withdrawn": withdrawn,
+        })));
+    }
     let by = || name_of(wish.by.as_deref().ok_or_else(|| missing("by"))?);
     let change = match wish.action.as_str() {
         "leave" => Change::Leave,
@@ -249,10 +255,15 @@ pub(super) async fn stage(
         node: about,
         change,
     };
+    let view = node.coordinator.view();
+    let member = view.map().members().get(&staged.node);
+    let joins = member.is_some_and(|member| member.status == MemberStatus::Joining);
+    let withdrawn = joins && staged.change == Change::Leave;
     let epoch = propose(&node, MapEvent::ChangeStaged(staged.clone())).await?;
     let mut body = change_with_epoch(&staged, epoch);
     if let Value::Object(body) = &mut body {
-        body.insert("staged".into(), true.into());
+        let word = if withdrawn { "withdrawn" } else { "staged" };
+        body.insert(word.into(), true.into());
     }
     Ok(Json(body))
 }
@@ -267,7 +278,7 @@ fn change_with_epoch(staged: &Staged, epoch: u64) -> Value {
 
 /// Down is said at once: nobody is to wait for the node any more.
 async fn mark_down(node: &Shared, about: NodeName) -> Result<Json<Value>, Problem> {
-    if node.coordinator.view().is_up(&about) {
+    if node.coordinator.view().is_seen(&about) {
         let detail = format!("{about} is up");
         return Err(Problem::new(StatusCode::CONFLICT, detail)
             .hint("only a node that is unreachable can be marked down; `host cluster leave` lets it go in good order"));
@@ -282,116 +293,6 @@ async fn mark_down(node: &Shared, about: NodeName) -> Result<Json<Value>, Proble
 pub(super) async fn clear(State(node): Node) -> Result<Json<Value>, Problem> {
     let epoch = propose(&node, MapEvent::StagedCleared).await?;
     Ok(Json(json!({ "staged": [], "epoch": epoch })))
-}
-
-/// `GET /v1/plan`.
-pub(super) async fn plan(State(node): Node) -> Result<Json<Value>, Problem> {
-    let view = node.coordinator.view();
-    let plan = view.map().plan().map_err(refused)?;
-    let mut shown = node.shown_plan.lock().unwrap_or_else(|e| e.into_inner());
-    *shown = Some(plan.id);
-    drop(shown);
-    Ok(Json(plan_body(&view, &plan)))
-}
-
-fn plan_body(view: &View, plan: &Plan) -> Value {
-    let map = view.map();
-    let future = plan.after.future_owners();
-    let mut names: Vec<&NodeName> = map.members().keys().collect();
-    names.retain(|name| {
-        view.ring().owners().contains(name) || plan.after.members().contains_key(*name)
-    });
-    let members: Vec<Value> = names
-        .into_iter()
-        .map(|name| {
-            let now = view.ring().partitions_of(name).count();
-            let next = future.iter().filter(|owner| *owner == name).count();
-            json!({
-                "name": name,
-                "status": plan.after.members().get(name).map(|member| member.status),
-                "ring_share": share(now, view),
-                "next_share": share(next, view),
-                "partitions": now,
-                "next_partitions": next,
-            })
-        })
-        .collect();
-    let mut pairs: BTreeMap<(&NodeName, &NodeName, bool), usize> = BTreeMap::new();
-    for step in &plan.moves {
-        *pairs.entry((&step.from, &step.to, step.lossy)).or_default() += 1;
-    }
-    let pairs: Vec<Value> = pairs
-        .into_iter()
-        .map(|((from, to, lossy), count)| {
-            json!({ "from": from, "to": to, "partitions": count, "lossy": lossy })
-        })
-        .collect();
-    let moves: Vec<Value> = plan
-        .moves
-        .iter()
-        .map(|step| {
-            json!({
-                "partition": step.partition, "from": step.from, "to": step.to, "lossy": step.lossy,
-            })
-        })
-        .collect();
-    json!({
-        "id": plan.id.to_string(),
-        "epoch": map.epoch(),
-        "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
-        "members": members,
-        "transfers": pairs,
-        "moves": moves,
-        "safety": {
-            "n": map.n(),
-            "nodes": spread(&plan.safety.nodes),
-            "locations": spread(&plan.safety.locations),
-            "cures": plan.safety.cures.iter().map(cure).collect::<Vec<_>>(),
-        },
-    })
-}
-
-fn spread(spread: &Spread) -> Value {
-    json!({
-        "wanted": spread.wanted,
-        "bad": spread.bad,
-        "unavoidable": spread.unavoidable,
-        "bad_after_loss": spread.after_loss,
-    })
-}
-
-fn cure(cure: &Cure) -> String {
-    match cure {
-        Cure::AddNodes {
-            count,
-            location: Some(location),
-        } => format!("{count} more nodes in {location}"),
-        Cure::AddNodes { count: 1, .. } => "1 more node".into(),
-        Cure::AddNodes { count, .. } => format!("{count} more nodes"),
-        Cure::SmallerN { n } => format!("n={n}"),
-    }
-}
-
-/// `POST /v1/plan/{id}/commit`; the id `shown` is that of the plan shown here last.
-pub(super) async fn commit(
-    State(node): Node,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
-    let shown = *node.shown_plan.lock().unwrap_or_else(|e| e.into_inner());
-    let id: PlanId = match (id.as_str(), shown) {
-        ("shown", Some(shown)) => shown,
-        ("shown", None) => {
-            let detail = "no plan was shown by this node";
-            return Err(Problem::new(StatusCode::CONFLICT, detail)
-                .hint("look at it first: `host cluster plan`"));
-        }
-        (text, _) => text.parse().map_err(|error: vnode_ring::NotPlanId| {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
-                .hint("`host cluster plan` names it")
-        })?,
-    };
-    let epoch = propose(&node, MapEvent::PlanCommitted(id)).await?;
-    Ok(Json(json!({ "id": id.to_string(), "epoch": epoch })))
 }
 
 /// `GET /v1/events`: server-sent events, from the kept ones on; `Last-Event-ID` goes on where a client was.
@@ -442,7 +343,7 @@ pub(super) async fn propose(node: &Shared, event: MapEvent) -> Result<u64, Probl
     Ok(epoch)
 }
 
-fn refused(error: MapError) -> Problem {
+pub(super) fn refused(error: MapError) -> Problem {
     let status = match error {
         MapError::NotMember { .. } => StatusCode::NOT_FOUND,
         MapError::Location => StatusCode::UNPROCESSABLE_ENTITY,

@@ -15,7 +15,7 @@ use super::cluster::propose;
 use super::problem::Problem;
 use crate::coordinator::hints::Hint;
 use crate::coordinator::now_ms;
-use crate::coordinator::transfers::{Incoming, Kind, Phase, Transfer, Transfers, Which};
+use crate::coordinator::transfers::{Amount, Incoming, Kind, Phase, Transfer, Transfers, Which};
 use crate::node::Shared;
 
 /// Where the ids of hints begin among those of transfers.
@@ -31,7 +31,7 @@ struct Row<'a> {
     from: &'a NodeName,
     to: &'a NodeName,
     /// What there is of it here, if this node has it.
-    held: Option<(u64, u64)>,
+    held: Option<Amount>,
     /// Why it waits if it was not tried yet.
     reason: Option<String>,
 }
@@ -55,7 +55,7 @@ impl Row<'_> {
         let rest = match transfer {
             None => json!({
                 "state": "waiting", "phase": "waiting", "done_ratio": 0.0,
-                "objects": held.map(|held| held.0), "bytes": held.map(|held| held.1),
+                "objects": held.map(|held| held.objects), "bytes": held.map(|held| held.bytes),
                 "moved_objects": 0, "moved_bytes": 0, "rate_bytes_per_second": 0.0,
                 "eta_seconds": null, "reason": self.reason, "since": null, "next_try": null,
             }),
@@ -63,8 +63,8 @@ impl Row<'_> {
                 "state": if one.is_running() { "running" } else { "waiting" },
                 "phase": one.phase.as_str(),
                 "done_ratio": one.done_ratio(),
-                "objects": held.map_or(one.total.objects, |held| held.0),
-                "bytes": held.map_or(one.total.bytes, |held| held.1),
+                "objects": held.unwrap_or(one.total).objects,
+                "bytes": held.unwrap_or(one.total).bytes,
                 "moved_objects": one.moved.objects,
                 "moved_bytes": one.moved.bytes,
                 "rate_bytes_per_second": one.rate(now),
@@ -116,7 +116,7 @@ pub(super) async fn list(State(node): Node) -> Json<Value> {
     let (hints, kept) = (coordinator.hints(), coordinator.kept());
     let (view, now) = (coordinator.view(), now_ms());
     let held: Vec<_> = view.map().transfers().keys().collect();
-    let held = held.into_iter().map(|one| (*one, coordinator.live(*one)));
+    let held = held.into_iter().map(|one| (*one, coordinator.held(*one)));
     let held: std::collections::BTreeMap<_, _> = held.collect();
     let transfers = coordinator.transfers();
     let mut rows = Vec::new();
@@ -137,7 +137,12 @@ pub(super) async fn list(State(node): Node) -> Json<Value> {
             from,
             to: &pending.to,
             held: here,
-            reason: Some(reason(&view, from, &pending.to, here.map(|held| held.0))),
+            reason: Some(reason(
+                &view,
+                from,
+                &pending.to,
+                here.map(|held| held.objects),
+            )),
         };
         let mut incoming = transfers.incoming(now);
         let incoming = incoming.find(|(sender, one, _)| *sender == from && *one == which);
@@ -154,11 +159,14 @@ pub(super) async fn list(State(node): Node) -> Json<Value> {
             service: Some(hint.service.name()),
             from: view.me(),
             to: owner,
-            held: Some((hint.objects, hint.bytes)),
-            reason: (!view.is_up(owner)).then(|| format!("{owner} is not up")),
+            held: Some(Amount {
+                objects: hint.objects,
+                bytes: hint.bytes,
+            }),
+            reason: (!view.is_seen(owner)).then(|| format!("{owner} is not up")),
         };
         let tried = transfers.all().get(&hint.which());
-        row.of(tried.filter(|_| view.is_up(owner)), now)
+        row.of(tried.filter(|_| view.is_seen(owner)), now)
     }));
     let repairs = transfers.all().iter();
     let repairs = repairs.filter(|(which, _)| which.kind == Kind::Repair);
@@ -231,8 +239,8 @@ pub(super) fn phase(node: &Shared, partition: PartitionId, from: &NodeName) -> &
 /// Why a transfer that was not tried is not done.
 fn reason(view: &View, from: &NodeName, to: &NodeName, objects: Option<u64>) -> String {
     match objects {
-        _ if !view.is_up(from) => format!("{from}, which owns it, is unreachable"),
-        _ if !view.is_up(to) => format!("{to}, which is to own it, is unreachable"),
+        _ if !view.is_seen(from) => format!("{from}, which owns it, is unreachable"),
+        _ if !view.is_seen(to) => format!("{to}, which is to own it, is unreachable"),
         Some(0) => "it is about to be handed over".into(),
         Some(objects) => format!("{from} serves it on: it holds {objects} objects"),
         None => format!("{from} has not handed it over yet; ask there for more"),

@@ -33,7 +33,7 @@ pub(super) fn status(node: &Shared) -> Value {
     }
     let view = node.coordinator.view();
     for (name, member) in view.map().members() {
-        if view.is_up(name) || member.status == MemberStatus::Down {
+        if view.is_seen(name) || member.status == MemberStatus::Down {
             continue;
         }
         let partitions = view.ring().partitions_of(name).count();
@@ -42,6 +42,15 @@ pub(super) fn status(node: &Shared) -> Value {
             "text": format!("{name} is unreachable: {partitions} partitions are on fallbacks"),
             "since": since,
             "hint": format!("start it again; if it is gone for good: host cluster down {name}, then replace or force-remove it"),
+        }));
+    }
+    let awaits = node.cluster.awaits();
+    if !awaits.is_empty() {
+        problems.push(json!({
+            "code": "joining",
+            "text": format!("this node has asked to join a cluster and waits for its map: {}", awaits.join(", ")),
+            "since": since,
+            "hint": "start one of these members; `host cluster leave` gives the join up and ends this node",
         }));
     }
     if view.claimant().is_none() {

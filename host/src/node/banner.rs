@@ -37,6 +37,14 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
             names.len(),
             names.join(" "),
         )?;
+        let settings = shared.config.services.get(&descriptor.name);
+        if settings.is_some_and(|settings| settings.last_write_wins) {
+            writeln!(
+                out,
+                "          note: last write wins for {}: of concurrent writes all but one are lost",
+                descriptor.name
+            )?;
+        }
     }
     let view = shared.coordinator.view();
     let ring = view.ring();

@@ -101,11 +101,11 @@ pub(super) fn load(
     if path.join("node.toml").exists() {
         let data_dir = DataDir::open(path, name)?;
         let cache = open_cache(&data_dir)?;
-        let guests = load_all(&engine, Some(&cache), &sources)?;
+        let guests = load_all(config, &engine, Some(&cache), &sources)?;
         keep(&data_dir, &sources, &guests);
         return Ok((data_dir, guests));
     }
-    let guests = load_all(&engine, None, &sources)?;
+    let guests = load_all(config, &engine, None, &sources)?;
     let data_dir = DataDir::open(path, name)?;
     let cache = open_cache(&data_dir)?;
     for guest in &guests {
@@ -119,7 +119,7 @@ pub(super) fn load(
 pub fn inspect(config: &Config, source: &GuestSource) -> Result<Arc<Guest>, GuestError> {
     let sources = read(std::slice::from_ref(source))?;
     let engine = engine(config)?;
-    load_all(&engine, None, &sources)?
+    load_all(config, &engine, None, &sources)?
         .pop()
         .ok_or(GuestError::None)
 }
@@ -164,16 +164,21 @@ fn engine(config: &Config) -> Result<Engine, GuestError> {
 }
 
 fn load_all(
+    config: &Config,
     engine: &Engine,
     cache: Option<&CompileCache>,
     sources: &[(String, Vec<u8>)],
 ) -> Result<Vec<Arc<Guest>>, GuestError> {
     let mut guests: Vec<Arc<Guest>> = Vec::new();
     for (from, bytes) in sources {
-        let guest = Guest::load(engine, cache, bytes).map_err(|source| GuestError::Load {
+        let mut guest = Guest::load(engine, cache, bytes).map_err(|source| GuestError::Load {
             from: from.clone(),
             source,
         })?;
+        let settings = config.services.get(&guest.descriptor().name);
+        if settings.is_some_and(|settings| settings.last_write_wins) {
+            guest.keep_last_write();
+        }
         let name = &guest.descriptor().name;
         let twin = guests
             .iter()

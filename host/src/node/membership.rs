@@ -1,6 +1,5 @@
 //! The node's place in its cluster, as it starts: which ring, which map, and the door for other nodes.
 
-use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +12,7 @@ use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, Ri
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
-use crate::coordinator::{carry, entropy, hints, now_ms};
+use crate::coordinator::{carry, entropy, hints, now_ms, reaping};
 use crate::data_dir::DataDir;
 use crate::executor::Message;
 use crate::vnode::service::Service;
@@ -61,8 +60,7 @@ pub(super) fn open(
     };
     let opened = Cluster::open(data_dir.cluster_path(), founding, rng()?);
     let (cluster, gone) = control.block_on(opened)?;
-    let nobody = BTreeSet::new();
-    let Some(first_view) = cluster.view(&nobody) else {
+    let Some(first_view) = cluster.first_view() else {
         // An open cluster knows its map.
         let contacts = Vec::new();
         return Err(ClusterError::NobodyAnswers { contacts }.into());
@@ -122,6 +120,7 @@ impl Membership {
         tokio::spawn(hints::hand_back(Arc::clone(&shared.coordinator)));
         tokio::spawn(carry::carry(Arc::clone(&shared.coordinator)));
         tokio::spawn(entropy::exchange(Arc::clone(&shared.coordinator)));
+        tokio::spawn(reaping::reap(Arc::clone(&shared.coordinator)));
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             tended.await;

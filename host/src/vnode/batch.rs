@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
-use vnode_ring::PartitionId;
+use vnode_ring::{PartitionId, Role};
 
 use super::request::{Failure, Replies, Request};
 use super::service::{CommandStats, Ended};
@@ -102,7 +102,7 @@ impl Vnode {
                 now_ms: request.now_ms,
                 seed: seed(request.id),
                 request_id: request.id,
-                fallback: false,
+                fallback: request.role == Role::Fallback,
                 command: request.command,
             },
             request.words.args(),

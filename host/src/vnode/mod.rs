@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use vnode_ring::PartitionId;
+use vnode_ring::{PartitionId, Role};
 
 pub use self::batch::Call;
 use self::request::{Consistency, Failure, HeldReplies, Replies, ReplyTo, Request, Written};
@@ -438,7 +438,7 @@ fn typed_command(spec: &crate::descriptor::CommandSpec, request: &Request) -> Ty
         name: spec.name.clone(),
         args: request.words.args().map(<[u8]>::to_vec).collect(),
         request_id: request.id,
-        fallback: false,
+        fallback: request.role == Role::Fallback,
         scope: Scope {
             range: request.range,
             writes: spec.writes(),

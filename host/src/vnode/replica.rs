@@ -2,7 +2,7 @@
 //!
 //! None of this needs the guest: objects are merged by their histories alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 use vnode_ring::{Leaves, PartitionId};
@@ -10,7 +10,7 @@ use vnode_ring::{Leaves, PartitionId};
 use super::request::{Failure, Held, Looked, Replies, ReplyTo, Request, Words, Work};
 use super::{Guest, Vnode};
 use crate::store::{Changes, RowKey};
-use crate::wasm::{Compared, Refusal, VnodeState};
+use crate::wasm::{Compared, Digests, Refusal, VnodeState};
 
 /// Rows that are merged in one batch, unless a single request has more.
 const MERGE_ROWS_MAX: usize = 256;
@@ -76,10 +76,19 @@ pub fn leaves(answer: &[u8]) -> Option<Summed> {
     })
 }
 
-/// The answer to a [`Work::Leaf`]: the place of each row, its hash (big-endian) and key, with its digest.
-pub fn leaf(answer: &[u8]) -> Option<BTreeMap<Vec<u8>, u64>> {
-    let mut rest = is_done(answer)?;
-    let mut rows = BTreeMap::new();
+/// The answer to a [`Work::Leaf`].
+pub fn leaf(answer: &[u8]) -> Option<Digests> {
+    listed(is_done(answer)?)
+}
+
+/// The answer to a [`Work::Tombstones`]: some of them as in a leaf, and where the next ones begin; empty after the last.
+pub fn tombstones(answer: &[u8]) -> Option<(Digests, &[u8])> {
+    let (rows, next) = page(answer)?;
+    Some((listed(rows)?, next))
+}
+
+fn listed(mut rest: &[u8]) -> Option<Digests> {
+    let mut rows = Digests::new();
     while !rest.is_empty() {
         let (digest, after) = rest.split_first_chunk()?;
         let (length, after) = after.split_first_chunk()?;
@@ -121,7 +130,8 @@ impl Vnode {
                 Work::Fetch => self.fetch(front, replies),
                 Work::Page => self.give_page(front, replies),
                 Work::Forget => self.forget(front, replies),
-                Work::Leaves | Work::Leaf => self.sum_up(front, replies),
+                Work::Reap => self.reap(front, replies),
+                Work::Leaves | Work::Leaf | Work::Tombstones => self.sum_up(front, replies),
             }
         }
     }
@@ -248,7 +258,31 @@ impl Vnode {
         }
     }
 
-    /// Answers with the leaves of a range, or the rows of one of them.
+    /// Removes tombstones that are as its asker has seen them.
+    fn reap(&mut self, request: Request, replies: &mut Replies) {
+        let partition = self.partition;
+        let reaped = match self.state() {
+            None => Err(Failure::Draining),
+            Some(state) => {
+                let staged = pairs(&request.words).try_for_each(|pair| {
+                    let (row, digest) = pair?;
+                    state.reap(row, digest)
+                });
+                match staged {
+                    Ok(()) => state
+                        .commit()
+                        .map_err(|error| Failure::of_store(&error, partition)),
+                    Err(refusal) => Err(refusal.into()),
+                }
+            }
+        };
+        match reaped {
+            Ok(commit) => replies.push(request.reply_to, commit, |out| out.extend_from_slice(DONE)),
+            Err(failure) => replies.fail(request.reply_to, &failure),
+        }
+    }
+
+    /// Answers with the leaves of a range, the rows of one of them, or its tombstones.
     fn sum_up(&mut self, request: Request, replies: &mut Replies) {
         let mut out = DONE.to_vec();
         let word = request.words.get(0);
@@ -256,6 +290,7 @@ impl Vnode {
             None => Err(Failure::Draining),
             Some(state) => match request.work {
                 Work::Leaves => give_leaves(state, request.range, word, &mut out),
+                Work::Tombstones => give_tombstones(state, &request, &mut out),
                 _ => give_leaf(state, request.range, word, &mut out),
             }
             .map_err(Failure::from),
@@ -339,12 +374,32 @@ fn give_leaf(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let number = number.try_into().map_err(|_| Refusal::BadRows)?;
-    for (place, digest) in state.leaf(range, u16::from_le_bytes(number), LEAF_ROWS_MAX)? {
+    let rows = state.leaf(range, u16::from_le_bytes(number), LEAF_ROWS_MAX)?;
+    list(rows, out);
+    Ok(())
+}
+
+/// The length of the next place (u32), the next place, and each tombstone as in a leaf.
+fn give_tombstones(
+    state: &mut VnodeState,
+    request: &Request,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let before = request.words.get(1);
+    let before = u64::from_le_bytes(before.try_into().map_err(|_| Refusal::BadRows)?);
+    let (rows, next) = state.tombstones(request.range, request.words.get(0), before)?;
+    out.extend(u32::try_from(next.len()).unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&next);
+    list(rows, out);
+    Ok(())
+}
+
+fn list(rows: Digests, out: &mut Vec<u8>) {
+    for (place, digest) in rows {
         out.extend(digest.to_le_bytes());
         out.extend(u32::try_from(place.len()).unwrap_or(0).to_le_bytes());
         out.extend_from_slice(&place);
     }
-    Ok(())
 }
 
 /// Stages a merge with each row, and notes their hashes.

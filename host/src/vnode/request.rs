@@ -223,12 +223,21 @@ pub enum Work {
     Leaves,
     /// List the rows of one leaf of the range's hash tree: one word, its number. See [`leaf`](super::replica::leaf).
     Leaf,
+    /// List the next tombstones of the range: two words, where to go on, empty at first, and the wall clock (milliseconds, u64) before
+    /// which they were written. See [`tombstones`](super::replica::tombstones).
+    Tombstones,
+    /// Remove these tombstones, which nobody needs any more: pairs of words as in a fetch.
+    Reap,
 }
 
 impl Work {
     /// Whether it changes nothing and needs no guest.
     pub fn only_shows(self) -> bool {
-        matches!(self, Work::Fetch | Work::Page | Work::Leaves | Work::Leaf)
+        match self {
+            Work::Fetch | Work::Page | Work::Leaves | Work::Leaf | Work::Tombstones => true,
+            Work::Command | Work::Each | Work::Look => false,
+            Work::Merge | Work::Forget | Work::Reap => false,
+        }
     }
 
     /// Whether doing it twice is the same as doing it once.

@@ -167,6 +167,11 @@ impl Guest {
         &self.descriptor
     }
 
+    /// Keeps the later of concurrent writes alone, whatever its descriptor says.
+    pub fn keep_last_write(&mut self) {
+        Arc::make_mut(&mut self.descriptor).merge = MergePolicy::LastWrite;
+    }
+
     /// SHA-256 of the component, hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest

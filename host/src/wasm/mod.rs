@@ -23,7 +23,7 @@ pub use guest::{Guest, LoadError, interface};
 pub use instance::{CoveragePage, Done, Hook, Instance, TypedCommand};
 pub use packed::{Answer, Answers, Effect, Effects, FrameHead, FrameWriter};
 pub use refusal::Refusal;
-pub use state::{Compared, Placement, Scope, VnodeState};
+pub use state::{Compared, Digests, Placement, Scope, VnodeState};
 
 use crate::descriptor::{
     Aggregate, CommandKind, CommandSpec, Descriptor, KeyRange, MergePolicy, Quorum,

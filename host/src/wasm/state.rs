@@ -15,7 +15,7 @@ use vnode_ring::{
     Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor,
 };
 
-pub use self::replica::Compared;
+pub use self::replica::{Compared, Digests};
 use super::GuestError;
 use super::engine::Limits;
 use super::guest::Guest;

@@ -7,7 +7,7 @@ use tests::resp::{Client, Reply};
 use tests::{Cluster, eventually};
 
 use super::healing::judge;
-use super::sessions::Run;
+use super::sessions::{Run, kept};
 use super::{
     ALWAYS, MEMORY, all_equal, healed, healed_by_all, hints, hints_gone, replicas, seen_down,
     settle, through_all,
@@ -311,7 +311,7 @@ fn clients_lose_and_repeat_nothing_while_each_node_is_killed_and_started_again()
     let mut cluster = Cluster::of(3, &["--sync", "always"]);
     cluster.seated();
     let addresses = cluster.nodes().map(|node| node.resp).collect();
-    let run = Run::new(addresses, 1);
+    let run = Run::new(addresses, kept(), 1);
     let history = run.meanwhile(2, "each node in turn".into(), || {
         for number in 1..=3 {
             run.go_on(200);

@@ -3,13 +3,16 @@
 //! `NEMESIS_SEED` runs one seed in place of the fixed ones and `NEMESIS_SECONDS` makes a run longer; for a campaign, run it
 //! with one seed after the other. A history that is judged bad is written to a file that the test names.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use tests::checkers::{Judgement, Linearizable, Verdict};
 use tests::nemesis::{Fault, Limits, Schedule, Trouble};
-use tests::{Cluster, Node, signal};
+use tests::workload::{Kind, Plan};
+use tests::{Cluster, Node, eventually, signal, up};
 
 use super::healing::judge;
-use super::sessions::Run;
+use super::sessions::{Run, kept};
 
 /// What was acknowledged is there also when its node is killed at once: one that is cut off, and is then the fallback of all the
 /// others, acknowledges alone.
@@ -43,7 +46,7 @@ fn campaign(seed: u64, seconds: u64) {
     cluster.seated();
     let schedule = Schedule::new(seed, &limits(seconds, cuts));
     println!("{schedule}");
-    let run = Run::new(cluster.nodes().map(|node| node.resp).collect(), seed);
+    let run = Run::new(addresses(&cluster), kept(), seed);
     let note = format!("seed {seed}\n{schedule}");
     let history = run.meanwhile(CLIENTS, note, || follow(&schedule, &run, &mut cluster));
     judge(&cluster, &history);
@@ -85,4 +88,36 @@ fn inflict(fault: Fault, cluster: &mut Cluster) {
         Fault::Heal { one, other } => cluster.network().mend(number(one), number(other)),
         Fault::ClockStep { .. } => panic!("no clock of a process can be moved here"),
     }
+}
+
+fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
+    cluster.nodes().map(|node| node.resp).collect()
+}
+
+/// What shows that the faults and the judges are worth something: a mode that promises less is found out.
+#[test]
+fn where_the_last_write_wins_a_split_network_is_seen_not_to_hold_one_copy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("lossy.toml");
+    std::fs::write(&config, "[service.kv]\nlast_write_wins = true\n").expect("it is written");
+    let config = config.to_str().expect("a path in UTF-8");
+    let Some(cluster) = Cluster::in_network(3, &["--storage", "memory", "--config", config]) else {
+        return;
+    };
+    let run = Run::new(addresses(&cluster), vec![Plan::new(Kind::Register)], 1);
+    let history = run.meanwhile(4 * CLIENTS, String::new(), || {
+        run.go_on(200);
+        cluster.network().cut(&[1], &[2, 3]);
+        eventually("the sides to miss each other", || {
+            let seen = |number: usize| up(&cluster.node(number).json("/v1/cluster")).len();
+            (seen(1) == 1 && seen(2) == 2).then_some(())
+        });
+        // Both sides serve, and neither sees what the other acknowledges.
+        run.go_on(500);
+        cluster.network().heal();
+        run.go_on(200);
+    });
+    let verdict = Linearizable::check(&history);
+    println!("{verdict}");
+    assert_eq!(verdict.judgement(), Judgement::Violated);
 }

@@ -331,3 +331,42 @@ fn a_write_that_is_said_not_to_have_reached_its_node_is_nowhere() {
         assert_eq!(client.run(&format!("GET early{n}")), Reply::Nil, "early{n}");
     }
 }
+
+/// All primaries first, wherever one is asked.
+#[test]
+fn everybody_lists_the_replicas_of_a_key_in_the_same_order() {
+    let mut cluster = Cluster::of(4, MEMORY);
+    cluster.kill(4);
+    seen_down(&cluster, &[4]);
+    let node = cluster.node(1);
+    let mut client = node.client();
+    let mut mixed = 0;
+    for n in 0..60 {
+        let key = format!("k{n}");
+        type Entry = (u64, String, String);
+        let held = replicas(&mut client, &key, "kv").into_iter();
+        let held: Vec<Entry> = held
+            .map(|held| (held.partition.into(), held.node, held.kind))
+            .collect();
+        let entry = |entry: Reply| {
+            let parts = entry.items();
+            let partition = u64::try_from(parts[0].int()).expect("a partition");
+            (partition, parts[1].text(), parts[2].text())
+        };
+        let listed = client.run(&format!("VNODE.PREFLIST {key}")).items();
+        let listed: Vec<Entry> = listed.into_iter().map(entry).collect();
+        assert_eq!(listed, held, "{key}");
+        let body = node.json(&format!("/v1/ring/preflist?key={key}"));
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let shown = body["replicas"].as_array().expect("replicas").iter();
+        let shown: Vec<Entry> = shown
+            .map(|one| {
+                let partition = one["partition"].as_u64().expect("a partition");
+                (partition, text(&one["node"]), text(&one["kind"]))
+            })
+            .collect();
+        assert_eq!(shown, held, "{key}");
+        mixed += usize::from(held.iter().any(|(_, _, kind)| kind == "fallback"));
+    }
+    assert!(mixed > 0, "nobody stands in for the fourth");
+}

@@ -20,8 +20,10 @@ const PACE: Duration = Duration::from_millis(3);
 pub(super) const BAG: &str = "bag-";
 /// The sets each of which is one key.
 pub(super) const SET: &str = "set-";
-/// The registers.
+/// The registers with siblings.
 pub(super) const CAUSAL: &str = "causal-";
+/// The registers that have one value.
+pub(super) const REGISTER: &str = "register-";
 /// The counters.
 pub(super) const COUNTER: &str = "counter-";
 
@@ -29,6 +31,7 @@ pub(super) const COUNTER: &str = "counter-";
 pub(super) struct Run {
     recorder: Recorder,
     addresses: Vec<SocketAddr>,
+    plans: Vec<Plan>,
     seed: u64,
     begun: Instant,
     stop: AtomicBool,
@@ -37,10 +40,12 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(addresses: Vec<SocketAddr>, seed: u64) -> Run {
+    /// A run of these workloads.
+    pub(super) fn new(addresses: Vec<SocketAddr>, plans: Vec<Plan>, seed: u64) -> Run {
         Run {
             recorder: Recorder::new(),
             addresses,
+            plans,
             seed,
             begun: Instant::now(),
             stop: AtomicBool::new(false),
@@ -52,8 +57,8 @@ impl Run {
     pub(super) fn meanwhile(&self, clients: u32, note: String, happens: impl FnOnce()) -> History {
         std::thread::scope(|scope| {
             for client in 0..clients {
-                for (nth, plan) in (0..).zip(Run::plans()) {
-                    scope.spawn(move || self.client(&plan, nth * clients + client));
+                for (nth, plan) in (0..).zip(&self.plans) {
+                    scope.spawn(move || self.client(plan, nth * clients + client));
                 }
             }
             // Clients would write for ever if what happens panicked.
@@ -86,24 +91,6 @@ impl Run {
         u64::try_from(self.now().as_nanos()).expect("runs are shorter than centuries")
     }
 
-    /// The plans of the four workloads.
-    fn plans() -> [Plan; 4] {
-        let plan = |kind, prefix: &str, reads_percent| Plan {
-            prefix: prefix.into(),
-            reads_percent,
-            // Deletions have no context in the store's commands, so what they supersede cannot be judged.
-            deletes_percent: 0,
-            turns_per_round: Some(150),
-            ..Plan::new(kind)
-        };
-        [
-            plan(Kind::Set, BAG, 0),
-            plan(Kind::Set, SET, 10),
-            plan(Kind::Causal, CAUSAL, 10),
-            plan(Kind::Counter, COUNTER, 10),
-        ]
-    }
-
     /// One client of one workload, until the run is stopped.
     fn client(&self, plan: &Plan, number: u32) {
         let mut session = Session {
@@ -127,6 +114,24 @@ impl Run {
             std::thread::sleep(PACE);
         }
     }
+}
+
+/// The workloads of which nothing may be lost, whatever happens.
+pub(super) fn kept() -> Vec<Plan> {
+    let plan = |kind, prefix: &str, reads_percent| Plan {
+        prefix: prefix.into(),
+        reads_percent,
+        // Deletions have no context in the store's commands, so what they supersede cannot be judged.
+        deletes_percent: 0,
+        turns_per_round: Some(150),
+        ..Plan::new(kind)
+    };
+    vec![
+        plan(Kind::Set, BAG, 0),
+        plan(Kind::Set, SET, 10),
+        plan(Kind::Causal, CAUSAL, 10),
+        plan(Kind::Counter, COUNTER, 10),
+    ]
 }
 
 struct StopAtEnd<'a>(&'a Run);
@@ -173,10 +178,20 @@ impl Session<'_> {
                 self.write(&["VPUT", key, &id.to_string(), &context])
                     .map(|_| Answer::Done)
             }
+            Action::Write { value } => self
+                .write(&["SET", key, &value.to_string()])
+                .map(|_| Answer::Done),
             Action::Increment { .. } => self.write(&["INCR", key]).map(|reply| count(&reply)),
             Action::Read if key.starts_with(COUNTER) => {
                 self.read(&["COUNT", key]).map(|reply| count(&reply))
             }
+            Action::Read if key.starts_with(REGISTER) => self.read(&["GET", key]).map(|reply| {
+                let value = match reply {
+                    Reply::Nil => None,
+                    value => Some(value.text().parse().expect("a number")),
+                };
+                Answer::Values(value.into_iter().collect())
+            }),
             Action::Read => self.read(&["VGET", key]).map(|reply| {
                 let (context, values) = versions(reply);
                 self.contexts.insert(key.to_owned(), context);

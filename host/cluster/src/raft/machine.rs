@@ -9,6 +9,7 @@ use super::snapshots::{Snapshot, SnapshotError, Snapshots};
 use super::{Entry, LogId, Membership, SnapshotMeta, StorageError, TypeConfig};
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, ErrorSubject, ErrorVerb, OptionalSend};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
 use std::io::Cursor;
@@ -82,6 +83,7 @@ struct Applied {
 pub struct Machine {
     applied: Applied,
     maps: watch::Sender<Option<Arc<ClusterMap>>>,
+    voters: watch::Sender<BTreeSet<u64>>,
     snapshots: Snapshots,
 }
 
@@ -91,6 +93,7 @@ impl Machine {
         let applied = snapshots.newest().map(Applied::from).unwrap_or_default();
         Ok(Self {
             maps: watch::Sender::new(applied.map.clone()),
+            voters: watch::Sender::new(applied.voters()),
             applied,
             snapshots,
         })
@@ -102,12 +105,19 @@ impl Machine {
         self.maps.subscribe()
     }
 
+    /// Follows who votes, as is agreed on. While one change of that is under way those who vote before it and after it.
+    #[must_use]
+    pub fn voters(&self) -> watch::Receiver<BTreeSet<u64>> {
+        self.voters.subscribe()
+    }
+
     fn apply_one(&mut self, entry: Entry) -> Result<u64, MapError> {
         self.applied.last = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Ok(self.epoch()),
             EntryPayload::Membership(membership) => {
                 self.applied.membership = Membership::new(Some(entry.log_id), membership);
+                self.voters.send_replace(self.applied.voters());
                 Ok(self.epoch())
             }
             EntryPayload::Normal(event) => {
@@ -136,6 +146,14 @@ pub(super) fn step(map: &mut Option<Arc<ClusterMap>>, event: &MapEvent) -> Resul
     let epoch = next.epoch();
     *map = Some(Arc::new(next));
     Ok(epoch)
+}
+
+impl Applied {
+    fn voters(&self) -> BTreeSet<u64> {
+        let sets = self.membership.membership().get_joint_config();
+        let both = |id: &u64| sets.iter().all(|set| set.contains(id));
+        sets.iter().flatten().copied().filter(both).collect()
+    }
 }
 
 impl From<Snapshot> for Applied {
@@ -215,6 +233,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         save.map_err(|error| failed(ErrorVerb::Write, &error))?;
         self.applied = Applied::from(snapshot);
         self.maps.send_replace(self.applied.map.clone());
+        self.voters.send_replace(self.applied.voters());
         Ok(())
     }
 

@@ -10,4 +10,5 @@
 mod calls;
 mod failures;
 mod hellos;
+mod joining;
 mod nodes;

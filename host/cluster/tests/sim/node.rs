@@ -1,6 +1,6 @@
 //! One node of the simulation: the real control plane around a model of vnodes, and an operator who works at it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(crate) enum Action {
     Commit,
     Clear,
     Down(&'static str),
+    /// Takes back that it has asked to join.
+    GiveUp,
     /// Writes rows to a partition, or deletes all that it has.
     Command(PartitionId, bool),
 }
@@ -90,7 +92,7 @@ pub(crate) async fn run(setup: Setup) -> turmoil::Result {
         }
         Err(error) => return Err(error.into()),
     };
-    let view = cluster.view(&BTreeSet::new()).unwrap();
+    let view = cluster.first_view().unwrap();
     let vnodes = Arc::new(Model::new(view, Arc::clone(&setup.disk)));
     let peers = Arc::clone(cluster.peers());
     let liveness = Arc::new(Liveness::start(Arc::clone(&peers), gone, count, rng));
@@ -173,6 +175,10 @@ async fn act(
             return ran
                 .then_some(())
                 .ok_or_else(|| "it does not run here".into());
+        }
+        Action::GiveUp => {
+            cluster.give_up_joining().await;
+            return Ok(());
         }
         Action::Commit => return commit(&setup.board, cluster).await,
         Action::Stage(node, change) => MapEvent::ChangeStaged(Staged {

@@ -228,7 +228,9 @@ impl Storm {
 
     /// After the storm the map can be changed at every node.
     fn a_change_is_agreed_on(&mut self) {
-        let map = self.world.newest().unwrap();
+        let Some(map) = self.world.newest() else {
+            return;
+        };
         let is_member = |node: &&str| map.members().contains_key(&name(node));
         for node in self.world.members().into_iter().filter(is_member) {
             let before = self.world.newest().unwrap().epoch();

@@ -276,8 +276,24 @@ impl World {
         }
     }
 
-    /// Empties all partitions, and removes members whose node is another by now.
+    /// Nodes that join a cluster in which nobody else is any more.
+    fn stranded(&self) -> Vec<&'static str> {
+        let board = self.board();
+        let of = |live: &Live| live.cluster.me().cluster();
+        let alone = |(node, live): &(&&'static str, &Live)| {
+            let others = board.live.iter().filter(|(other, _)| other != node);
+            let mut others = others.map(|(_, other)| of(other));
+            live.cluster.is_joining() && others.all(|other| other != of(live))
+        };
+        let stranded = board.live.iter().filter(alone);
+        stranded.map(|(node, _)| *node).collect()
+    }
+
+    /// Empties all partitions, and removes members whose node is another by now. Whoever joins what is gone gives that up.
     fn tidy(&mut self) {
+        for node in self.stranded() {
+            self.act(node, Action::GiveUp);
+        }
         for node in self.nodes.clone() {
             for partition in 0..u16::try_from(node::RING).unwrap() {
                 self.act(node, Action::Command(PartitionId(partition), false));
@@ -312,7 +328,9 @@ impl World {
     /// What is not yet as it should be.
     fn trouble(&mut self) -> Option<String> {
         let Some(map) = self.newest() else {
-            return Some("nobody is in the cluster".into());
+            // Its joins were taken back, and whoever was left joined another.
+            self.board().count("dead ends");
+            return None;
         };
         let members: BTreeSet<&str> = map.members().keys().map(|node| node.as_str()).collect();
         if self.is_dead_end(&map) {

@@ -17,7 +17,7 @@ const LOCATION_CHARS_MAX: usize = 128;
 pub enum Change {
     /// It is let in. Staged by the node itself.
     Join,
-    /// It hands over what it owns, and goes.
+    /// It hands over what it owns, and goes. If it has only asked to join, that is taken back at once.
     Leave,
     /// It goes, and everything that it owns is handed over to one that joins.
     Replace {
@@ -81,11 +81,18 @@ pub(super) fn stage(map: &mut ClusterMap, staged: &Staged) -> Result<(), MapErro
     match change {
         // Only the node itself can say what it is.
         Change::Join => return refuse("let in again"),
+        // There is nothing to hand over: it takes back that it asked to join.
+        Change::Leave if status == MemberStatus::Joining => {
+            map.members.remove(node);
+            map.staged
+                .retain(|other| other.node != *node && other.change.by() != Some(node));
+            return Ok(());
+        }
         Change::Leave | Change::Replace { .. } if status != MemberStatus::Valid => {
             return refuse("leaving");
         }
         Change::ForceReplace { .. } | Change::ForceRemove if status == MemberStatus::Joining => {
-            return refuse("removed; `host cluster clear` forgets it");
+            return refuse("removed; `host cluster leave` takes its join back");
         }
         Change::Location(Some(location)) => {
             let good = |c: char| !c.is_control();

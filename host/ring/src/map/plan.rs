@@ -95,7 +95,7 @@ pub(super) fn plan(map: &ClusterMap) -> Result<Plan, MapError> {
     }
     after.staged.clear();
     after.let_go();
-    let safety = safety(&target, &claimers, map.n).map_err(|_| nobody(map))?;
+    let safety = safety(&target, &claimers, map.n).map_err(|_| MapError::NobodyLeft)?;
     Ok(Plan {
         id: name(&after),
         changes,
@@ -163,15 +163,8 @@ fn owners_after(
     if only_replaced {
         return Ok(owners);
     }
-    claim(&owners, claimers, map.n).map_err(|_| nobody(map))
-}
-
-/// The claimers of a map name nobody twice and n is never 0, so a claim fails for one reason.
-fn nobody(map: &ClusterMap) -> MapError {
-    let owner = map.ring.owner(PartitionId(0));
-    MapError::OnlyMember {
-        node: owner.clone(),
-    }
+    // The claimers of a map name nobody twice and n is never 0, so a claim fails for one reason.
+    claim(&owners, claimers, map.n).map_err(|_| MapError::NobodyLeft)
 }
 
 /// Hands what the gone owned to their heirs at once, and begins the other transfers that lead to `target`.

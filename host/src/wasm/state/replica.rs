@@ -1,5 +1,6 @@
 //! What a vnode's rows are to the other replicas: compared, merged, listed, and summed up in hash trees.
 
+use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use vnode_ring::{Leaves, Merged, Object, ObjectRef, PartitionId, Tree, TreeRow, merge_encoded};
@@ -12,6 +13,11 @@ use crate::wasm::scan::position;
 
 /// Rows that one look at a growing tree adds to it.
 const TREE_ROWS: usize = 256;
+/// Rows that one look for tombstones goes through.
+const TOMBSTONE_ROWS: usize = 4096;
+
+/// Rows by their places, hash (big-endian) and key, with the digest of each.
+pub type Digests = BTreeMap<Vec<u8>, u64>;
 
 /// What this replica holds under a key, seen from another one.
 pub enum Compared<'a> {
@@ -84,6 +90,60 @@ impl VnodeState {
             }
         }
         Ok(())
+    }
+
+    /// Stages the removal of a tombstone if it is the one with that digest. Unlike after [`forget`](Self::forget) the vnode keeps its
+    /// name: its asker has made sure that nobody holds anything under that key which the tombstone had replaced.
+    pub fn reap(&mut self, row: RowKey<'_>, digest: u64) -> Result<(), Refusal> {
+        if let Some(object) = self.store.get(row)? {
+            let object = ObjectRef::parse(object)?;
+            if object.is_deleted() && object.digest() == digest {
+                self.batch.remove(row, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next tombstones of a range whose newest delete is older than `before_ms`: the place and digest of each; and the place where
+    /// to go on, empty after the last.
+    pub fn tombstones(
+        &mut self,
+        range: PartitionId,
+        from: &[u8],
+        before_ms: u64,
+    ) -> Result<(Digests, Vec<u8>), Refusal> {
+        let (first, to_hash) = self.placement.ring_size.hash_range(range);
+        let scan = Scan {
+            from: match from.split_first_chunk::<8>() {
+                None => Bound::Included(RowKey {
+                    hash: first,
+                    key: b"",
+                }),
+                Some((hash, key)) => Bound::Excluded(RowKey {
+                    hash: u64::from_be_bytes(*hash),
+                    key,
+                }),
+            },
+            to_hash,
+            max_rows: TOMBSTONE_ROWS,
+            max_bytes: usize::MAX,
+        };
+        let (mut found, mut last) = (Digests::new(), Vec::new());
+        let page = self.store.scan(&scan, &mut |row, object| {
+            last = position(row.hash, row.key);
+            // What cannot be read is no tombstone.
+            if let Ok(object) = ObjectRef::parse(object)
+                && object.is_deleted()
+                && object.hlc().millis() < before_ms
+            {
+                found.insert(last.clone(), object.digest());
+            }
+            ControlFlow::Continue(())
+        })?;
+        if page == Page::Last {
+            last.clear();
+        }
+        Ok((found, last))
     }
 
     /// Stages the merge of what is held under a key with an object of another replica.
@@ -168,10 +228,10 @@ impl VnodeState {
         range: PartitionId,
         leaf: u16,
         max_rows: usize,
-    ) -> Result<Vec<(Vec<u8>, u64)>, Refusal> {
+    ) -> Result<Digests, Refusal> {
         let tree = Tree::new(self.placement.ring_size, range);
         let Some((first, last)) = tree.leaf_range(leaf) else {
-            return Ok(Vec::new());
+            return Ok(Digests::new());
         };
         let from = Bound::Included(RowKey {
             hash: first,

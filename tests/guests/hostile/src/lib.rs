@@ -47,6 +47,7 @@ impl Vnode for Hostile {
             .syntax("key value")
             .summary("Store a value beside the others"),
         any("RAN").arity(-1).key(1).syntax("[key]").summary("Commands that this instance ran"),
+        read("ROLE").arity(2).key(1).syntax("key").summary("What this vnode is to the key"),
         any("SAW").arity(2).key(1).syntax("key").summary("Rows that init of this instance saw"),
         coverage("PAGES").arity(1).concat().summary("Pages without end"),
         coverage("LOOPALL").arity(1).sum().summary("Never return, on every vnode"),
@@ -72,6 +73,13 @@ impl Vnode for Hostile {
         }
         let key = command.bytes(1)?;
         match command.name() {
+            "ROLE" => {
+                let role = match command.context().replica {
+                    guest_sdk::Replica::Primary => "primary",
+                    guest_sdk::Replica::Fallback => "fallback",
+                };
+                return Ok(Reply::bulk(role));
+            }
             "GET" => return Ok(store::get(key)?.into()),
             "BIGREPLY" => {
                 let bytes = usize::try_from(command.int(2)?).unwrap_or(0);
