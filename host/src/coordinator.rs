@@ -18,9 +18,10 @@ pub mod wishes;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use vnode_ring::{PartitionId, RingSize, Role, View};
 
 use self::carry::Carried;
@@ -70,6 +71,14 @@ pub struct Limits {
     pub requests: crate::resp::codec::Limits,
 }
 
+/// What commands are stamped with.
+pub struct Stamps {
+    /// The name of the first one; each further one has the next.
+    pub first_id: u64,
+    /// The node's wall clock, milliseconds since 1970. It may be wrong and jump.
+    pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
 /// Where a command goes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
@@ -104,6 +113,7 @@ pub struct Coordinator {
     limits: Limits,
     acknowledge: Acknowledge,
     next_id: AtomicU64,
+    clock: Box<dyn Fn() -> u64 + Send + Sync>,
     draining: AtomicBool,
     /// Calls under way.
     calls: AtomicUsize,
@@ -122,7 +132,7 @@ impl Coordinator {
         executors: usize,
         limits: Limits,
         acknowledge: Acknowledge,
-        first_id: u64,
+        stamps: Stamps,
         cluster: Arc<Cluster>,
     ) -> Arc<Coordinator> {
         let descriptors = services
@@ -142,7 +152,8 @@ impl Coordinator {
                 .collect(),
             limits,
             acknowledge,
-            next_id: AtomicU64::new(first_id),
+            next_id: AtomicU64::new(stamps.first_id),
+            clock: stamps.clock,
             draining: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             cluster,
@@ -249,6 +260,11 @@ impl Coordinator {
     pub fn next_ids(&self, count: u64) -> Range<u64> {
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
         first..first.saturating_add(count)
+    }
+
+    /// The node's wall clock, milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        (self.clock)()
     }
 
     /// Where the command goes. The words already agree with the arity.
@@ -399,7 +415,7 @@ impl Coordinator {
             range: partition,
             hash,
             words,
-            now_ms: now_ms(),
+            now_ms: self.now_ms(),
             id: self.next_id(),
             alone: false,
             role: Role::Primary,
@@ -612,7 +628,7 @@ fn parse(reply: &[u8]) -> Result<Value, Failure> {
         .map_err(|error| Failure::Usage(format!("a reply cannot be read: {error}")))
 }
 
-/// Milliseconds since 1970.
+/// The machine's wall clock, milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

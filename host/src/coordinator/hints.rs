@@ -9,8 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use vnode_ring::{ObjectRef, PartitionId};
 
 use super::Coordinator;

@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::slow::{PageRequest, Work};
 use crate::vnode::request::{Failure, Request};
 use crate::vnode::{Figures, Vnode};
+use tokio::time::Instant;
 use vnode_ring::Role;
 
 /// A vnode whose guest overran stays on the slow threads for so long after.
