@@ -2,6 +2,7 @@
 //!
 //! What is left out is what a simulated machine does not have: threads, signals, HTTP, and a directory for rows.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -88,12 +89,10 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
         coordinator.seats().place(seat, vnode);
     }
     ready(&shared);
-    let peer = TcpListener::bind(addresses.peer)
+    let peer = listen(addresses.peer)
         .await
         .map_err(system("listen for other nodes"))?;
-    let resp = TcpListener::bind(addresses.resp)
-        .await
-        .map_err(system("listen"))?;
+    let resp = listen(addresses.resp).await.map_err(system("listen"))?;
     let greeter = Arc::new(membership.greeter());
     membership.take_part(peer, &shared);
     tokio::spawn(accept(resp, Arc::clone(&shared)));
@@ -113,4 +112,9 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     }
     shared.drain.notified().await;
     Ok(())
+}
+
+/// The simulator lets nobody name the machine that he is.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
 }

@@ -1,0 +1,29 @@
+//! Whole nodes on a simulated network: real control and data planes, real guests, and clients that write down what they saw.
+//!
+//! Whatever breaks, nothing that was acknowledged is lost, no command runs twice, and replicas become equal again. Each run is a
+//! function of its seed: `SIM_SEEDS` says how many there are, `SIM_FROM` the first one. Seeds that once failed are in `seeds.txt`
+//! and run first, without `SIM_FROM`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test ends where it fails"
+)]
+
+mod board;
+mod book;
+mod client;
+mod disk;
+mod judge;
+mod links;
+mod node;
+mod same;
+mod storm;
+mod world;
+
+/// A number from the environment.
+fn number(variable: &str, otherwise: u64) -> u64 {
+    let set = std::env::var(variable).ok();
+    set.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
