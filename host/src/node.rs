@@ -220,7 +220,7 @@ impl Node {
             let terminate =
                 signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
             let peer = net::listen(peer).map_err(system("listen for other nodes"))?;
-            membership.take_part(peer, &shared);
+            membership.take_part(peer, &shared)?;
             let resp = net::listen(resp).map_err(system("listen"))?;
             let http = tokio::net::TcpListener::from_std(http).map_err(system("listen"))?;
             let (end_http, end) = oneshot::channel();

@@ -1,6 +1,7 @@
 //! What the disks of all nodes hold and what clients read in the end, for the checkers.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tests::checkers::{
     AckedSet, Convergence, Counter, Expected, History, Judgement, Ledger, Lineage, NodeState,
@@ -70,16 +71,19 @@ fn digest(
     (size, range): (RingSize, PartitionId),
 ) -> String {
     let Some(rows) = disk.places.get(&(service.to_owned(), partition.0)) else {
-        return String::new();
+        return "0 rows".into();
     };
     let (first, last) = size.hash_range(range);
     let rows = rows.rows.range((first, Vec::new())..);
     let rows = rows.take_while(|((hash, _), _)| *hash <= last);
     let row = |((_, key), object): (&(u64, Vec<u8>), &Vec<u8>)| {
         let object = ObjectRef::parse(object).unwrap();
-        format!("{} {:x};", String::from_utf8_lossy(key), object.digest())
+        (key.clone(), object.digest())
     };
-    rows.map(row).collect()
+    let rows: Vec<_> = rows.map(row).collect();
+    let mut hasher = DefaultHasher::new();
+    rows.hash(&mut hasher);
+    format!("{} rows {:016x}", rows.len(), hasher.finish())
 }
 
 /// Judges what clients saw. Returns what the checkers say, a line each.

@@ -104,12 +104,17 @@ impl Membership {
     }
 
     /// Lets other nodes in and begins to follow the cluster. Needs a tokio runtime.
-    pub(super) fn take_part(self, listener: TcpListener, shared: &Arc<Shared>) {
+    pub(super) fn take_part(
+        self,
+        listener: TcpListener,
+        shared: &Arc<Shared>,
+    ) -> Result<(), NodeError> {
         let cluster = self.cluster;
+        let incarnation = cluster.next_incarnation(shared.coordinator.now_ms())?;
         let liveness = Arc::new(Liveness::start(
             Arc::clone(cluster.peers()),
             self.gone,
-            shared.coordinator.now_ms(),
+            incarnation,
             self.rng,
         ));
         let sight = liveness.sight();
@@ -136,6 +141,7 @@ impl Membership {
             tended.await;
             shared.drain.notify_one();
         });
+        Ok(())
     }
 }
 

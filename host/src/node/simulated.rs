@@ -94,7 +94,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
         .map_err(system("listen for other nodes"))?;
     let resp = listen(addresses.resp).await.map_err(system("listen"))?;
     let greeter = Arc::new(membership.greeter());
-    membership.take_part(peer, &shared);
+    membership.take_part(peer, &shared)?;
     tokio::spawn(accept(resp, Arc::clone(&shared)));
     let pool = Pool::start(0).map_err(system("start the slow threads"))?;
     for stats in about.counters.iter().take(1) {
