@@ -87,6 +87,7 @@ impl Drop for World {
 impl World {
     /// Nodes that are about to start, and each other's clock far off from the real time.
     pub(crate) fn new(seed: u64, guests: &[Arc<Guest>]) -> World {
+        crate::log();
         runtime::seed_this_thread(Some(seed));
         let mut sim = Builder::new()
             .rng_seed(seed)
