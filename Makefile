@@ -50,9 +50,11 @@ unit:
 	@$(CARGO) test --locked -p vnode-ring -p vnode-cluster -p guest-sdk $(addprefix -p ,$(GUESTS))
 
 # Whole clusters in one process, over a network and a clock that a seed decides; SIM_SEEDS=1000 runs more of them.
-simulate:
-	@echo "== simulation of clusters with faults"
+simulate: guests
+	@echo "== simulation of control planes with faults"
 	@$(CARGO) test --locked -p vnode-cluster --features sim --test sim
+	@echo "== simulation of whole nodes and their clients with faults"
+	@$(CARGO) test --locked -p tests --features sim --test sim
 
 conformance-guests: guests
 	@echo "== guests in Python and JavaScript"

@@ -26,9 +26,10 @@ pub mod wishes;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 use vnode_ring::{PartitionId, RingSize, Role, View};
 
 use self::carry::Carried;
@@ -85,6 +86,14 @@ pub struct Limits {
     pub requests: crate::resp::codec::Limits,
 }
 
+/// What commands are stamped with.
+pub struct Stamps {
+    /// The name of the first one; each further one has the next.
+    pub first_id: u64,
+    /// The node's wall clock, milliseconds since 1970. It may be wrong and jump.
+    pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
 /// Where a command goes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
@@ -119,6 +128,9 @@ pub struct Coordinator {
     limits: Limits,
     acknowledge: Acknowledge,
     next_id: AtomicU64,
+    clock: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// When the node began, and what its wall clock said then.
+    began: (Instant, u64),
     draining: AtomicBool,
     /// Calls under way.
     calls: AtomicUsize,
@@ -140,7 +152,7 @@ impl Coordinator {
         executors: usize,
         limits: Limits,
         acknowledge: Acknowledge,
-        first_id: u64,
+        stamps: Stamps,
         cluster: Arc<Cluster>,
     ) -> Arc<Coordinator> {
         let descriptors = services
@@ -161,7 +173,9 @@ impl Coordinator {
             transfers: Mutex::new(Transfers::new(limits.transfers)),
             limits,
             acknowledge,
-            next_id: AtomicU64::new(first_id),
+            next_id: AtomicU64::new(stamps.first_id),
+            began: (Instant::now(), (stamps.clock)()),
+            clock: stamps.clock,
             draining: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             cluster,
@@ -269,6 +283,17 @@ impl Coordinator {
     pub fn next_ids(&self, count: u64) -> Range<u64> {
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
         first..first.saturating_add(count)
+    }
+
+    /// The node's wall clock, milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// Milliseconds since 1970 by a clock that does not jump: the wall clock as it was when the node began, and the time since.
+    pub fn steady_ms(&self) -> u64 {
+        let since = u64::try_from(self.began.0.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.began.1.saturating_add(since)
     }
 
     /// Where the command goes. The words already agree with the arity.
@@ -419,7 +444,7 @@ impl Coordinator {
             range: partition,
             hash,
             words,
-            now_ms: now_ms(),
+            now_ms: self.now_ms(),
             id: self.next_id(),
             alone: false,
             role: Role::Primary,
@@ -632,7 +657,7 @@ fn parse(reply: &[u8]) -> Result<Value, Failure> {
         .map_err(|error| Failure::Usage(format!("a reply cannot be read: {error}")))
 }
 
-/// Milliseconds since 1970.
+/// The machine's wall clock, milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -9,6 +9,7 @@ pub mod descriptor;
 pub mod executor;
 pub mod http;
 pub mod metrics;
+pub mod net;
 pub mod node;
 pub mod resp;
 pub mod store;

@@ -6,6 +6,8 @@
 mod banner;
 mod guests;
 mod membership;
+#[cfg(feature = "sim")]
+pub mod simulated;
 mod threads;
 
 use std::net::{SocketAddr, TcpListener};
@@ -18,14 +20,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError, RingSize};
 
+use self::membership::Membership;
 use crate::config::{Config, StorageKind, SyncMode};
-use crate::coordinator::{Coordinator, Limits, now_ms, transfers};
+use crate::coordinator::{Coordinator, Limits, Stamps, now_ms, transfers};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::executor::Message;
 use crate::executor::about::About;
 use crate::executor::load::first_with_time;
 use crate::metrics::{Counters, Metrics, counters};
-use crate::store::{DiskSettings, Durability, Engine, StoreError};
+use crate::net;
+use crate::store::{Acknowledge, DiskSettings, Durability, Engine, StoreError};
 use crate::vnode::service::Service;
 use crate::wasm::Placement;
 use vnode_cluster::join::JoinError;
@@ -187,74 +191,37 @@ impl Node {
         let (size, hash) = membership::ring_of(&config, &mut data_dir, &node, &control)?;
         let engine = Arc::new(open_store(&config, &data_dir)?);
         let services = services(&config, guests, size, hash);
-        let membership = membership::open(
-            &config,
-            &data_dir,
-            &node,
+        let seat = membership::Seat {
+            path: data_dir.cluster_path(),
+            node: node.clone(),
             addresses,
-            &services,
-            (size, hash),
-            &control,
-        )?;
-        let coordinator = Coordinator::new(
-            services,
-            membership.first_view(),
-            config.executor_count(),
-            limits(&config),
-            engine.acknowledge(),
-            crate::vnode::seed(now_ms() ^ u64::from(std::process::id()) << 40),
-            Arc::clone(membership.cluster()),
-        );
-        let counters = Arc::new(counters(&coordinator));
-        let run_id = format!("{:016x}{:016x}", coordinator.next_id(), now_ms());
-        let about = Arc::new(About {
-            node: name.clone(),
-            run_id: run_id.clone(),
-            process_id: std::process::id(),
-            tcp_port: addresses.resp.port(),
-            started,
-            settings: crate::config::SETTINGS
-                .iter()
-                .map(|setting| (setting.key.to_owned(), (setting.show)(&config)))
-                .collect(),
-            clients_max: config.limits.connections_max,
-            ring_size: u32::from(size.get()),
-            counters: Arc::clone(&counters),
-            clients: std::sync::atomic::AtomicU64::new(0),
-            inboxes: coordinator.inboxes().to_vec(),
-            digests: coordinator
-                .services()
-                .iter()
-                .map(|service| service.guest.digest().to_owned())
-                .collect(),
-        });
-        let greeter = Arc::new(membership.greeter());
-        let executors = threads::start(&coordinator, &about, &engine, &greeter)?;
-        let shared = Arc::new(Shared {
-            name: node,
-            run_id,
-            metrics: Metrics::new(
-                Arc::clone(&coordinator),
-                Arc::clone(&counters),
-                Arc::clone(&engine),
-                started,
-            ),
-            coordinator,
-            cluster: Arc::clone(membership.cluster()),
-            shown_plan: Mutex::default(),
-            counters,
-            engine,
-            addresses,
-            started,
-            drain: tokio::sync::Notify::new(),
+            ring: (size, hash),
+        };
+        let opened = membership::open(&config, seat, &services, membership::rng()?);
+        let membership = control.block_on(opened)?;
+        let acknowledge = engine.acknowledge();
+        let stamps = Stamps {
+            first_id: crate::vnode::seed(now_ms() ^ u64::from(std::process::id()) << 40),
+            clock: Box::new(now_ms),
+        };
+        let parts = Parts {
             config,
-        });
+            services,
+            engine: Arc::clone(&engine),
+            acknowledge,
+            addresses,
+            started,
+        };
+        let (shared, about) = parts.assemble(&membership, stamps);
+        let greeter = Arc::new(membership.greeter());
+        let executors = threads::start(&shared.coordinator, &about, &engine, &greeter)?;
         let (terminate, acceptor, end_http, http) = {
             let _context = control.enter();
             let terminate =
                 signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
+            let peer = net::listen(peer).map_err(system("listen for other nodes"))?;
             membership.take_part(peer, &shared)?;
-            let resp = tokio::net::TcpListener::from_std(resp).map_err(system("listen"))?;
+            let resp = net::listen(resp).map_err(system("listen"))?;
             let http = tokio::net::TcpListener::from_std(http).map_err(system("listen"))?;
             let (end_http, end) = oneshot::channel();
             let http = control.spawn(crate::http::serve(http, Arc::clone(&shared), end));
@@ -408,6 +375,81 @@ fn open_store(config: &Config, data_dir: &DataDir) -> Result<Engine, StoreError>
     }
 }
 
+/// What a node is made of before anything of it runs.
+struct Parts {
+    config: Config,
+    services: Vec<Arc<Service>>,
+    engine: Arc<Engine>,
+    acknowledge: Acknowledge,
+    addresses: Addresses,
+    started: Instant,
+}
+
+impl Parts {
+    /// Puts the parts together that every node has, on threads or not.
+    fn assemble(self, membership: &Membership, stamps: Stamps) -> (Arc<Shared>, Arc<About>) {
+        let first_view = membership.first_view();
+        let (name, size) = (first_view.me().clone(), first_view.ring().size());
+        let config = self.config;
+        let coordinator = Coordinator::new(
+            self.services,
+            first_view,
+            config.executor_count(),
+            limits(&config),
+            self.acknowledge,
+            stamps,
+            Arc::clone(membership.cluster()),
+        );
+        let counters = Arc::new(counters(&coordinator));
+        let run_id = format!(
+            "{:016x}{:016x}",
+            coordinator.next_id(),
+            coordinator.now_ms()
+        );
+        let about = Arc::new(About {
+            node: name.to_string(),
+            run_id: run_id.clone(),
+            process_id: std::process::id(),
+            tcp_port: self.addresses.resp.port(),
+            started: self.started,
+            settings: crate::config::SETTINGS
+                .iter()
+                .map(|setting| (setting.key.to_owned(), (setting.show)(&config)))
+                .collect(),
+            clients_max: config.limits.connections_max,
+            ring_size: u32::from(size.get()),
+            counters: Arc::clone(&counters),
+            clients: std::sync::atomic::AtomicU64::new(0),
+            inboxes: coordinator.inboxes().to_vec(),
+            digests: coordinator
+                .services()
+                .iter()
+                .map(|service| service.guest.digest().to_owned())
+                .collect(),
+        });
+        let shared = Arc::new(Shared {
+            name,
+            run_id,
+            metrics: Metrics::new(
+                Arc::clone(&coordinator),
+                Arc::clone(&counters),
+                Arc::clone(&self.engine),
+                self.started,
+            ),
+            coordinator,
+            cluster: Arc::clone(membership.cluster()),
+            shown_plan: Mutex::default(),
+            counters,
+            engine: self.engine,
+            addresses: self.addresses,
+            started: self.started,
+            drain: tokio::sync::Notify::new(),
+            config,
+        });
+        (shared, about)
+    }
+}
+
 fn services(
     config: &Config,
     guests: Vec<Arc<crate::wasm::Guest>>,
@@ -457,7 +499,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 /// Takes clients in and gives each to an executor.
-async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: net::TcpListener, shared: Arc<Shared>) {
     let inboxes = shared.coordinator.inboxes();
     loop {
         let stream = match listener.accept().await {
@@ -476,7 +518,7 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
             continue;
         }
         drop(stream.set_nodelay(true));
-        if let (Some(inbox), Ok(stream)) = (first_with_time(inboxes), stream.into_std()) {
+        if let (Some(inbox), Ok(stream)) = (first_with_time(inboxes), net::detach(stream)) {
             inbox.connect(stream);
         }
     }

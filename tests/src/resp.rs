@@ -1,6 +1,6 @@
 //! A Redis client that hides nothing: requests are bytes, replies are shown as they came.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
 
 /// Version of the protocol.
@@ -210,8 +210,18 @@ impl Client {
     }
 
     fn read(&mut self) -> io::Result<Reply> {
+        Reply::read(&mut self.reader)
+    }
+}
+
+impl Reply {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// Those of the input, and [`ErrorKind::UnexpectedEof`] when it ends before the reply does.
+    pub fn read(input: &mut impl BufRead) -> io::Result<Reply> {
         let mut line = Vec::new();
-        self.reader.read_until(b'\n', &mut line)?;
+        input.read_until(b'\n', &mut line)?;
         let line = line.strip_suffix(b"\r\n");
         let line = line.ok_or(ErrorKind::UnexpectedEof)?;
         let text = String::from_utf8_lossy(line).into_owned();
@@ -229,12 +239,12 @@ impl Client {
             "#" => Reply::Bool(rest == "t"),
             "$" | "=" => match usize::try_from(number()) {
                 Err(_) => Reply::Nil,
-                Ok(length) => self.bulk(kind, length)?,
+                Ok(length) => Reply::bulk(input, kind, length)?,
             },
             "*" | "~" => match usize::try_from(number()) {
                 Err(_) => Reply::Nil,
                 Ok(length) => {
-                    let items = (0..length).map(|_| self.read());
+                    let items = (0..length).map(|_| Reply::read(input));
                     let items = items.collect::<io::Result<_>>()?;
                     match kind {
                         "*" => Reply::Array(items),
@@ -244,16 +254,16 @@ impl Client {
             },
             "%" => {
                 let length = usize::try_from(number()).unwrap_or(0);
-                let pair = |_| Ok((self.read()?, self.read()?));
+                let pair = |_| Ok((Reply::read(input)?, Reply::read(input)?));
                 Reply::Map((0..length).map(pair).collect::<io::Result<_>>()?)
             }
             _ => panic!("no reply: {text:?}"),
         })
     }
 
-    fn bulk(&mut self, kind: &str, length: usize) -> io::Result<Reply> {
+    fn bulk(input: &mut impl BufRead, kind: &str, length: usize) -> io::Result<Reply> {
         let mut bytes = vec![0; length + 2];
-        self.reader.read_exact(&mut bytes)?;
+        input.read_exact(&mut bytes)?;
         assert!(bytes.ends_with(b"\r\n"), "a bulk ends with its length");
         bytes.truncate(length);
         Ok(match kind {

@@ -3,6 +3,8 @@
 //! A client takes turns. In each the workload says what to ask, a closure of the test's asks the cluster and says what came of
 //! it, and the recorder takes both down. All the rest is the test's: how many clients, when they stop, what a timeout is.
 
+pub mod commands;
+
 use std::collections::BTreeMap;
 
 use crate::checkers::{Action, Answer, Outcome, Recorder, Ticket};

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::time::Instant;
 use vnode_host::config::Replication;
 use vnode_host::node::BUILT_IN;
 use vnode_host::ring::{HashId, PartitionId, RingSize};

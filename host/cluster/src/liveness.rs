@@ -90,7 +90,8 @@ pub struct Liveness {
 
 impl Liveness {
     /// Starts to look and to answer. Also tells `peers` whom not to call. `gone` is what `Peers::new` returned. `incarnation`
-    /// must be higher than in the node's last run: milliseconds since 1970 or a count of starts. Needs a tokio runtime.
+    /// must be higher than any in the node's last run, as [`Cluster::next_incarnation`](crate::Cluster::next_incarnation) is: the others
+    /// hear nothing of a lower one. Needs a tokio runtime.
     #[must_use]
     pub fn start(
         peers: Arc<Peers>,

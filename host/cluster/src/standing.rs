@@ -44,6 +44,8 @@ pub(crate) struct Standing {
     pub contacts: Vec<String>,
     /// Partitions that it has offered to their next owners, each with its try.
     pub offered: BTreeMap<PartitionId, u64>,
+    /// The incarnation of its last run.
+    pub incarnation: u64,
 }
 
 /// The file with it.
@@ -138,6 +140,7 @@ mod tests {
             since: 0,
             contacts: Vec::new(),
             offered: BTreeMap::new(),
+            incarnation: 0,
         })
     }
 

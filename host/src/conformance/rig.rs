@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use vnode_ring::{HashId, ObjectRef, PartitionId, RingSize, Role};
 
 use super::rows::{Rows, Stored};

@@ -8,17 +8,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use vnode_cluster::failpoint;
 use vnode_ring::{Holder, NodeName, PartitionId, Role};
 
+use super::Coordinator;
 use super::entropy::Pair;
 use super::replicas::To;
 use super::sending::{Sending, Stop};
 use super::transfers::{Amount, Kind, Phase, Which};
-use super::{Coordinator, now_ms};
 use crate::vnode::request::{Failure, Work};
 use crate::vnode::service::Service;
 use crate::wasm::Hook;
@@ -84,7 +85,7 @@ impl Coordinator {
         let mut due: Vec<_> = mine
             .map(|(partition, transfer)| (*partition, transfer.to.clone(), transfer.attempt))
             .collect();
-        let (now, mut places) = (now_ms(), self.transfers());
+        let (now, mut places) = (self.steady_ms(), self.transfers());
         due.retain(|(partition, ..)| places.is_due(ownership(*partition), now));
         let mut begun = Vec::new();
         for (partition, to, attempt) in due {
@@ -229,7 +230,7 @@ impl Coordinator {
     /// Brings the rest of a frozen partition over. True when everything is there.
     pub(super) async fn carry_rest(&self, partition: PartitionId, to: &NodeName) -> bool {
         let which = ownership(partition);
-        if self.transfers().enter(which, Phase::Flip, now_ms()) {
+        if self.transfers().enter(which, Phase::Flip, self.steady_ms()) {
             self.tell_of(which, "is flip");
         }
         let rest = async {

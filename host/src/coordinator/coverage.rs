@@ -5,13 +5,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use vnode_ring::{Holder, NodeName, PartitionId};
 
 use super::distant::{self, Distant, PageAsk};
-use super::{Call, Coordinator, Joined, UnderWay, join_all, now_ms};
+use super::{Call, Coordinator, Joined, UnderWay, join_all};
 use crate::descriptor::{Aggregate, CommandSpec};
 use crate::executor::slow::PageRequest;
 use crate::executor::{Inbox, Message};
@@ -222,7 +223,7 @@ impl Coordinator {
             scope: Scope {
                 range,
                 writes: spec.writes(),
-                now_ms: now_ms(),
+                now_ms: self.now_ms(),
                 seed: seed(request_id),
             },
         }

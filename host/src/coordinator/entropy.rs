@@ -24,6 +24,9 @@ use crate::wasm::Digests;
 const ROUND: Duration = Duration::from_secs(15);
 /// Between two looks at leaves that differ: writes that were under way have arrived by then.
 const SETTLE: Duration = Duration::from_secs(2);
+/// A comparison that failed is tried once more after so long. That a link is dead may show only when it is used, and it takes
+/// a moment until there is another one.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Ranges that are compared at the same time.
 const AT_ONCE: usize = 8;
 /// Looks at a tree that is being built before an exchange gives up until the next round.
@@ -76,20 +79,32 @@ impl Coordinator {
         };
         let others = view.holders(range, service.n()).iter();
         let others = others.filter(|other| other.is_primary() && **other != first);
-        let pairs = others.map(|other| async {
-            let pair = Pair {
+        let pairs: Vec<Pair<'_>> = others
+            .map(|other| Pair {
                 coordinator: self,
                 service,
                 range,
                 first: To::Holder(first),
                 other: To::Holder(*other),
-            };
-            if let Err(error) = pair.exchange(settle).await {
+            })
+            .collect();
+        let exchange = async |pair: &Pair<'_>| {
+            let mut exchanged = pair.exchange(settle).await;
+            if exchanged.is_err() {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                exchanged = pair.exchange(settle).await;
+            }
+            exchanged.unwrap_or_else(|error| {
                 let service = service.name();
                 tracing::debug!(service, %range, %error, "replicas were not compared");
-            }
-        });
-        join_all(pairs.collect()).await;
+                0
+            })
+        };
+        let learned = join_all(pairs.iter().map(exchange).collect()).await;
+        if learned.into_iter().any(|rows| rows > 0) {
+            // What one of them knew alone the others lack as well, though they did not differ from the first.
+            join_all(pairs.iter().map(exchange).collect()).await;
+        }
     }
 }
 
@@ -126,21 +141,23 @@ impl Pair<'_> {
         Ok(sent)
     }
 
-    /// Mends the leaves that differ now and still do when writes have had that time to settle.
-    async fn exchange(&self, settle: Duration) -> Result<(), Failure> {
+    /// Mends the leaves that differ now and still do when writes have had that time to settle. Returns how many rows the first one
+    /// got.
+    async fn exchange(&self, settle: Duration) -> Result<u64, Failure> {
         let mut differing = self.differing().await?;
         if differing.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         if !settle.is_zero() {
             tokio::time::sleep(settle).await;
             let still = self.differing().await?;
             differing.retain(|leaf| still.binary_search(leaf).is_ok());
         }
+        let mut learned = 0;
         for leaf in differing {
-            self.mend(leaf).await?;
+            learned += self.mend(leaf).await?;
         }
-        Ok(())
+        Ok(learned)
     }
 
     /// The leaves in which the two differ.
@@ -170,8 +187,8 @@ impl Pair<'_> {
         ))
     }
 
-    /// Merges what differs in one leaf, in both directions.
-    async fn mend(&self, number: u16) -> Result<(), Failure> {
+    /// Merges what differs in one leaf, in both directions. Returns how many rows the first one got.
+    async fn mend(&self, number: u16) -> Result<u64, Failure> {
         let own = self.rows(self.first, number).await?;
         let other = self.rows(self.other, number).await?;
         let differs = |place: &&Vec<u8>| own.get(*place) != other.get(*place);
@@ -179,7 +196,7 @@ impl Pair<'_> {
         places.sort();
         places.dedup();
         if places.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let lent = self.send(&places, &own, self.other, self.first).await?;
         let given = self.send(&places, &other, self.first, self.other).await?;
@@ -191,7 +208,7 @@ impl Pair<'_> {
             "replicas differed and were brought together"
         );
         self.coordinator.healing().exchanged(rows);
-        Ok(())
+        Ok(lent.objects)
     }
 
     async fn rows(&self, of: To, number: u16) -> Result<Digests, Failure> {

@@ -12,8 +12,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use vnode_cluster::failpoint;
 use vnode_ring::{Holder, MemberStatus, NodeName, ObjectRef, PartitionId};
 
@@ -67,7 +68,9 @@ pub async fn hand_back(coordinator: Arc<Coordinator>) {
         let view = coordinator.view();
         for hint in coordinator.hints() {
             let (which, owner) = (hint.which(), view.ring().owner(hint.partition));
-            let due = coordinator.transfers().is_due(which, super::now_ms());
+            let due = coordinator
+                .transfers()
+                .is_due(which, coordinator.steady_ms());
             if !due || !view.is_up(owner) || empty.get(&hint.seat) == Some(&hint.bytes) {
                 continue;
             }

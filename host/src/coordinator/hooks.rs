@@ -3,8 +3,9 @@
 //! A guest is told between two of its commands, by whoever finds its vnode in its seat. It may refuse to begin, and nothing else.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use vnode_ring::{NodeName, PartitionId};
 
 use super::Coordinator;

@@ -4,14 +4,14 @@
 //! finds a view that knows better. A partition that goes was frozen before, so nothing ran in between.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use vnode_cluster::{Vnodes, failpoint};
 use vnode_ring::{NodeName, PartitionId, View};
 
 use super::Coordinator;
 use super::carry::ownership;
-use super::now_ms;
 use super::transfers::Phase;
 use crate::executor::Message;
 use crate::vnode::request::Request;
@@ -160,7 +160,7 @@ impl Vnodes for Coordinator {
         let (which, mut transfers) = (ownership(partition), self.transfers());
         let flips = transfers.all().get(&which).map(|one| one.phase) == Some(Phase::Flip);
         if flips {
-            transfers.enter(which, Phase::Dual, now_ms());
+            transfers.enter(which, Phase::Dual, self.steady_ms());
             transfers.explain(
                 which,
                 "the cluster has not agreed on the flip; it is tried again",

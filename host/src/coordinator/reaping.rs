@@ -17,7 +17,7 @@ use std::time::Duration;
 use vnode_ring::{Holder, PartitionId, Role, View};
 
 use super::replicas::To;
-use super::{Coordinator, join_all, now_ms};
+use super::{Coordinator, join_all};
 use crate::config::N_MAX;
 use crate::vnode::replica::{Fetched, fetched, tombstones};
 use crate::vnode::request::{Failure, Held, Words, Work};
@@ -59,7 +59,9 @@ impl Coordinator {
         range: PartitionId,
         grace: Duration,
     ) -> Result<usize, Failure> {
-        let before = now_ms().saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
+        let before = self
+            .now_ms()
+            .saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
         let before = before.to_le_bytes();
         let (mut place, mut count) = (Vec::new(), 0);
         loop {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use vnode_ring::{Holder, NodeName, PartitionId};
 
+use super::Coordinator;
 use super::asks::Ask;
 use super::entropy::Pair;
 use super::replicas::To;
 use super::sending::Stop;
 use super::transfers::{Amount, Kind, Phase, Which};
-use super::{Coordinator, now_ms};
 use crate::vnode::service::Service;
 
 /// How often it is looked whether a repair that waits may go on.
@@ -79,7 +79,7 @@ impl Coordinator {
         let parties = (&first.node, me);
         let begun = self
             .transfers()
-            .begin(which, parties, 0, Amount::default(), now_ms());
+            .begin(which, parties, 0, Amount::default(), self.steady_ms());
         drop(begun);
         self.transfers().rest(which);
         let Some(this) = self.me.upgrade() else {
@@ -91,7 +91,7 @@ impl Coordinator {
 
     async fn see_through(&self, which: Which) {
         while self.view().ring().owner(which.partition) == self.view().me() {
-            let due = self.transfers().is_due(which, now_ms());
+            let due = self.transfers().is_due(which, self.steady_ms());
             if due {
                 match self.try_to_repair(which).await {
                     Ok(()) => {
@@ -117,9 +117,9 @@ impl Coordinator {
             {
                 let mut transfers = self.transfers();
                 transfers
-                    .begin(which, parties, 0, Amount::default(), now_ms())
+                    .begin(which, parties, 0, Amount::default(), self.steady_ms())
                     .map_err(Stop::Held)?;
-                transfers.enter(which, Phase::Copying, now_ms());
+                transfers.enter(which, Phase::Copying, self.steady_ms());
                 transfers.share(which, done, count);
             }
             let pair = Pair {
@@ -131,7 +131,9 @@ impl Coordinator {
             };
             let amount = pair.push().await?;
             self.healing().exchanged(amount.objects);
-            let wait = self.transfers().moved(which, amount, None, now_ms());
+            let wait = self
+                .transfers()
+                .moved(which, amount, None, self.steady_ms());
             tokio::time::sleep(wait).await;
         }
         Ok(())

@@ -1,12 +1,12 @@
 //! Requests that go to particular replicas, one by one, from tasks outside the executors.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use vnode_ring::{Holder, NodeName, Object, PartitionId, Role};
 
-use super::{Coordinator, PATIENCE, now_ms};
+use super::{Coordinator, PATIENCE};
 use crate::executor::Message;
 use crate::vnode::replica::{Fetched, fetched, is_done, page, page_checksum};
 use crate::vnode::request::{Consistency, Failure, Held, ReplyTo, Request, Words, Work};
@@ -141,7 +141,7 @@ impl Coordinator {
             range,
             hash: 0,
             words,
-            now_ms: now_ms(),
+            now_ms: self.now_ms(),
             id: 0,
             alone: false,
             role,

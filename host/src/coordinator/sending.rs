@@ -6,15 +6,16 @@
 
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use vnode_cluster::failpoint;
 use vnode_ring::{NodeName, PartitionId};
 
+use super::Coordinator;
 use super::asks::Ask;
 use super::transfers::{Amount, Kind, Phase, Transfers, Which};
-use super::{Coordinator, now_ms};
 use crate::vnode::request::Failure;
 
 /// Time for the receiver to answer.
@@ -79,7 +80,7 @@ impl Coordinator {
     ) -> Result<Sending<'_>, Stop> {
         let view = self.view();
         self.transfers()
-            .begin(which, (view.me(), to), attempt, total, now_ms())
+            .begin(which, (view.me(), to), attempt, total, self.steady_ms())
             .map_err(Stop::Held)?;
         let mut sending = Sending {
             coordinator: self,
@@ -94,10 +95,10 @@ impl Coordinator {
     /// A transfer stopped before its end: it waits, and everybody can see why.
     pub(super) fn stopped(&self, which: Which, stop: Stop) {
         match stop {
-            Stop::Held(why) => self.transfers().hold(which, why, now_ms()),
+            Stop::Held(why) => self.transfers().hold(which, why, self.steady_ms()),
             Stop::Failed(why) => {
                 self.tell_of(which, &format!("waits: {why}"));
-                self.transfers().fail(which, why, now_ms());
+                self.transfers().fail(which, why, self.steady_ms());
             }
         }
     }
@@ -134,7 +135,7 @@ impl Coordinator {
         let amounts = (said.total, said.moved);
         let place = self
             .transfers()
-            .receive(&said.from, which, amounts, now_ms());
+            .receive(&said.from, which, amounts, self.steady_ms());
         failpoint("place-given");
         place
     }
@@ -160,10 +161,10 @@ impl Coordinator {
 impl Sending<'_> {
     /// The transfer gets further.
     pub(super) fn enter(&self, phase: Phase) {
-        let news = self
-            .coordinator
-            .transfers()
-            .enter(self.which, phase, now_ms());
+        let news =
+            self.coordinator
+                .transfers()
+                .enter(self.which, phase, self.coordinator.steady_ms());
         if news {
             let what = format!("is {}", phase.as_str());
             self.coordinator.tell_of(self.which, &what);
@@ -178,9 +179,9 @@ impl Sending<'_> {
     ) -> Result<(), Stop> {
         let wait = {
             let mut transfers = self.coordinator.transfers();
-            transfers.moved(self.which, amount, cursor, now_ms())
+            transfers.moved(self.which, amount, cursor, self.coordinator.steady_ms())
         };
-        let until = tokio::time::Instant::now() + wait;
+        let until = Instant::now() + wait;
         loop {
             let unlimited = {
                 let transfers = self.coordinator.transfers();
@@ -192,7 +193,7 @@ impl Sending<'_> {
             if self.said.is_none_or(|said| said.elapsed() > SAY_EVERY) {
                 self.say().await?;
             }
-            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || unlimited {
                 return Ok(());
             }
@@ -203,7 +204,7 @@ impl Sending<'_> {
 
     async fn say(&mut self) -> Result<(), Stop> {
         let word = self.coordinator.word_of(self.which, false);
-        let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
+        let deadline = Instant::now() + ANSWER_WITHIN;
         let answer = self.coordinator.ask_node(&self.to, &word, deadline).await?;
         answer.map_err(|why| Stop::Held(format!("{}: {why}", self.to)))?;
         self.said = Some(Instant::now());
@@ -220,7 +221,7 @@ impl Drop for Sending<'_> {
         if let (Some(coordinator), Ok(runtime), Some(_)) = (coordinator, runtime, self.said) {
             let (to, word) = (self.to.clone(), self.coordinator.word_of(self.which, true));
             runtime.spawn(async move {
-                let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
+                let deadline = Instant::now() + ANSWER_WITHIN;
                 // If it does not hear this, it hears nothing more, which says the same.
                 drop(coordinator.ask_node(&to, &word, deadline).await);
             });

@@ -1,8 +1,9 @@
 //! Which vnodes had a part in one command, for those who ask: `VNODE.TRACE`, and `"trace": true` by HTTP.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use vnode_ring::{NodeName, PartitionId, Role};
 
 use super::Coordinator;

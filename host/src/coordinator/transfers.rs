@@ -1,7 +1,7 @@
 //! What is on its way between this node and others: how far it is, how fast, and why it waits.
 //!
 //! Plain state. Whoever moves rows asks here for leave, and says here what he has done; whoever wants to know is shown it. It sends
-//! nothing and knows no clock: times are handed in, in milliseconds of the wall clock.
+//! nothing and knows no clock: times are handed in, in milliseconds of a clock that does not jump.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -7,13 +7,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use vnode_ring::{PartitionId, Role};
 
 use super::about::About;
@@ -21,7 +20,8 @@ use super::connection::{Connection, Slot};
 use super::inbox::{Inbox, Message};
 use super::{Executor, views};
 use crate::coordinator::wishes::Wishes;
-use crate::coordinator::{Coordinator, Route, now_ms};
+use crate::coordinator::{Coordinator, Route};
+use crate::net::{self, Detached, OwnedReadHalf};
 use crate::resp::builtin::{self, After, Next};
 use crate::resp::catalog::GuestCommand;
 use crate::resp::codec::{self, Args, Progress, ProtocolError};
@@ -40,26 +40,24 @@ const READ_BYTES_MIN: usize = 1024;
 
 /// A client on its way from one executor to another.
 pub struct Moving {
-    stream: std::net::TcpStream,
+    stream: Detached,
     session: Session,
     /// What was read of its next request.
     unread: BytesMut,
 }
 
 /// Takes a new client in and starts its task.
-pub(super) fn accept(
-    executor: &Rc<RefCell<Executor>>,
-    inbox: &Arc<Inbox>,
-    stream: std::net::TcpStream,
-) {
+pub(super) fn accept(executor: &Rc<RefCell<Executor>>, inbox: &Arc<Inbox>, stream: Detached) {
     let addresses = stream.peer_addr().ok().zip(stream.local_addr().ok());
     let text = |address: std::net::SocketAddr| address.to_string();
     let (peer, own) =
         addresses.map_or_else(Default::default, |(peer, own)| (text(peer), text(own)));
-    let id = executor.borrow().about.next_client();
+    let now = executor.borrow();
+    let (id, now_ms) = (now.about.next_client(), now.coordinator.now_ms());
+    drop(now);
     let moving = Moving {
         stream,
-        session: Session::new(id, peer, own, now_ms()),
+        session: Session::new(id, peer, own, now_ms),
         unread: BytesMut::with_capacity(READ_BYTES),
     };
     start(executor, inbox, moving);
@@ -67,7 +65,7 @@ pub(super) fn accept(
 
 /// Starts the task of a client that comes from elsewhere.
 pub(super) fn start(executor: &Rc<RefCell<Executor>>, inbox: &Arc<Inbox>, moving: Moving) {
-    let stream = match TcpStream::from_std(moving.stream) {
+    let stream = match net::attach(moving.stream) {
         Ok(stream) => stream,
         Err(error) => {
             inbox.gone();
@@ -75,7 +73,7 @@ pub(super) fn start(executor: &Rc<RefCell<Executor>>, inbox: &Arc<Inbox>, moving
             return;
         }
     };
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = net::split(stream);
     let mut now = executor.borrow_mut();
     let task = Task {
         executor: Rc::clone(executor),
@@ -108,10 +106,10 @@ struct Time {
 }
 
 impl Time {
-    fn now() -> Time {
+    fn now(coordinator: &Coordinator) -> Time {
         Time {
             arrived: Instant::now(),
-            now_ms: now_ms(),
+            now_ms: coordinator.now_ms(),
         }
     }
 }
@@ -162,7 +160,7 @@ impl Task {
         if let Some(inbox) = moves_to.and_then(|index| self.coordinator.inboxes().get(index))
             && let Some(connection) = Rc::into_inner(self.connection)
             && let Ok(stream) = reader.reunite(connection.writer)
-            && let Ok(stream) = stream.into_std()
+            && let Ok(stream) = net::detach(stream)
         {
             let session = connection.state.into_inner().session;
             inbox.take_over(Box::new(Moving {
@@ -361,7 +359,7 @@ impl Task {
         ranges: &[Range<usize>],
         requests: Vec<Parsed>,
     ) -> bool {
-        let mut time = Time::now();
+        let mut time = Time::now(&self.coordinator);
         for request in requests {
             let (buffer, ranges) = match &request {
                 Parsed::Multibulk(of) => (chunk, ranges.get(of.clone()).unwrap_or_default()),
@@ -374,7 +372,7 @@ impl Task {
                 self.wait_until(|connection| !connection.is_full(&self.coordinator))
                     .await;
                 // Time that the client itself took is not taken from its commands.
-                time = Time::now();
+                time = Time::now(&self.coordinator);
             }
             if self.connection.state.borrow().dead {
                 return false;
@@ -416,7 +414,7 @@ impl Task {
                 self.settled().await;
                 let reply = views::ask(&self.coordinator, command, &words).await;
                 self.answer(&reply, silent);
-                *time = Time::now();
+                *time = Time::now(&self.coordinator);
                 true
             }
             Next::Node(command) => {
@@ -437,7 +435,7 @@ impl Task {
                         while self.overtakes(target, &place, &words) {
                             self.settled().await;
                             self.connection.state.borrow_mut().looking.clear();
-                            *time = Time::now();
+                            *time = Time::now(&self.coordinator);
                         }
                         self.submit(target, place, words, *time, silent);
                     }
@@ -448,7 +446,7 @@ impl Task {
                             .call(target, words, Wishes::default())
                             .await;
                         self.answer(&reply, silent);
-                        *time = Time::now();
+                        *time = Time::now(&self.coordinator);
                     }
                     Err(failure) => {
                         failure.write(&mut reply);

@@ -9,15 +9,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use slab::Slab;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
+use crate::net::OwnedWriteHalf;
 use crate::resp::Protocol;
 use crate::resp::session::Session;
 use crate::resp::wire;

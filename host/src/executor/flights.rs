@@ -6,10 +6,11 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use slab::Slab;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 use vnode_ring::quorum::{Answer, Collector, Outcome, Quorum};
 use vnode_ring::{Holder, NodeName, ObjectRef, Role, View};
 

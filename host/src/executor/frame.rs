@@ -334,7 +334,8 @@ mod tests {
     use super::*;
     use crate::vnode::request::ReplyTo;
     use proptest::prelude::*;
-    use std::time::Instant;
+
+    use tokio::time::Instant;
 
     fn request(words: &[Vec<u8>], role: Role, numbers: [u64; 3]) -> Request {
         let [id, now_ms, hash] = numbers;

@@ -6,20 +6,19 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::BytesMut;
 use slab::Slab;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Executor;
 use super::frame::{self, Command, Frame, ServiceNames};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
+use crate::net::{self, Detached, OwnedReadHalf, OwnedWriteHalf};
 use crate::vnode::request::{Failure, ReplyTo, Request};
 
 /// Commands of one link under way; beyond, no more is read from it.
@@ -151,16 +150,16 @@ pub(super) fn accept(
     executor: &Rc<RefCell<Executor>>,
     inbox: &Arc<Inbox>,
     node: String,
-    stream: std::net::TcpStream,
+    stream: Detached,
 ) {
-    let stream = match TcpStream::from_std(stream) {
+    let stream = match net::attach(stream) {
         Ok(stream) => stream,
         Err(error) => {
             tracing::warn!(%error, %node, "a link from a node could not be taken");
             return;
         }
     };
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = net::split(stream);
     let (link, coordinator) = {
         let mut now = executor.borrow_mut();
         (now.inbound.open(node, writer), Arc::clone(&now.coordinator))

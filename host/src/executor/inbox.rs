@@ -2,25 +2,27 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use vnode_ring::Holder;
 
 use super::Executor;
 use super::client::Moving;
 use super::load::Load;
 use super::slow::PageRequest;
+use crate::net::Detached;
 use crate::vnode::request::{Replies, Request};
 
 /// What executors tell each other, and what the control world asks of them.
 pub enum Message {
     /// Serve this client.
-    Connect(std::net::TcpStream),
+    Connect(Detached),
     /// Serve this client of another executor.
     Move(Box<Moving>),
     /// Serve this link from another node, which has been greeted.
-    Peer(String, std::net::TcpStream),
+    Peer(String, Detached),
     /// Run this command, here or where its partition is.
     Request(Box<Request>),
     /// Have that vnode do this, whoever owns the partition.
@@ -100,7 +102,7 @@ impl Inbox {
     }
 
     /// Gives it one more client.
-    pub fn connect(&self, stream: std::net::TcpStream) {
+    pub fn connect(&self, stream: Detached) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.send(Message::Connect(stream));
     }

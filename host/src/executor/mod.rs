@@ -45,10 +45,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use vnode_cluster::Greeter;
 use vnode_ring::View;
 
@@ -63,6 +63,7 @@ use self::routing::Held;
 use self::seats::Errand;
 use self::slow::{Loan, PageRequest, Pool, Work};
 use crate::coordinator::Coordinator;
+use crate::net::Detached;
 use crate::store::{Acknowledge, Commit, Verdict};
 use crate::vnode::request::{Failure, Replies, ReplyTo, Request};
 use crate::vnode::service::{CommandStats, Ended};
@@ -572,11 +573,11 @@ fn command_stats<'a>(
 
 /// A connection that is to be served.
 enum Arrival {
-    Client(std::net::TcpStream),
+    Client(Detached),
     /// From another executor.
     Moved(Box<client::Moving>),
     /// With the name of the node.
-    Peer(String, std::net::TcpStream),
+    Peer(String, Detached),
 }
 
 /// Gives this core to whoever else is ready, then looks at the sockets again.

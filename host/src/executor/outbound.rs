@@ -7,14 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use slab::Slab;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use vnode_ring::{NodeName, View};
 
 use super::Executor;
@@ -22,6 +21,7 @@ use super::frame::{self, Frame};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::PATIENCE;
+use crate::net::{self, OwnedReadHalf, OwnedWriteHalf, TcpStream};
 use crate::vnode::request::{Failure, Request};
 use vnode_cluster::Greeter;
 
@@ -49,7 +49,7 @@ pub(super) struct Outbound {
     out: RefCell<Outbox>,
     pending: RefCell<Slab<Pending>>,
     sent: Cell<u32>,
-    writer: RefCell<Option<OwnedWriteHalf>>,
+    writer: RefCell<Option<Rc<OwnedWriteHalf>>>,
     /// Its task is there.
     running: Cell<bool>,
     broken_at: Cell<Option<Instant>>,
@@ -317,14 +317,14 @@ async fn serve(
     link: &Rc<Outbound>,
     stream: TcpStream,
 ) {
-    let (mut reader, writer) = stream.into_split();
+    let (mut reader, writer) = net::split(stream);
     {
         // What is staged already goes behind the names of the services.
         let mut first = Vec::new();
         frame::put_services(&mut first, executor.borrow().service_names());
         let mut out = link.out.borrow_mut();
         out.put_first(first);
-        *link.writer.borrow_mut() = Some(writer);
+        *link.writer.borrow_mut() = Some(Rc::new(writer));
     }
     link.flush();
     link.heard.set(Instant::now());
@@ -394,10 +394,9 @@ async fn read(
 
 /// Waits until the socket takes more.
 async fn writable(link: &Outbound) -> std::io::Result<()> {
-    // The writer is only exchanged by the task that waits here.
-    std::future::poll_fn(|cx| match link.writer.borrow().as_ref() {
-        None => std::task::Poll::Ready(Ok(())),
-        Some(writer) => writer.as_ref().poll_write_ready(cx),
-    })
-    .await
+    let writer = link.writer.borrow().clone();
+    match writer {
+        None => Ok(()),
+        Some(writer) => writer.writable().await,
+    }
 }

@@ -5,8 +5,7 @@
 //! run a command, and one way to bring two replicas together. When all have answered, or the time is over, replicas that
 //! lack something are sent what is held here by then; the client has long been answered.
 
-use std::time::Instant;
-
+use tokio::time::Instant;
 use vnode_ring::{Holder, ObjectRef};
 
 use super::Executor;

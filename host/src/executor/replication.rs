@@ -4,9 +4,10 @@
 //! reply waits until enough have them. Reads stand in `reading`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use vnode_ring::quorum::{Answer, Outcome, Quorum};
 use vnode_ring::{Holder, Role};
 

@@ -5,8 +5,8 @@
 //! knows as much (RI1: one owner for each partition at each epoch).
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use vnode_ring::{Holder, NodeName, Role};
 
 use super::Executor;

@@ -7,12 +7,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::slow::{PageRequest, Work};
 use crate::vnode::request::{Failure, Request, Work as Todo};
 use crate::vnode::{Figures, Vnode};
 use crate::wasm::Hook;
+use tokio::time::Instant;
 use vnode_ring::{NodeName, Role};
 
 /// A vnode whose guest overran stays on the slow threads for so long after.

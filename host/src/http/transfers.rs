@@ -1,6 +1,6 @@
 //! Transfers by HTTP: what is on its way and why it is not there yet, and what operators say of that.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::State;
@@ -8,13 +8,13 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use vnode_ring::{MapEvent, NodeName, PartitionId, TransferLimits, View};
 
 use super::Node;
 use super::cluster::propose;
 use super::problem::Problem;
 use crate::coordinator::hints::Hint;
-use crate::coordinator::now_ms;
 use crate::coordinator::transfers::{Amount, Incoming, Kind, Phase, Transfer, Transfers, Which};
 use crate::node::Shared;
 
@@ -114,7 +114,7 @@ fn time(ms: u64) -> String {
 pub(super) async fn list(State(node): Node) -> Json<Value> {
     let coordinator = &node.coordinator;
     let (hints, kept) = (coordinator.hints(), coordinator.kept());
-    let (view, now) = (coordinator.view(), now_ms());
+    let (view, now) = (coordinator.view(), coordinator.steady_ms());
     let held: Vec<_> = view.map().transfers().keys().collect();
     let held = held.into_iter().map(|one| (*one, coordinator.held(*one)));
     let held: std::collections::BTreeMap<_, _> = held.collect();
@@ -226,7 +226,7 @@ pub(super) fn phase(node: &Shared, partition: PartitionId, from: &NodeName) -> &
         service: None,
     };
     let transfers = node.coordinator.transfers();
-    let mut incoming = transfers.incoming(now_ms());
+    let mut incoming = transfers.incoming(node.coordinator.steady_ms());
     match transfers.all().get(&which) {
         Some(transfer) => transfer.phase.as_str(),
         None if incoming.any(|(sender, one, _)| sender == from && one == which) => {

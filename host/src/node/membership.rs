@@ -1,6 +1,6 @@
 //! The node's place in its cluster, as it starts: which ring, which map, and the door for other nodes.
 
-use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,9 +12,10 @@ use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, Ri
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
-use crate::coordinator::{carry, entropy, hints, now_ms, reaping};
+use crate::coordinator::{carry, entropy, hints, reaping};
 use crate::data_dir::DataDir;
 use crate::executor::Message;
+use crate::net::{self, TcpListener};
 use crate::vnode::service::Service;
 use vnode_cluster::join::{self, JoinError};
 use vnode_cluster::liveness::Liveness;
@@ -27,17 +28,24 @@ pub(super) struct Membership {
     cluster: Arc<Cluster>,
     gone: mpsc::Receiver<NodeName>,
     first_view: View,
+    rng: SmallRng,
+}
+
+/// What a node brings along when it opens its cluster.
+pub(super) struct Seat {
+    /// Where it keeps what it knows of the cluster.
+    pub(super) path: PathBuf,
+    pub(super) node: NodeName,
+    pub(super) addresses: Addresses,
+    pub(super) ring: (RingSize, HashId),
 }
 
 /// Opens the cluster of the data directory, or begins one.
-pub(super) fn open(
+pub(super) async fn open(
     config: &Config,
-    data_dir: &DataDir,
-    node: &NodeName,
-    addresses: Addresses,
+    seat: Seat,
     services: &[Arc<Service>],
-    ring: (RingSize, HashId),
-    control: &Runtime,
+    mut rng: SmallRng,
 ) -> Result<Membership, NodeError> {
     let guest = |service: &Arc<Service>| {
         let card = GuestCard {
@@ -46,8 +54,14 @@ pub(super) fn open(
         };
         (service.name().to_owned(), card)
     };
+    let Seat {
+        path,
+        node,
+        addresses,
+        ring,
+    } = seat;
     let founding = Founding {
-        name: node.clone(),
+        name: node,
         addresses: Reached {
             resp: addresses.resp.to_string(),
             http: addresses.http.to_string(),
@@ -58,8 +72,8 @@ pub(super) fn open(
         n: u16::try_from(config.replication.n).unwrap_or(u16::MAX),
         ring,
     };
-    let opened = Cluster::open(data_dir.cluster_path(), founding, rng()?);
-    let (cluster, gone) = control.block_on(opened)?;
+    let opening = SmallRng::from_rng(&mut rng);
+    let (cluster, gone) = Cluster::open(path, founding, opening).await?;
     let Some(first_view) = cluster.first_view() else {
         // An open cluster knows its map.
         let contacts = Vec::new();
@@ -69,6 +83,7 @@ pub(super) fn open(
         cluster,
         gone,
         first_view,
+        rng,
     })
 }
 
@@ -92,14 +107,13 @@ impl Membership {
         listener: TcpListener,
         shared: &Arc<Shared>,
     ) -> Result<(), NodeError> {
-        let listener = vnode_cluster::net::TcpListener::from_std(listener)
-            .map_err(system("listen for other nodes"))?;
         let cluster = self.cluster;
+        let incarnation = cluster.next_incarnation(shared.coordinator.now_ms())?;
         let liveness = Arc::new(Liveness::start(
             Arc::clone(cluster.peers()),
             self.gone,
-            now_ms(),
-            rng()?,
+            incarnation,
+            self.rng,
         ));
         let sight = liveness.sight();
         let doors = doors(&cluster, &liveness, shared);
@@ -147,7 +161,7 @@ fn doors(cluster: &Arc<Cluster>, liveness: &Arc<Liveness>, shared: &Arc<Shared>)
             }
             let inboxes = coordinator.inboxes();
             let turn = next.fetch_add(1, Ordering::Relaxed) % inboxes.len().max(1);
-            match (stream.into_std(), inboxes.get(turn)) {
+            match (net::detach(stream), inboxes.get(turn)) {
                 (Ok(stream), Some(inbox)) => {
                     inbox.send(Message::Peer(hello.node.to_string(), stream));
                 }
@@ -253,7 +267,7 @@ pub(super) fn ring_of(
 }
 
 /// Random numbers that nobody else has.
-fn rng() -> Result<SmallRng, NodeError> {
+pub(super) fn rng() -> Result<SmallRng, NodeError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| system("draw random numbers")(std::io::Error::other(error.to_string())))?;

@@ -30,12 +30,7 @@ pub(super) fn start(
     let pool = Pool::start(threads + 1).map_err(system("start the slow threads"))?;
     let view = coordinator.view();
     let node: Arc<str> = view.me().as_str().into();
-    let mut places = Vec::new();
-    for service in coordinator.services() {
-        for partition in service.placement.ring_size.partitions() {
-            places.push((Arc::clone(service), partition));
-        }
-    }
+    let places = places(coordinator);
     let wanted: Vec<(&str, u16)> = places
         .iter()
         .map(|(service, partition)| (service.name(), partition.0))
@@ -101,8 +96,19 @@ pub(super) fn start(
     Ok(handles)
 }
 
+/// Each partition of each service.
+pub(super) fn places(coordinator: &Coordinator) -> Vec<(Arc<Service>, PartitionId)> {
+    let mut places = Vec::new();
+    for service in coordinator.services() {
+        for partition in service.placement.ring_size.partitions() {
+            places.push((Arc::clone(service), partition));
+        }
+    }
+    places
+}
+
 /// Makes a vnode. The guest of one that the node owns starts at once, that of another when there is a command for it.
-fn make_vnode(
+pub(super) fn make_vnode(
     service: Arc<Service>,
     partition: PartitionId,
     node: &Arc<str>,

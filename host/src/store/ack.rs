@@ -25,6 +25,11 @@ pub enum Verdict {
 }
 
 impl Acknowledge {
+    /// Each acknowledgement waits until `disk` has reached its commit.
+    pub fn following(disk: watch::Receiver<Durable>) -> Self {
+        Self::new(Some(disk.clone()), Some(disk))
+    }
+
     /// Acknowledgements that wait for this progress, and those that wait for the disk in any case; none never wait.
     pub(super) fn new(
         progress: Option<watch::Receiver<Durable>>,

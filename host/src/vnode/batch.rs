@@ -4,9 +4,10 @@
 //! happened, so whatever goes wrong before it leaves all commands of the call to be run again one by one.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
+use tokio::time::Instant;
 use vnode_ring::{PartitionId, Role};
 
 use super::request::{Failure, Replies, Request};

@@ -19,9 +19,10 @@ mod touched;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use vnode_ring::{PartitionId, Role};
 
 pub use self::batch::Call;

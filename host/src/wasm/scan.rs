@@ -2,7 +2,8 @@
 
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::guest::Guest;
 use super::refusal::Refusal;

@@ -1,6 +1,6 @@
 //! The end of a run with faults: waits until replicas are equal, and tells what the keys hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::PathBuf;
@@ -11,9 +11,9 @@ use tests::checkers::{
     Replica, Verdict,
 };
 use tests::resp::{Client, Reply, encode};
+use tests::workload::commands::{End, keys};
 use tests::{Cluster, eventually};
 
-use super::sessions::{BAG, COUNTER, versions};
 use super::{Held, equal, hints, hints_gone, replicas};
 
 /// Longest time from the heal until replicas are equal.
@@ -70,34 +70,6 @@ fn saved(history: &History) -> PathBuf {
     let file = File::create(&path).expect("a file");
     history.write(BufWriter::new(file)).expect("it is written");
     path
-}
-
-/// What all keys of a run hold at its end, by the checker that judges them.
-#[derive(Default)]
-struct End {
-    sets: BTreeMap<String, BTreeSet<u64>>,
-    registers: BTreeMap<String, BTreeSet<u64>>,
-    counters: BTreeMap<String, u64>,
-}
-
-/// The keys of the cluster, by service: those of the history that are keys themselves, and the elements of the others.
-fn keys(history: &History) -> Vec<(&'static str, String)> {
-    let mut keys = BTreeSet::new();
-    for operation in &history.operations {
-        let key = operation.key.clone();
-        match operation.action.written() {
-            Some(element) if key.starts_with(BAG) => {
-                keys.insert(("kv", format!("{key}:{element}")));
-            }
-            _ if key.starts_with(COUNTER) => {
-                keys.insert(("counter", key));
-            }
-            _ => {
-                keys.insert(("kv", key));
-            }
-        }
-    }
-    keys.into_iter().collect()
 }
 
 /// Waits until hints have gone home, reads every key once so that replicas which differ are repaired, and waits until all are
@@ -204,26 +176,8 @@ fn end(cluster: &Cluster, history: &History) -> End {
     let mut client = cluster.node(2).client();
     let mut end = End::default();
     for (service, key) in keys(history) {
-        if service == "counter" {
-            let count = u64::try_from(client.run(&format!("COUNT {key}")).int());
-            end.counters.insert(key, count.expect("nobody counts down"));
-            continue;
-        }
-        let values = elements(&mut client, &key);
-        match key.split_once(':') {
-            Some((bag, _)) => end.sets.entry(bag.to_owned()).or_default().extend(values),
-            None if key.starts_with(super::sessions::CAUSAL) => {
-                end.registers.insert(key, values);
-            }
-            None => {
-                end.sets.insert(key, values);
-            }
-        }
+        let reply = client.call(&End::command(service, &key));
+        end.take(service, &key, reply);
     }
     end
-}
-
-fn elements(client: &mut Client, key: &str) -> BTreeSet<u64> {
-    let (_, values) = versions(client.call(&["VGET", key]));
-    values.into_iter().flatten().collect()
 }
