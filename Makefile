@@ -54,7 +54,7 @@ simulate: guests
 	@echo "== simulation of control planes with faults"
 	@$(CARGO) test --locked -p vnode-cluster --features sim --test sim
 	@echo "== simulation of whole nodes and their clients with faults"
-	@$(CARGO) test --locked -p tests --features sim --test sim
+	@$(CARGO) test --locked --release -p tests --features sim --test sim
 
 conformance-guests: guests
 	@echo "== guests in Python and JavaScript"

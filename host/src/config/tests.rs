@@ -221,7 +221,7 @@ fn guests_are_files_or_built_in_and_env_lists_them_with_commas() {
 
 #[test]
 fn services_have_numbers_of_their_own() {
-    let file = "[service.kv]\nn = 5\nw = 4\nlast_write_wins = true\n[service.ping]\n";
+    let file = "[service.kv]\nn = 5\nw = 4\nlast_write_wins = true\n[service.ping]\nn = 1\n";
     let config = resolve(&[], &[], file);
     let lossy = |name| config.services.get(name).map(|one| one.last_write_wins);
     assert_eq!(
