@@ -116,6 +116,11 @@ impl Client {
         })
     }
 
+    /// A client of another node, which waits as long.
+    pub(super) fn elsewhere(&self, endpoint: &str) -> Result<Self, ClientError> {
+        Self::new(endpoint, self.timeout)
+    }
+
     /// The body of a GET.
     pub(super) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ClientError> {
         let url = format!("{}{path}", self.endpoint);

@@ -99,7 +99,7 @@ pub(super) fn commit(session: &mut Session<'_>, args: &Commit) -> anyhow::Result
     }
     session.out.flush()?;
     if let Some(limit) = args.wait {
-        wait::until(session, &client, Goal::Settled, limit)?;
+        wait::until(session, client, Goal::Settled, limit)?;
         if !session.wants_json() {
             session.print("settled\n")?;
         }

@@ -49,10 +49,19 @@ impl FakeNode {
         Self::answering(bodies.iter().map(|body| (200, body.to_string())).collect())
     }
 
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The requests to a node that was asked by way of another.
+    pub(super) fn asked(self) -> Vec<(String, String)> {
+        self.thread.join().unwrap()
+    }
+
     /// Runs a command against the node: exit code, output, and the requests that it made.
     pub(super) fn run(self, line: &str) -> (anyhow::Result<Exit>, String, Vec<(String, String)>) {
         let (exit, output) = execute(&line.replacen("host", &format!("host -e {}", self.url), 1));
-        (exit, output, self.thread.join().unwrap())
+        (exit, output, self.asked())
     }
 }
 

@@ -25,6 +25,7 @@ const CELLS: usize = 22;
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct View {
+    as_seen_by: String,
     ring_size: usize,
     ready: bool,
     members: Vec<Member>,
@@ -38,21 +39,32 @@ struct Member {
     up: bool,
     /// A node of an older version does not say.
     votes: Option<bool>,
+    addresses: Addresses,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Addresses {
+    http: String,
 }
 
 /// What was found at one look.
 enum Look {
     /// It is as it should be; the node's answer.
     Done(Value),
-    /// Not yet: why, and how many partitions still move.
-    Open { why: String, moving: usize },
+    /// Not yet: why, how many partitions still move, and who else may be asked when the node is gone because it leaves.
+    Open {
+        why: String,
+        moving: usize,
+        others: Vec<String>,
+    },
 }
 
 /// `host cluster wait`.
 pub(super) fn wait(session: &mut Session<'_>, goal: Goal) -> anyhow::Result<Exit> {
     let limit = session.timeout().unwrap_or(LIMIT);
     let client = session.client_within(limit.clamp(ANSWER_LEAST, ANSWER))?;
-    let body = until(session, &client, goal, limit)?;
+    let body = until(session, client, goal, limit)?;
     if session.wants_json() {
         session.print_json(&body)?;
     } else {
@@ -64,20 +76,34 @@ pub(super) fn wait(session: &mut Session<'_>, goal: Goal) -> anyhow::Result<Exit
 /// Asks again and again until the goal is reached. Shows how far it is, unless JSON is wanted.
 pub(super) fn until(
     session: &mut Session<'_>,
-    client: &Client,
+    mut client: Client,
     goal: Goal,
     limit: Duration,
 ) -> anyhow::Result<Value> {
     let begin = Instant::now();
     let mut progress = Progress::new(session.is_live());
+    let mut others = Vec::new();
     loop {
-        let (why, moving) = match look(client, goal) {
+        let (why, moving) = match look(&client, goal) {
             Ok(Look::Done(body)) => {
                 show(session, &progress.end())?;
                 return Ok(body);
             }
-            Ok(Look::Open { why, moving }) => (why, moving),
-            Err(error) if error.is_passing() => (first_line(&error), 0),
+            Ok(Look::Open {
+                why,
+                moving,
+                others: more,
+            }) => {
+                others = more;
+                (why, moving)
+            }
+            Err(error) if error.is_passing() => match others.pop() {
+                Some(other) => {
+                    client = client.elsewhere(&other)?;
+                    (format!("the node has left; {other} is asked"), 0)
+                }
+                None => (first_line(&error), 0),
+            },
             Err(error) => return Err(error.into()),
         };
         show(session, &progress.step(&why, moving))?;
@@ -134,7 +160,11 @@ fn ready(client: &Client) -> Result<Look, ClientError> {
     } else {
         failed.join(", ")
     };
-    Ok(Look::Open { why, moving: 0 })
+    Ok(Look::Open {
+        why,
+        moving: 0,
+        others: Vec::new(),
+    })
 }
 
 /// Settled is: nothing moves, nobody is on the way out, and all vote who are to. So whoever goes on with the next step, and be it to
@@ -164,8 +194,27 @@ fn settled(client: &Client) -> Result<Look, ClientError> {
     } else if open.is_empty() {
         open.push("the node says that it is not ready".into());
     }
-    let why = open.join("; ");
-    Ok(Look::Open { why, moving })
+    Ok(Look::Open {
+        why: open.join("; "),
+        moving,
+        others: view.others(),
+    })
+}
+
+impl View {
+    /// The addresses of those who stay, if the node that was asked does not.
+    fn others(&self) -> Vec<String> {
+        let leaves = |member: &Member| matches!(member.status.as_str(), "leaving" | "exiting");
+        let mut members = self.members.iter();
+        if !members.any(|member| member.name == self.as_seen_by && leaves(member)) {
+            return Vec::new();
+        }
+        let others = self
+            .members
+            .iter()
+            .filter(|member| member.up && !leaves(member));
+        others.map(|member| member.addresses.http.clone()).collect()
+    }
 }
 
 /// Who is still to vote: everybody who is valid and up (the node is not ready before it has looked for all), until the most vote that may. One that is lost keeps its vote for a while.
@@ -336,6 +385,25 @@ mod tests {
             "3 of 64 partitions still move: b -> a 2, b -> c 1; b is leaving\nb is exiting\nsettled\n"
         );
         assert_eq!(asked[1].0, "GET /v1/transfers");
+    }
+
+    #[test]
+    fn who_leaves_ends_and_another_is_asked() {
+        let leaving = |other: &str| {
+            let member = |name: &str, status: &str, http: &str| json!({"name": name, "status": status, "up": true, "votes": true, "addresses": {"http": http}});
+            let members = [member("a", "leaving", ""), member("b", "valid", other)];
+            json!({"as_seen_by": "a", "ring_size": 64, "ready": false, "members": members})
+        };
+        let other = FakeNode::with(&[cluster(true, &[("b", "valid")])]);
+        let node = FakeNode::with(&[leaving(other.url()), moves(&[("a", "b", 1)])]);
+        let (exit, output, _) = node.run("host cluster wait");
+        assert_eq!(exit.unwrap(), Exit::Ok);
+        let left = format!("the node has left; {} is asked", other.url());
+        assert_eq!(
+            output,
+            format!("1 of 64 partitions still move: a -> b 1; a is leaving\n{left}\nsettled\n")
+        );
+        assert_eq!(other.asked().len(), 1);
     }
 
     #[test]
