@@ -52,6 +52,9 @@ impl Vnodes for Nothing {
     fn is_carried(&self, _: PartitionId, _: &NodeName) -> bool {
         true
     }
+    async fn carried(&self) {
+        std::future::pending::<()>().await;
+    }
     async fn carry_rest(&self, _: PartitionId, _: &NodeName) -> bool {
         true
     }
