@@ -14,6 +14,7 @@ mod transfers;
 mod views;
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use axum::extract::{Query, State};
 use axum::http::{Method, StatusCode, header};
@@ -64,6 +65,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/plan", get(plan::plan))
         .route("/v1/plan/{id}/commit", post(plan::commit))
         .route("/v1/events", get(cluster::events))
+        .route("/v1/stats", get(stats))
         .route("/v1/services", get(services))
         .route("/v1/vnodes", get(vnodes))
         .route(
@@ -133,6 +135,23 @@ async fn status(State(node): Node) -> Json<Value> {
 
 async fn services(State(node): Node) -> Json<Value> {
     Json(views::services(&node))
+}
+
+#[derive(Deserialize)]
+struct StatsQuery {
+    since: Option<String>,
+}
+
+async fn stats(State(node): Node, Query(query): Query<StatsQuery>) -> Result<Json<Value>, Problem> {
+    let since = match &query.since {
+        None => UNIX_EPOCH,
+        Some(text) => humantime::parse_rfc3339_weak(text).map_err(|_| {
+            let detail = format!("since: {text:?} is not a time");
+            Problem::new(StatusCode::BAD_REQUEST, detail)
+                .hint("write it as 2026-01-31T12:00:00Z, or leave it out for all that is kept")
+        })?,
+    };
+    Ok(Json(views::stats(&node, since)))
 }
 
 #[derive(Deserialize)]

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod resp;
+pub mod stats;
 pub mod store;
 mod vital;
 pub mod vnode;

@@ -82,6 +82,19 @@ impl CommandTotals {
         totals
     }
 
+    /// Adds those of another command.
+    pub fn add(&mut self, other: &CommandTotals) {
+        self.ok += other.ok;
+        self.error += other.error;
+        self.trap += other.trap;
+        self.timeout += other.timeout;
+        self.busy += other.busy;
+        self.duration_us += other.duration_us;
+        for (total, more) in self.durations.iter_mut().zip(&other.durations) {
+            *total += more;
+        }
+    }
+
     /// Commands that ended, however.
     pub fn calls(&self) -> u64 {
         self.ok + self.error + self.trap + self.timeout + self.busy

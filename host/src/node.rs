@@ -29,6 +29,7 @@ use crate::executor::about::About;
 use crate::executor::load::first_with_time;
 use crate::metrics::{Counters, Metrics, counters};
 use crate::net;
+use crate::stats::{self, Stats};
 use crate::store::{Acknowledge, DiskSettings, Durability, Engine, StoreError};
 use crate::vnode::service::Service;
 use crate::wasm::Placement;
@@ -129,6 +130,8 @@ pub struct Shared {
     pub shown_plan: Mutex<Option<PlanId>>,
     /// Counters of commands.
     pub counters: Arc<Counters>,
+    /// The last minutes, second by second.
+    pub stats: Arc<Stats>,
     /// The store.
     pub engine: Arc<Engine>,
     /// Prometheus.
@@ -224,6 +227,11 @@ impl Node {
             let resp = net::listen(resp).map_err(system("listen"))?;
             let http = tokio::net::TcpListener::from_std(http).map_err(system("listen"))?;
             let (end_http, end) = oneshot::channel();
+            control.spawn(stats::keep(
+                Arc::clone(&shared.stats),
+                Arc::clone(&shared.coordinator),
+                Arc::clone(&shared.counters),
+            ));
             let http = control.spawn(crate::http::serve(http, Arc::clone(&shared), end));
             let acceptor = control.spawn(accept(resp, Arc::clone(&shared)));
             (terminate, acceptor, end_http, http)
@@ -440,6 +448,7 @@ impl Parts {
             cluster: Arc::clone(membership.cluster()),
             shown_plan: Mutex::default(),
             counters,
+            stats: Arc::default(),
             engine: self.engine,
             addresses: self.addresses,
             started: self.started,

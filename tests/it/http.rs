@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::resp::Reply;
-use tests::{Node, Starter};
+use tests::{Node, Starter, eventually};
 
 /// Asserts that an object has these keys; more are allowed.
 fn has(value: &Value, keys: &[&str]) {
@@ -251,10 +251,42 @@ fn the_api_describes_every_route_of_its_own() {
         "/v1/plan",
         "/v1/plan/{id}/commit",
         "/v1/events",
+        "/v1/stats",
         "/metrics",
     ] {
         has(&api["paths"], &[path]);
     }
+}
+
+#[test]
+fn each_second_is_kept_with_what_the_services_did() {
+    let node = Node::in_memory();
+    let mut client = node.client();
+    for n in 0..10 {
+        assert_eq!(client.run(&format!("SET k{n} v")), Reply::ok());
+    }
+    let (stats, last) = eventually("ten commands in the samples", || {
+        let stats = node.json("/v1/stats");
+        let samples = stats["samples"].as_array().into_iter().flatten();
+        let done = samples.filter_map(|sample| sample["services"]["kv"]["commands"].as_u64());
+        let last = stats["samples"].as_array()?.last()?["time"].clone();
+        (done.sum::<u64>() == 10).then_some((stats, last))
+    });
+    has(&stats, &["node", "interval_seconds", "samples"]);
+    let sample = &stats["samples"][0];
+    has(sample, &["time", "clients", "services"]);
+    let latency = ["failed", "latency_p50_us", "latency_p99_us"];
+    has(&sample["services"]["kv"], &latency);
+    // Those that were seen are left out when the time of the last one is named.
+    let last = last.as_str().unwrap();
+    let later = node.json(&format!("/v1/stats?since={last}"));
+    let later = later["samples"].as_array().unwrap();
+    assert!(
+        later
+            .iter()
+            .all(|sample| sample["time"].as_str().unwrap() > last)
+    );
+    assert!(later.len() < stats["samples"].as_array().unwrap().len());
 }
 
 #[test]

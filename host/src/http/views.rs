@@ -11,6 +11,7 @@ use super::problem::Problem;
 use crate::executor::seats::SeatView;
 use crate::metrics::CommandTotals;
 use crate::node::Shared;
+use crate::stats::{EVERY, Sample};
 use crate::store::Health;
 use crate::vnode::service::Service;
 
@@ -197,6 +198,29 @@ pub(super) fn no_service(node: &Shared, name: Option<&str>) -> Problem {
     let detail = format!("there is no service {:?}", name.unwrap_or_default());
     Problem::new(StatusCode::NOT_FOUND, detail)
         .hint(format!("this node serves {}", names.join(", ")))
+}
+
+/// The last minutes, second by second.
+pub(super) fn stats(node: &Shared, since: SystemTime) -> Value {
+    let services = node.coordinator.services();
+    let sample = |sample: Sample| {
+        let done = services
+            .iter()
+            .zip(&sample.services)
+            .map(|(service, done)| {
+                let done = json!({
+                    "commands": done.commands,
+                    "failed": done.failed,
+                    "latency_p50_us": done.p50_us,
+                    "latency_p99_us": done.p99_us,
+                });
+                (service.name().to_owned(), done)
+            });
+        let done: serde_json::Map<String, Value> = done.collect();
+        json!({ "time": rfc3339(sample.at), "clients": sample.clients, "services": done })
+    };
+    let samples: Vec<Value> = node.stats.since(since).into_iter().map(sample).collect();
+    json!({ "node": node.name, "interval_seconds": EVERY.as_secs(), "samples": samples })
 }
 
 fn rfc3339(time: SystemTime) -> String {

@@ -1,0 +1,192 @@
+//! The last quarter of an hour of a node, second by second, for charts where nobody runs Prometheus.
+//!
+//! Each second the counters of commands are read, and what they have grown by since the second before is one sample.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::MissedTickBehavior;
+
+use crate::coordinator::Coordinator;
+use crate::metrics::{CommandTotals, Counters};
+use crate::vnode::service::DURATION_BUCKETS_US;
+
+/// Between two samples.
+pub const EVERY: Duration = Duration::from_secs(1);
+/// Samples that are kept: 15 minutes.
+const KEPT: usize = 900;
+
+/// One second of a node.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When it ended.
+    pub at: SystemTime,
+    /// Clients that were connected then.
+    pub clients: usize,
+    /// What the services did, in their order.
+    pub services: Vec<ServiceSample>,
+}
+
+/// What one service did in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSample {
+    /// Commands that ended, however.
+    pub commands: u64,
+    /// Those of them that were refused or failed.
+    pub failed: u64,
+    /// Half of the commands took no longer than this, microseconds, rounded up to a bound of the histogram; none when there was no
+    /// command, or when they took longer than its last bound.
+    pub p50_us: Option<u64>,
+    /// The same for 99 of 100.
+    pub p99_us: Option<u64>,
+}
+
+impl ServiceSample {
+    fn between(before: &CommandTotals, after: &CommandTotals) -> ServiceSample {
+        let commands = after.calls().saturating_sub(before.calls());
+        let counts = after.durations.iter().zip(&before.durations);
+        let counts: Vec<u64> = counts
+            .map(|(after, before)| after.saturating_sub(*before))
+            .collect();
+        ServiceSample {
+            commands,
+            failed: commands.saturating_sub(after.ok.saturating_sub(before.ok)),
+            p50_us: percentile(&counts, 50),
+            p99_us: percentile(&counts, 99),
+        }
+    }
+}
+
+/// The bound below which so many of a hundred are.
+fn percentile(counts: &[u64], percent: u64) -> Option<u64> {
+    let all: u64 = counts.iter().sum();
+    let rank = all.saturating_mul(percent).div_ceil(100);
+    let mut passed = 0;
+    let bucket = counts.iter().position(|count| {
+        passed += count;
+        passed >= rank && rank > 0
+    })?;
+    DURATION_BUCKETS_US.get(bucket).copied()
+}
+
+/// The samples that are kept.
+#[derive(Debug, Default)]
+pub struct Stats(Mutex<VecDeque<Sample>>);
+
+impl Stats {
+    /// The samples that ended after that time, oldest first.
+    pub fn since(&self, time: SystemTime) -> Vec<Sample> {
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples
+            .iter()
+            .filter(|sample| sample.at > time)
+            .cloned()
+            .collect()
+    }
+
+    fn add(&self, sample: Sample) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.len() >= KEPT {
+            samples.pop_front();
+        }
+        samples.push_back(sample);
+    }
+}
+
+/// Takes samples for as long as the node runs.
+pub async fn keep(stats: Arc<Stats>, coordinator: Arc<Coordinator>, counters: Arc<Counters>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = totals(&coordinator, &counters);
+    loop {
+        ticks.tick().await;
+        let after = totals(&coordinator, &counters);
+        let services = before.iter().zip(&after);
+        stats.add(Sample {
+            at: SystemTime::now(),
+            clients: coordinator
+                .inboxes()
+                .iter()
+                .map(|inbox| inbox.connected())
+                .sum(),
+            services: services
+                .map(|(before, after)| ServiceSample::between(before, after))
+                .collect(),
+        });
+        before = after;
+    }
+}
+
+/// What each service has done since the node began.
+fn totals(coordinator: &Coordinator, counters: &Counters) -> Vec<CommandTotals> {
+    let services = coordinator.services().iter().enumerate();
+    let all = services.map(|(service, one)| {
+        let commands = 0..one.guest.descriptor().commands.len();
+        let mut sum = CommandTotals::default();
+        commands.for_each(|command| sum.add(&CommandTotals::of(counters, service, command)));
+        sum
+    });
+    all.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_bounds_of_the_histogram() {
+        let mut counts = [0; DURATION_BUCKETS_US.len() + 1];
+        assert_eq!(percentile(&counts, 50), None);
+        counts[1] = 98;
+        counts[4] = 2;
+        assert_eq!(percentile(&counts, 50), Some(100));
+        assert_eq!(percentile(&counts, 98), Some(100));
+        assert_eq!(percentile(&counts, 99), Some(1_000));
+        // Whoever took longer than all bounds is not said to have kept one.
+        counts[DURATION_BUCKETS_US.len()] = 100;
+        assert_eq!(percentile(&counts, 99), None);
+    }
+
+    #[test]
+    fn a_sample_is_what_happened_meanwhile() {
+        let mut before = CommandTotals {
+            ok: 5,
+            trap: 1,
+            ..CommandTotals::default()
+        };
+        before.durations[0] = 6;
+        let mut after = CommandTotals {
+            ok: 8,
+            trap: 1,
+            busy: 1,
+            ..CommandTotals::default()
+        };
+        after.durations[0] = 6;
+        after.durations[2] = 4;
+        let sample = ServiceSample::between(&before, &after);
+        assert_eq!((sample.commands, sample.failed), (4, 1));
+        assert_eq!((sample.p50_us, sample.p99_us), (Some(250), Some(250)));
+    }
+
+    #[test]
+    fn a_quarter_of_an_hour_is_kept() {
+        let stats = Stats::default();
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        for second in 1..=1_000 {
+            let (clients, services) = (0, Vec::new());
+            stats.add(Sample {
+                at: at(second),
+                clients,
+                services,
+            });
+        }
+        assert_eq!(stats.since(at(0)).len(), KEPT);
+        let last: Vec<_> = stats
+            .since(at(998))
+            .iter()
+            .map(|sample| sample.at)
+            .collect();
+        assert_eq!(last, [at(999), at(1_000)]);
+    }
+}
