@@ -143,15 +143,19 @@ struct StatsQuery {
 }
 
 async fn stats(State(node): Node, Query(query): Query<StatsQuery>) -> Result<Json<Value>, Problem> {
-    let since = match &query.since {
-        None => UNIX_EPOCH,
-        Some(text) => humantime::parse_rfc3339_weak(text).map_err(|_| {
-            let detail = format!("since: {text:?} is not a time");
-            Problem::new(StatusCode::BAD_REQUEST, detail)
-                .hint("write it as 2026-01-31T12:00:00Z, or leave it out for all that is kept")
-        })?,
+    let since_ms = match &query.since {
+        None => 0,
+        Some(text) => {
+            let time = humantime::parse_rfc3339_weak(text).map_err(|_| {
+                let detail = format!("since: {text:?} is not a time");
+                Problem::new(StatusCode::BAD_REQUEST, detail)
+                    .hint("write it as 2026-01-31T12:00:00Z, or leave it out for all that is kept")
+            })?;
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        }
     };
-    Ok(Json(views::stats(&node, since)))
+    Ok(Json(views::stats(&node, since_ms)))
 }
 
 #[derive(Deserialize)]

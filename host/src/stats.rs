@@ -4,11 +4,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, now_ms};
 use crate::metrics::{CommandTotals, Counters};
 use crate::vnode::service::DURATION_BUCKETS_US;
 
@@ -20,8 +20,8 @@ const KEPT: usize = 900;
 /// One second of a node.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// When it ended.
-    pub at: SystemTime,
+    /// When it ended, milliseconds since 1970: no finer than it is told, so that whoever names it has seen it.
+    pub at_ms: u64,
     /// Clients that were connected then.
     pub clients: usize,
     /// What the services did, in their order.
@@ -75,12 +75,12 @@ fn percentile(counts: &[u64], percent: u64) -> Option<u64> {
 pub struct Stats(Mutex<VecDeque<Sample>>);
 
 impl Stats {
-    /// The samples that ended after that time, oldest first.
-    pub fn since(&self, time: SystemTime) -> Vec<Sample> {
+    /// The samples that ended after that time, milliseconds since 1970; oldest first.
+    pub fn since(&self, time_ms: u64) -> Vec<Sample> {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         samples
             .iter()
-            .filter(|sample| sample.at > time)
+            .filter(|sample| sample.at_ms > time_ms)
             .cloned()
             .collect()
     }
@@ -104,7 +104,7 @@ pub async fn keep(stats: Arc<Stats>, coordinator: Arc<Coordinator>, counters: Ar
         let after = totals(&coordinator, &counters);
         let services = before.iter().zip(&after);
         stats.add(Sample {
-            at: SystemTime::now(),
+            at_ms: now_ms(),
             clients: coordinator
                 .inboxes()
                 .iter()
@@ -172,21 +172,20 @@ mod tests {
     #[test]
     fn a_quarter_of_an_hour_is_kept() {
         let stats = Stats::default();
-        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         for second in 1..=1_000 {
             let (clients, services) = (0, Vec::new());
             stats.add(Sample {
-                at: at(second),
+                at_ms: second * 1_000,
                 clients,
                 services,
             });
         }
-        assert_eq!(stats.since(at(0)).len(), KEPT);
+        assert_eq!(stats.since(0).len(), KEPT);
         let last: Vec<_> = stats
-            .since(at(998))
+            .since(998_000)
             .iter()
-            .map(|sample| sample.at)
+            .map(|sample| sample.at_ms)
             .collect();
-        assert_eq!(last, [at(999), at(1_000)]);
+        assert_eq!(last, [999_000, 1_000_000]);
     }
 }

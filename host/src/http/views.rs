@@ -1,7 +1,7 @@
 //! What the HTTP door shows of a node, as JSON. The command line and the dashboard print nothing else.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -201,7 +201,7 @@ pub(super) fn no_service(node: &Shared, name: Option<&str>) -> Problem {
 }
 
 /// The last minutes, second by second.
-pub(super) fn stats(node: &Shared, since: SystemTime) -> Value {
+pub(super) fn stats(node: &Shared, since_ms: u64) -> Value {
     let services = node.coordinator.services();
     let sample = |sample: Sample| {
         let done = services
@@ -217,9 +217,9 @@ pub(super) fn stats(node: &Shared, since: SystemTime) -> Value {
                 (service.name().to_owned(), done)
             });
         let done: serde_json::Map<String, Value> = done.collect();
-        json!({ "time": rfc3339(sample.at), "clients": sample.clients, "services": done })
+        json!({ "time": rfc3339(UNIX_EPOCH + Duration::from_millis(sample.at_ms)), "clients": sample.clients, "services": done })
     };
-    let samples: Vec<Value> = node.stats.since(since).into_iter().map(sample).collect();
+    let samples: Vec<Value> = node.stats.since(since_ms).into_iter().map(sample).collect();
     json!({ "node": node.name, "interval_seconds": EVERY.as_secs(), "samples": samples })
 }
 
