@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One node against redis-server, in turn, under redis-benchmark: SET and GET at pipelines of 1, 16 and 64.
-# `routed` measures a node that owns nothing and sends every command on to another one.
+# `routed` measures a node that owns nothing and sends every command on to another one; `quorum` and `three` keep three replicas of each
+# key with r and w of two, on one node and on three.
 # Prints medians and the median of each round's ratio beside the targets. See README.md.
 # shellcheck disable=SC1091,SC2034,SC2154
 set -u
@@ -8,15 +9,15 @@ cd "$(dirname "$0")/../.." || exit 1
 
 usage() {
     cat <<'USAGE'
-usage: redis.sh [-n ROUNDS] [-s SECONDS] [-b HOST_BINARY] [-m memory|disk|routed] [-- FLAGS OF THE NODE]
+usage: redis.sh [-n ROUNDS] [-s SECONDS] [-b HOST_BINARY] [-m MODE] [-- FLAGS OF THE NODE]
   -n  rounds, 5 without it; a round measures each server once per line of the table
   -s  about how long one measurement takes, 1 s without it
   -b  the node's binary, target/release/host without it
-  -m  only this kind of storage
+  -m  only this: memory, disk, routed, quorum or three
 USAGE
 }
 
-rounds=5 seconds=1 host=target/release/host modes="memory disk routed"
+rounds=5 seconds=1 host=target/release/host modes="memory disk routed quorum three"
 while getopts n:s:b:m:h option; do
     case $option in
         n) rounds=$OPTARG ;;
@@ -102,6 +103,8 @@ targets() {
         memory:64) echo "0.8/1.2/2.0" ;;
         routed:1 | routed:16) echo "0.8/0.8/0.9" ;;
         routed:64) echo "0.8/0.8/1.2" ;;
+        quorum:1 | three:1) echo "0.5/0.6/0.75" ;;
+        quorum:* | three:*) echo "0.4/0.6/0.9" ;;
         disk:1) echo "0.9/0.95/1.0" ;;
         disk:16) echo "0.5/1.0/1.3" ;;
         disk:64) echo "0.5/1.0/1.5" ;;
@@ -138,34 +141,43 @@ table() {
 machine
 if command -v redis-server >/dev/null; then redis-server --version; else echo "redis-server is not installed: no ratios"; fi
 for mode in $modes; do
+    flags="--vnode kv --n 1 --r 1 --w 1 --storage memory" redis_flags="--appendonly no" others=
     case $mode in
-        memory) flags="--storage memory" redis_flags="--appendonly no" title="memory, none" ;;
-        disk) flags="--storage disk --sync interval" redis_flags="--appendonly yes --appendfsync everysec" title="interval, everysec" ;;
-        routed) flags="--storage memory" redis_flags="--appendonly no" title="one hop, none" ;;
+        memory) title="memory, none" ;;
+        disk) flags="--vnode kv --n 1 --r 1 --w 1 --storage disk --sync interval" redis_flags="--appendonly yes --appendfsync everysec" title="interval, everysec" ;;
+        routed) others=owner title="one hop, none" ;;
+        quorum) flags="--vnode kv --n 3 --r 2 --w 2 --storage memory" title="n=3 on one, none" ;;
+        three) flags="--vnode kv --n 3 --r 2 --w 2 --storage memory" others="first second" title="n=3 on three, none" ;;
         *) usage >&2; exit 2 ;;
     esac
-    owner_pid=
-    if [ "$mode" = routed ]; then
+    # The nodes besides the one that is measured; it joins the first of them.
+    other_pids= join=
+    for other in $others; do
         # shellcheck disable=SC2086
-        start_node owner --vnode kv --n 1 --r 1 --w 1 $flags "$@"
-        owner_pid=$node_pid owner_http=$node_http
-        flags="$flags --join $owner_http"
-    fi
+        start_node "$other" $flags $join "$@"
+        other_pids="$other_pids $node_pid"
+        [ -n "$join" ] || join="--join $node_http"
+        [ "$mode" = routed ] || join="${join% --auto-commit} --auto-commit"
+    done
     # shellcheck disable=SC2086
-    start_node "$mode" --vnode kv --n 1 --r 1 --w 1 $flags "$@"
+    start_node "$mode" $flags $join "$@"
     ports=host:$node_port
     if command -v redis-server >/dev/null; then
         # shellcheck disable=SC2086
         start_redis $redis_flags
         ports="$ports redis:$redis_port"
     fi
-    until [ "$mode" != routed ] || curl -s "$node_http/v1/cluster" | grep -q bench-owner; do sleep 0.05; done
+    for other in $others; do
+        until curl -s "$node_http/v1/cluster" | grep -q "bench-$other"; do sleep 0.05; done
+    done
+    [ "$mode" = routed ] || "$host" -e "$node_http" cluster wait >/dev/null || fail "the cluster does not settle"
     measure "$mode"
     errors=$(curl -s "$node_http/metrics" 2>/dev/null | awk '/^vnode_commands_total/ && !/outcome="ok"/ { n += $2 } END { print n + 0 }')
     stop "$node_pid"
-    [ -z "$owner_pid" ] || stop "$owner_pid"
+    for pid in $other_pids; do stop "$pid"; done
     [ -z "${redis_pid-}" ] || stop "$redis_pid"
-    rm -rf "$work/redis" "${work:?}/$mode" "$work/owner"
+    rm -rf "$work/redis" "${work:?}/$mode"
+    for other in $others; do rm -rf "${work:?}/$other"; done
     table "$mode" "$title"
     echo "  commands of the node that failed: $errors"
 done

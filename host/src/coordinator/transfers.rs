@@ -15,8 +15,8 @@ use super::pace::{Pace, Rate};
 const LEASE: u64 = 3_000;
 /// First wait after a transfer failed, milliseconds; doubled each time.
 const PAUSE_MIN: u64 = 250;
-/// Longest wait after a failure, milliseconds.
-const PAUSE_MAX: u64 = 30_000;
+/// Longest wait after a failure, milliseconds. A try costs one small request, and a network that heals is not always seen to.
+const PAUSE_MAX: u64 = 5_000;
 /// Wait of one that found the receiver busy: there may be room any moment.
 const BUSY_PAUSE: u64 = 100;
 
