@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use vnode_ring::{Leaves, PartitionId};
 
 use super::Coordinator;
@@ -32,22 +33,30 @@ const AT_ONCE: usize = 8;
 /// Looks at a tree that is being built before an exchange gives up until the next round.
 const LOOKS_MAX: usize = 16_000;
 
-/// Compares the ranges of this node with their other replicas, one after the other, for as long as the node runs.
+/// Compares the ranges of this node with their other replicas, some at a time, for as long as the node runs.
 pub async fn exchange(coordinator: Arc<Coordinator>) {
+    // The range that was compared last: whose they are may change between two turns.
+    let mut last = None;
+    let mut due = Instant::now();
     loop {
         let mine = coordinator.led();
         let turns = mine.len().div_ceil(AT_ONCE).max(1);
-        let pause = ROUND / u32::try_from(turns).unwrap_or(u32::MAX);
-        for turn in mine.chunks(AT_ONCE) {
-            tokio::time::sleep(pause).await;
-            let compared = turn
-                .iter()
-                .map(|(service, range)| coordinator.compare(service, *range, SETTLE));
-            join_all(compared.collect()).await;
-        }
-        if mine.is_empty() {
-            tokio::time::sleep(pause).await;
-        }
+        // A turn that took long, because somebody did not answer, is made up for.
+        due = (due + ROUND / u32::try_from(turns).unwrap_or(u32::MAX)).max(Instant::now());
+        tokio::time::sleep_until(due).await;
+        let place = |(service, range): &(Arc<Service>, PartitionId)| Some((service.index, *range));
+        let first = mine.partition_point(|one| place(one) <= last);
+        let turn = mine
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(AT_ONCE.min(mine.len()));
+        let turn: Vec<_> = turn.collect();
+        last = turn.last().and_then(|one| place(one));
+        let compared = turn
+            .into_iter()
+            .map(|(service, range)| coordinator.compare(service, *range, SETTLE));
+        join_all(compared.collect()).await;
     }
 }
 
