@@ -106,6 +106,8 @@ pub(super) struct Generator<'a> {
     orders: Orders<'a>,
     poll: Poll,
     ticker: Option<Ticker>,
+    /// When the ticker wakes the thread.
+    wakes: Duration,
     seats: Vec<Seat>,
     tally: Tally,
     /// The seat that an open loop looks at first: everybody's turn comes.
@@ -144,13 +146,14 @@ impl<'a> Generator<'a> {
             });
         }
         let ticker = match &orders.pace {
-            Some(pace) => Ticker::start(poll.registry(), Token(seats.len()), pace.interval())?,
+            Some(_) => Ticker::new(poll.registry(), Token(seats.len()))?,
             None => None,
         };
         Ok(Self {
             orders,
             poll,
             ticker,
+            wakes: Duration::MAX,
             seats,
             tally,
             turn: 0,
@@ -166,10 +169,12 @@ impl<'a> Generator<'a> {
     pub(super) fn run(mut self, tell: &Sender<Told>) -> std::io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         let mut asking = true;
+        let mut ended = self.orders.duration;
         loop {
             let now = self.now();
             if asking && (now >= self.orders.duration || self.orders.stop.load(Ordering::Relaxed)) {
                 asking = false;
+                ended = now.min(ended);
                 // What came due since the last look is not left out.
                 self.send_due();
             }
@@ -181,6 +186,7 @@ impl<'a> Generator<'a> {
                 break;
             }
             self.attend(now, asking);
+            self.tick()?;
             match self.poll.poll(&mut events, Some(self.nap())) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -190,8 +196,8 @@ impl<'a> Generator<'a> {
             }
         }
         let now = self.now();
-        let end = now.min(self.orders.duration);
-        let not_sent = self.orders.pace.as_ref().map_or(0, |pace| pace.left(end));
+        let left = |pace: &Pace| pace.left(ended);
+        let not_sent = self.orders.pace.as_ref().map_or(0, left);
         let Tally { windows, failures } = self.tally;
         let end = End {
             last: windows.end(now),
@@ -205,6 +211,19 @@ impl<'a> Generator<'a> {
 
     fn now(&self) -> Duration {
         self.orders.start.elapsed()
+    }
+
+    /// Has the thread woken when the next operation is due. What is overdue waits for answers, not for the clock.
+    fn tick(&mut self) -> std::io::Result<()> {
+        let (Some(pace), Some(ticker)) = (&self.orders.pace, &self.ticker) else {
+            return Ok(());
+        };
+        let (next, now) = (pace.next(), self.now());
+        if next > now && next != self.wakes {
+            ticker.wake(next - now)?;
+            self.wakes = next;
+        }
+        Ok(())
     }
 
     /// How long there is nothing to do but wait for answers.
@@ -267,6 +286,7 @@ impl<'a> Generator<'a> {
         let number = event.token().0;
         let Some(seat) = self.seats.get_mut(number) else {
             // The ticker: an open loop has something to send, which is looked for in each round anyway.
+            self.wakes = Duration::MAX;
             return;
         };
         if let Link::Opening(stream, _) = &seat.link {

@@ -2,14 +2,13 @@
 
 use super::plot::scale::{Axis, log, nines, nines_of};
 use super::plot::{Panel, Series, picture};
-use super::report::{Latency, Operation, Report, Row};
+use super::report::{Latency, Operation, Report, Row, per_second};
 
 /// Colours that people with any eyes tell apart (Okabe and Ito 2008), one for each operation in turn.
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a6a00",
 ];
 const ALL: &str = "#444444";
-const FAILED: &str = "#b2182b";
 
 /// The latencies that are drawn over time: light for what is usual, dark and then warm for what is rare.
 type Line = (&'static str, &'static str, fn(&Latency) -> u64);
@@ -37,7 +36,7 @@ pub(crate) fn of_report(report: &Report) -> Vec<(&'static str, String)> {
     let throughput = picture(
         "Throughput over time",
         &title,
-        &[throughput(&all, end, &marks)],
+        &throughput(&all, end, &marks),
     );
     let latency = picture("Latency over time", &title, &latencies(&all, end, &marks));
     let percentiles = picture(
@@ -59,7 +58,7 @@ pub(crate) fn of_rows(name: &str, rows: &[Row]) -> Vec<(&'static str, String)> {
     vec![
         (
             "throughput.svg",
-            picture("Throughput over time", name, &[throughput(&all, end, &[])]),
+            picture("Throughput over time", name, &throughput(&all, end, &[])),
         ),
         (
             "latency.svg",
@@ -68,73 +67,59 @@ pub(crate) fn of_rows(name: &str, rows: &[Row]) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn throughput(all: &[(&str, &[Row])], end: f64, marks: &[(f64, String)]) -> Panel {
-    let mut series: Vec<Series> = Vec::new();
-    if let ([_, _, ..], Some((_, first))) = (all, all.first()) {
-        let sum = |number: usize| {
-            all.iter()
-                .filter_map(|(_, rows)| rows.get(number))
-                .map(Row::rate)
-                .sum::<f64>()
-        };
-        let points = first
-            .iter()
-            .enumerate()
-            .map(|(number, row)| (row.elapsed_seconds, Some(sum(number))));
-        series.push(Series {
-            name: "all".into(),
-            colour: ALL,
-            dashed: false,
-            points: points.collect(),
-        });
-    }
-    for ((name, rows), colour) in all.iter().zip(COLOURS.iter().cycle()) {
-        let points = rows
-            .iter()
-            .map(|row| (row.elapsed_seconds, Some(row.rate())));
-        series.push(Series {
-            name: (*name).into(),
-            colour,
-            dashed: false,
-            points: points.collect(),
-        });
-    }
-    if all
-        .iter()
-        .any(|(_, rows)| rows.iter().any(|row| row.failed > 0))
-    {
-        let failed = |number: usize| {
-            let rows = all
+/// Operations a second; and those that failed on a scale of their own, if any did: a few would not be seen among many.
+fn throughput(all: &[(&str, &[Row])], end: f64, marks: &[(f64, String)]) -> Vec<Panel> {
+    let panel = |title: &str, label: &str, pick: fn(&Row) -> u64| {
+        let mut series: Vec<Series> = Vec::new();
+        if let ([_, _, ..], Some((_, first))) = (all, all.first()) {
+            let rows = |number: usize| all.iter().filter_map(move |(_, rows)| rows.get(number));
+            let sum = |number: usize| {
+                rows(number)
+                    .map(|row| per_second(pick(row), row))
+                    .sum::<f64>()
+            };
+            let points = first
                 .iter()
-                .filter_map(|(_, rows)| rows.get(number))
-                .filter(|row| row.window_seconds > 0.0);
-            rows.map(|row| row.failed as f64 / row.window_seconds)
-                .sum::<f64>()
-        };
-        let first = all.first().map_or(&[][..], |(_, rows)| rows);
-        let points = first
+                .enumerate()
+                .map(|(number, row)| (row.elapsed_seconds, Some(sum(number))));
+            series.push(Series {
+                name: "all".into(),
+                colour: ALL,
+                points: points.collect(),
+            });
+        }
+        for ((name, rows), colour) in all.iter().zip(COLOURS.iter().cycle()) {
+            let points = rows
+                .iter()
+                .map(|row| (row.elapsed_seconds, Some(per_second(pick(row), row))));
+            series.push(Series {
+                name: (*name).into(),
+                colour,
+                points: points.collect(),
+            });
+        }
+        let values = series
             .iter()
-            .enumerate()
-            .map(|(number, row)| (row.elapsed_seconds, Some(failed(number))));
-        series.push(Series {
-            name: "failed".into(),
-            colour: FAILED,
-            dashed: true,
-            points: points.collect(),
-        });
-    }
-    let values = series
+            .flat_map(|series| &series.points)
+            .filter_map(|(_, value)| *value);
+        let y = Axis::from_zero(label, values.fold(0.0, f64::max));
+        Panel {
+            title: title.into(),
+            x: Axis::seconds(end),
+            y,
+            series,
+            marks: marks.to_vec(),
+        }
+    };
+    let failed = all
         .iter()
-        .flat_map(|series| &series.points)
-        .filter_map(|(_, value)| *value);
-    let y = Axis::from_zero("operations per second", values.fold(0.0, f64::max));
-    Panel {
-        title: String::new(),
-        x: Axis::seconds(end),
-        y,
-        series,
-        marks: marks.to_vec(),
+        .any(|(_, rows)| rows.iter().any(|row| row.failed > 0));
+    let title = if failed { "successful" } else { "" };
+    let mut panels = vec![panel(title, "operations per second", |row| row.successful)];
+    if failed {
+        panels.push(panel("failed", "failures per second", |row| row.failed));
     }
+    panels
 }
 
 fn latencies(all: &[(&str, &[Row])], end: f64, marks: &[(f64, String)]) -> Vec<Panel> {
@@ -162,7 +147,6 @@ fn latencies(all: &[(&str, &[Row])], end: f64, marks: &[(f64, String)]) -> Vec<P
             Series {
                 name: (*title).into(),
                 colour,
-                dashed: false,
                 points: points.collect(),
             }
         };
@@ -206,7 +190,6 @@ fn percentiles(operations: &[Operation]) -> Panel {
         Series {
             name: operation.name.clone(),
             colour,
-            dashed: false,
             points: operation.percentiles.iter().map(point).collect(),
         }
     };

@@ -46,12 +46,6 @@ impl Pace {
         let before = u64::try_from(before).unwrap_or(u64::MAX);
         before.saturating_sub(self.next).div_ceil(self.lanes)
     }
-
-    /// Time between two operations of this thread.
-    pub(super) fn interval(&self) -> Duration {
-        let nanos = u128::from(self.lanes) * 1_000_000_000 / u128::from(self.rate);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
 }
 
 #[cfg(test)]
@@ -69,7 +63,6 @@ mod tests {
             .map(|time| time.as_millis())
             .collect();
         assert_eq!(times, [0, 333, 666, 1000]);
-        assert_eq!(pace.interval(), Duration::from_nanos(333_333_333));
     }
 
     #[test]

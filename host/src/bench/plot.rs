@@ -12,18 +12,20 @@ use scale::Axis;
 /// Width of a picture, and of what stands left and right of the lines.
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 84.0;
-const RIGHT: f64 = 132.0;
+const RIGHT: f64 = 150.0;
 /// Height of a title with its explanation, of one panel's lines, and of what stands above and below those.
 const HEAD: f64 = 62.0;
 const PLOT: f64 = 236.0;
 const ABOVE: f64 = 30.0;
 const BELOW: f64 = 56.0;
+/// Letters that there is room for beside a mark, and in the legend.
+const MARK: usize = 26;
+const NAME: usize = 15;
 
 /// A line.
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) colour: &'static str,
-    pub(super) dashed: bool,
     /// A place without a value is a gap.
     pub(super) points: Vec<(f64, Option<f64>)>,
 }
@@ -134,7 +136,7 @@ fn draw(out: &mut String, top: f64, panel: &Panel) {
             (at + 5.0, "start")
         };
         let halo = " fill=\"#7b3294\" stroke=\"#fdfdfc\" stroke-width=\"3\" paint-order=\"stroke\"";
-        text(out, (place, below), anchor, halo, label);
+        text(out, (place, below), anchor, halo, &shortened(label, MARK));
     }
     for (number, series) in panel.series.iter().enumerate() {
         let at = top + 10.0 + number as f64 * 20.0;
@@ -143,9 +145,10 @@ fn draw(out: &mut String, top: f64, panel: &Panel) {
             (right + 14.0, at),
             (right + 36.0, at),
             series.colour,
-            &format!(" stroke-width=\"3\"{}", style(series)),
+            " stroke-width=\"3\"",
         );
-        text(out, (right + 42.0, at + 4.0), "start", "", &series.name);
+        let name = shortened(&series.name, NAME);
+        text(out, (right + 42.0, at + 4.0), "start", "", &name);
     }
 }
 
@@ -160,13 +163,13 @@ fn curve(out: &mut String, series: &Series, x: &impl Fn(f64) -> f64, y: &impl Fn
         let _ = write!(path, "{pen}{:.1} {:.1}", x(*place), y(*value));
         pen = "L";
     }
-    let (colour, style) = (series.colour, style(series));
+    let colour = series.colour;
     let _ = writeln!(
         out,
-        "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"{style}/>"
+        "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\" stroke-linejoin=\"round\"/>"
     );
     // Few points are shown as such; a single one would not be seen at all.
-    if series.points.len() <= 40 && !series.dashed {
+    if series.points.len() <= 40 {
         for (place, value) in &series.points {
             if let Some(value) = value {
                 let _ = writeln!(
@@ -177,14 +180,6 @@ fn curve(out: &mut String, series: &Series, x: &impl Fn(f64) -> f64, y: &impl Fn
                 );
             }
         }
-    }
-}
-
-fn style(series: &Series) -> &'static str {
-    if series.dashed {
-        " stroke-dasharray=\"4 3\""
-    } else {
-        ""
     }
 }
 
@@ -205,6 +200,15 @@ fn text(out: &mut String, at: (f64, f64), anchor: &str, more: &str, words: &str)
             at.0, at.1
         );
     }
+}
+
+/// As much of it as there is room for: the whole is in the report.
+fn shortened(words: &str, most: usize) -> String {
+    if words.chars().count() <= most {
+        return words.to_owned();
+    }
+    let start: String = words.chars().take(most.saturating_sub(1)).collect();
+    format!("{}…", start.trim_end())
 }
 
 /// Operations and faults have names that people chose.
@@ -230,7 +234,6 @@ mod tests {
             series: vec![Series {
                 name: "put".into(),
                 colour: "#0072b2",
-                dashed: false,
                 points,
             }],
             marks: vec![(5.0, "kill <b>".into())],
@@ -247,6 +250,13 @@ mod tests {
             "{svg}"
         );
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn long_words_are_cut() {
+        assert_eq!(shortened("kill node2", 10), "kill node2");
+        assert_eq!(shortened("host --vnode kv", 6), "host…");
+        assert_eq!(shortened("ääää", 3), "ää…");
     }
 
     #[test]

@@ -363,11 +363,6 @@ impl Row {
             latency_microseconds: Latency::of(cell),
         }
     }
-
-    /// Successful operations a second.
-    pub(crate) fn rate(&self) -> f64 {
-        rate(self.successful, self.window_seconds)
-    }
 }
 
 impl Latency {
@@ -388,6 +383,11 @@ impl Latency {
             max: latency.max(),
         }
     }
+}
+
+/// So many of a window as a rate.
+pub(super) fn per_second(count: u64, row: &Row) -> f64 {
+    rate(count, row.window_seconds)
 }
 
 /// Operations a second.

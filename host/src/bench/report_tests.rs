@@ -153,8 +153,10 @@ fn pictures_name_every_line_and_fault() {
     let expected: [(&str, usize, &[&str]); 3] = [
         (
             "throughput.svg",
-            5,
+            8,
             &[
+                "successful",
+                "failures per second",
                 "all",
                 "put",
                 "get-own-puts",

@@ -5,48 +5,53 @@ use std::time::Duration;
 
 use mio::{Registry, Token};
 
-/// Ticks until it is dropped.
+/// A timer of the system, off at first.
 pub(super) struct Ticker {
     #[cfg(target_os = "linux")]
-    _timer: std::os::fd::OwnedFd,
+    timer: std::os::fd::OwnedFd,
 }
 
 #[cfg(target_os = "linux")]
 impl Ticker {
-    /// Shortest time between two ticks: more of them would cost more than they tell. What is due in between goes out together, and
-    /// its latency counts from when it was meant to.
+    /// Shortest sleep: waking up more often would cost more than it tells. What is due in between goes out together, and its
+    /// latency counts from when it was meant to.
     const SHORTEST: Duration = Duration::from_micros(50);
 
-    /// An event with that token about as often as `interval` says.
+    /// A timer whose end is an event with that token.
     ///
     /// # Errors
     /// The system has no more timers.
-    pub(super) fn start(
-        registry: &Registry,
-        token: Token,
-        interval: Duration,
-    ) -> Result<Option<Self>> {
+    pub(super) fn new(registry: &Registry, token: Token) -> Result<Option<Self>> {
         use std::os::fd::AsRawFd;
 
-        use mio::Interest;
-        use mio::unix::SourceFd;
-        use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+        use rustix::time::{TimerfdClockId, TimerfdFlags};
 
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let every = interval.max(Self::SHORTEST).min(Duration::from_secs(3600));
-        let every = rustix::time::Timespec {
-            tv_sec: i64::try_from(every.as_secs()).unwrap_or(1),
-            tv_nsec: every.subsec_nanos().into(),
+        let source = timer.as_raw_fd();
+        let mut source = mio::unix::SourceFd(&source);
+        registry.register(&mut source, token, mio::Interest::READABLE)?;
+        Ok(Some(Self { timer }))
+    }
+
+    /// Wakes once after so long, instead of what was said before. That is an event of its own even if nobody reads the timer.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn wake(&self, after: Duration) -> Result<()> {
+        use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec};
+
+        let after = after.clamp(Self::SHORTEST, Duration::from_secs(3600));
+        let spec = |time: Duration| Timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or_default(),
+            tv_nsec: time.subsec_nanos().into(),
         };
         let times = Itimerspec {
-            it_interval: every,
-            it_value: every,
+            it_interval: spec(Duration::ZERO),
+            it_value: spec(after),
         };
-        rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times)?;
-        // Each tick is an event of its own even if nobody reads the timer.
-        registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Some(Self { _timer: timer }))
+        rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &times)?;
+        Ok(())
     }
 }
 
@@ -56,11 +61,15 @@ impl Ticker {
     ///
     /// # Errors
     /// Never.
-    pub(super) fn start(
-        _registry: &Registry,
-        _token: Token,
-        _interval: Duration,
-    ) -> Result<Option<Self>> {
+    pub(super) fn new(_registry: &Registry, _token: Token) -> Result<Option<Self>> {
         Ok(None)
+    }
+
+    /// Nothing to do.
+    ///
+    /// # Errors
+    /// Never.
+    pub(super) fn wake(&self, _after: Duration) -> Result<()> {
+        Ok(())
     }
 }
