@@ -1,5 +1,6 @@
 //! A host for vnodes whose logic is a WebAssembly component.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod conformance;

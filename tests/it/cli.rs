@@ -337,7 +337,7 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn commands_of_the_contract_stay_where_they_are() {
-    let table: [&[&str]; 17] = [
+    let table: [&[&str]; 21] = [
         &["run"],
         &["new"],
         &["build"],
@@ -354,6 +354,10 @@ fn commands_of_the_contract_stay_where_they_are() {
         &["vnode", "list"],
         &["vnode", "show"],
         &["node", "drain"],
+        &["bench"],
+        &["bench", "run"],
+        &["bench", "compare"],
+        &["bench", "plot"],
         &["completions"],
     ];
     for words in table {

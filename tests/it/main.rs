@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod bench;
 mod cli;
 mod cluster;
 mod config;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench_args::Bench;
 use super::run_args::RunArgs;
 use super::templates::Template;
 
@@ -156,6 +157,9 @@ pub enum Command {
     Config(Settings),
     /// Go on with one stopped node when the majority of the voters, or the cluster that it was joining, is lost for good
     Recover(Recover),
+    /// Load for the cluster: what it does in a second, how long that takes, and whether the answers are true
+    #[command(subcommand)]
+    Bench(Bench),
     /// Completion script for a shell
     Completions {
         /// Which shell.

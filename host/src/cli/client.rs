@@ -121,6 +121,11 @@ impl Client {
         Self::new(endpoint, self.timeout)
     }
 
+    /// What is asked, as a URL.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// The body of a GET.
     pub(super) fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, ClientError> {
         let url = format!("{}{path}", self.endpoint);

@@ -4,6 +4,8 @@
 //! `main` the settings of one. Commands that ask about a running node go through `client`, in the JSON of the HTTP API.
 
 mod args;
+mod bench;
+mod bench_args;
 mod build;
 mod call;
 mod changes;
@@ -129,6 +131,7 @@ impl Invocation {
             Some(Command::Config(args::Settings::Check { file })) => settings::check(session, file),
             Some(Command::Config(args::Settings::Show(run))) => settings::show(session, run),
             Some(Command::Recover(args)) => recover::run(session, args),
+            Some(Command::Bench(command)) => bench::run(session, command),
             Some(Command::Completions { shell }) => completions(session, *shell),
         }
     }

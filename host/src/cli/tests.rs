@@ -118,6 +118,16 @@ fn wrong_command_lines_are_refused() {
         "host cluster commit --wait soon",
         "host cluster commit --wait",
         "host cluster wait --for ever",
+        "host bench",
+        "host bench run --workers 0",
+        "host bench run --keys 0",
+        "host bench run --rate 0",
+        "host bench run --value 65MiB",
+        "host bench run --duration 10ms",
+        "host bench run --during 10s",
+        "host bench run --workload read --command GET",
+        "host bench compare a",
+        "host bench plot",
         "host --n 1 --n 2 --vnode kv",
     ] {
         let error = parse_line(line).unwrap_err();
@@ -174,6 +184,11 @@ fn every_documented_command_parses() {
         "host cluster wait --for ready --timeout 5s",
         "host transfers --watch",
         "host node drain",
+        "host bench run",
+        "host bench run --workload mixed --mix 1:1 --workers 50 --pipeline 16 --threads 2 --keys 9 --value 1KiB --rate 5 --seed 7",
+        "host bench run --duration 10s --out d --node a:1 --node b:1 --command GET",
+        "host bench compare a b",
+        "host bench plot f --out d",
     ] {
         let invocation = parse_line(line).unwrap();
         assert!(invocation.node().unwrap().is_none(), "{line}");
