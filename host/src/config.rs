@@ -133,6 +133,18 @@ pub struct Limits {
     pub transfers_bytes_per_second: usize,
     /// How long rows stay here after their partition went to another owner, which has them all. Default 1 h.
     pub transfers_retention: Duration,
+    /// Time that each stage of a rollout is watched, unless it says otherwise. Default 10 s.
+    pub rollout_soak: Duration,
+    /// Commands that a new version has to have run before it is judged. Default 1000. With fewer a stage takes twice as long.
+    pub rollout_commands_min: usize,
+    /// Traps in a thousand commands of a new version, beyond those of the old one. Default 0. Beyond it the rollout goes back.
+    pub rollout_traps_per_mille: usize,
+    /// Errors in a thousand commands of a new version, if they are more than twice those of the old one. Default 1. Beyond it the
+    /// rollout goes back.
+    pub rollout_errors_per_mille: usize,
+    /// 99th percentile of the durations of a new version, percent of that of the old one. Default 150. Beyond it the rollout goes
+    /// back.
+    pub rollout_p99_percent: usize,
 }
 
 /// Where a guest comes from.
@@ -485,6 +497,11 @@ impl Default for Limits {
             transfers_in_max: 2,
             transfers_bytes_per_second: 0,
             transfers_retention: Duration::from_secs(3600),
+            rollout_soak: Duration::from_secs(10),
+            rollout_commands_min: 1000,
+            rollout_traps_per_mille: 0,
+            rollout_errors_per_mille: 1,
+            rollout_p99_percent: 150,
         }
     }
 }

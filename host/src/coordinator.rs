@@ -9,6 +9,7 @@ pub mod carry;
 pub mod coverage;
 mod distant;
 pub mod entropy;
+pub mod front;
 pub mod healing;
 pub mod hints;
 pub mod holdings;
@@ -18,29 +19,37 @@ mod pace;
 pub mod reaping;
 pub mod repair;
 mod replicas;
+pub mod rollouts;
 mod sending;
+mod swap;
 pub mod trace;
 pub mod transfers;
+pub mod versions;
 pub mod wishes;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
+use vnode_ring::rollout::gate::Thresholds;
 use vnode_ring::{PartitionId, RingSize, Role, View};
 
 use self::carry::Carried;
+use self::front::Front;
 use self::healing::Healing;
+use self::rollouts::Gate;
 use self::trace::{Recorder, Step};
 use self::transfers::Transfers;
 use self::wishes::Wishes;
 use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
 use crate::executor::seats::Seats;
 use crate::executor::{Inbox, Message};
-use crate::resp::catalog::{Catalog, GuestCommand};
+use crate::library::Library;
+use crate::resp::catalog::GuestCommand;
 use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::resp::{Protocol, write};
@@ -82,6 +91,8 @@ pub struct Limits {
     pub retention: Duration,
     /// How long the mark of a deleted key is kept at least.
     pub tombstone_grace: Duration,
+    /// When a version is too bad to go on with.
+    pub gate: Thresholds,
     /// How requests are read.
     pub requests: crate::resp::codec::Limits,
 }
@@ -120,7 +131,7 @@ struct Call {
 /// The part of a node that knows all services and executors. Shared by everything that sends commands.
 pub struct Coordinator {
     services: Vec<Arc<Service>>,
-    catalog: Catalog,
+    front: RwLock<Arc<Front>>,
     ring_size: RingSize,
     views: watch::Sender<Arc<View>>,
     inboxes: Vec<Arc<Inbox>>,
@@ -135,6 +146,9 @@ pub struct Coordinator {
     /// Calls under way.
     calls: AtomicUsize,
     cluster: Arc<Cluster>,
+    library: Arc<Library>,
+    /// What this node thinks of the rollouts that it drives, by service.
+    gates: Mutex<BTreeMap<String, Gate>>,
     healing: Healing,
     carried: Mutex<Carried>,
     /// Another partition has been carried.
@@ -153,18 +167,15 @@ impl Coordinator {
         limits: Limits,
         acknowledge: Acknowledge,
         stamps: Stamps,
-        cluster: Arc<Cluster>,
+        (cluster, library): (Arc<Cluster>, Arc<Library>),
     ) -> Arc<Coordinator> {
-        let descriptors = services
-            .iter()
-            .map(|service| Arc::clone(service.guest.descriptor()));
-        let catalog = Catalog::new(descriptors.collect());
+        let front = Front::new(&services, view.map());
         let ring_size = view.ring().size();
         let coordinator = Arc::new_cyclic(|me| Coordinator {
             me: Weak::clone(me),
             seats: Seats::new(services.len() * usize::from(ring_size.get())),
             services,
-            catalog,
+            front: RwLock::new(Arc::new(front)),
             ring_size,
             views: watch::Sender::new(Arc::new(view)),
             inboxes: std::iter::repeat_with(Arc::default)
@@ -179,6 +190,8 @@ impl Coordinator {
             draining: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             cluster,
+            library,
+            gates: Mutex::default(),
             healing: Healing::default(),
             carried: Mutex::default(),
             carried_one: Notify::new(),
@@ -212,6 +225,11 @@ impl Coordinator {
     /// Every view from now on.
     pub fn views(&self) -> watch::Receiver<Arc<View>> {
         self.views.subscribe()
+    }
+
+    /// The components of guests that are here.
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
     }
 
     /// Limits of commands.
@@ -249,24 +267,16 @@ impl Coordinator {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Every name that a client may use.
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
-    }
-
-    /// The command's descriptor.
-    pub fn spec(&self, target: GuestCommand) -> Option<&CommandSpec> {
-        let service = self.services.get(target.service)?;
-        service.guest.descriptor().commands.get(target.command)
+    /// What clients may ask for now.
+    pub fn front(&self) -> Arc<Front> {
+        let front = self.front.read();
+        Arc::clone(&front.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many replicas a command has and waits for, unless its client wishes otherwise.
-    pub fn consistency(&self, target: GuestCommand) -> Consistency {
-        let command = u16::try_from(target.command).unwrap_or(u16::MAX);
-        match self.services.get(target.service) {
-            Some(service) => service.consistency(command),
-            None => Consistency::single(self.limits.request_timeout),
-        }
+    pub fn consistency(&self, front: &Front, target: GuestCommand) -> Consistency {
+        let own = front.consistency(target);
+        own.unwrap_or_else(|| Consistency::single(self.limits.request_timeout))
     }
 
     /// How replicas have been brought together again.
@@ -297,9 +307,32 @@ impl Coordinator {
     }
 
     /// Where the command goes. The words already agree with the arity.
-    pub fn route(&self, target: GuestCommand, words: &Words) -> Result<Route, Failure> {
-        let (Some(service), Some(spec)) = (self.services.get(target.service), self.spec(target))
-        else {
+    pub fn route(
+        &self,
+        front: &Front,
+        target: GuestCommand,
+        words: &Words,
+    ) -> Result<Route, Failure> {
+        let route = self.route_any(front, target, words)?;
+        let range = match route {
+            Route::One { partition, .. } => Some(partition),
+            Route::EachKey | Route::Coverage => None,
+        };
+        front.check_active(target, range)?;
+        Ok(route)
+    }
+
+    fn route_any(
+        &self,
+        front: &Front,
+        target: GuestCommand,
+        words: &Words,
+    ) -> Result<Route, Failure> {
+        let (Some(service), Some(edition), Some(spec)) = (
+            self.services.get(target.service),
+            front.edition(target.service),
+            front.spec(target),
+        ) else {
             return Err(Failure::Usage("no such command".into()));
         };
         if matches!(
@@ -315,7 +348,7 @@ impl Coordinator {
                 _ => Err(Failure::Usage("the command needs a key".into())),
             };
         };
-        let key_bytes_max = service.guest.limits().key_bytes_max;
+        let key_bytes_max = edition.guest.limits().key_bytes_max;
         let longest = spec
             .key_positions(words.len())
             .map(|position| words.get(position).len())
@@ -383,19 +416,21 @@ impl Coordinator {
 
     async fn run(&self, target: GuestCommand, words: Words, call: &Call) -> Vec<u8> {
         let _under_way = UnderWay::new(&self.calls);
-        let answer = match self.spec(target) {
+        let front = self.front();
+        let answer = match front.spec(target) {
             None => Err(Failure::Usage("no such command".into())),
             Some(spec) if !spec.takes(words.len()) => Err(Failure::Usage(format!(
                 "wrong number of arguments for '{}' command",
                 spec.name.to_ascii_lowercase()
             ))),
             Some(_) if self.is_draining() => Err(Failure::Draining),
-            Some(spec) => match self.route(target, &words) {
+            Some(spec) => match self.route(&front, target, &words) {
                 Err(failure) => Err(failure),
                 Ok(Route::One { partition, hash }) => {
-                    self.ask(target, partition, hash, words, call).await
+                    self.ask(&front, target, (partition, hash), words, call)
+                        .await
                 }
-                Ok(Route::EachKey) => self.each_key(target, spec, &words, call).await,
+                Ok(Route::EachKey) => self.each_key(&front, target, spec, &words, call).await,
                 Ok(Route::Coverage) => {
                     let begun = Instant::now();
                     let answer = self.cover(target, spec, &words, call).await;
@@ -414,14 +449,17 @@ impl Coordinator {
     /// Sends one request and waits for its reply.
     async fn ask(
         &self,
+        front: &Front,
         target: GuestCommand,
-        partition: PartitionId,
-        hash: u64,
+        (partition, hash): (PartitionId, u64),
         words: Words,
         call: &Call,
     ) -> Result<Vec<u8>, Failure> {
         let begun = Instant::now();
-        let answer = self.ask_vnode(target, (partition, hash), words, call).await;
+        let consistency = call.wishes.over(self.consistency(front, target))?;
+        let answer = self
+            .ask_vnode(target, (partition, hash), words, consistency, call)
+            .await;
         match &call.recorder {
             Some(recorder) => self.record_answer(recorder, partition, begun, answer),
             None => answer,
@@ -433,9 +471,9 @@ impl Coordinator {
         target: GuestCommand,
         (partition, hash): (PartitionId, u64),
         words: Words,
+        consistency: Consistency,
         call: &Call,
     ) -> Result<Vec<u8>, Failure> {
-        let consistency = call.wishes.over(self.consistency(target))?;
         let (reply_to, reply) = oneshot::channel();
         let request = Request {
             service: u16::try_from(target.service).unwrap_or(u16::MAX),
@@ -475,6 +513,7 @@ impl Coordinator {
     /// Runs a command once for each of its keys, many at once, and joins the replies in the order of the keys.
     async fn each_key(
         &self,
+        front: &Front,
         target: GuestCommand,
         spec: &CommandSpec,
         words: &Words,
@@ -489,10 +528,10 @@ impl Coordinator {
                 let step = spec.keys.as_ref().map_or(1, |keys| keys.step as usize);
                 let own = (position..position + step).map(|at| words.get(at));
                 let one = Words::copy(std::iter::once(words.get(0)).chain(own));
-                let Route::One { partition, hash } = self.route(target, &one)? else {
+                let Route::One { partition, hash } = self.route(front, target, &one)? else {
                     return Err(Failure::Usage("the command needs its keys".into()));
                 };
-                asked.push(self.ask(target, partition, hash, one, call));
+                asked.push(self.ask(front, target, (partition, hash), one, call));
             }
             // Sending happens when a future is first polled: `join_all` polls every one before it waits for any.
             for reply in join_all(asked).await {

@@ -3,6 +3,8 @@
 //! The types mirror `wit/vnode.wit`. Everything past this module may rely on the checks: names are well formed, arities
 //! and key positions agree, and each kind has the aggregate that it needs.
 
+pub mod changes;
+
 use serde::Serialize;
 
 /// What a guest is. See `descriptor` in wit/vnode.wit.

@@ -9,6 +9,7 @@ mod guard;
 pub mod join;
 mod plan;
 mod problem;
+mod rollouts;
 mod serve;
 mod transfers;
 mod views;
@@ -16,7 +17,7 @@ mod views;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -44,6 +45,7 @@ pub async fn serve(
 
 /// Every route.
 pub fn router(shared: Arc<Shared>) -> Router {
+    let component_bytes_max = shared.config.limits.component_bytes_max;
     Router::new()
         .route(
             "/",
@@ -72,6 +74,18 @@ pub fn router(shared: Arc<Shared>) -> Router {
             "/v1/services/{service}/commands/{command}",
             post(command::run),
         )
+        .route(
+            "/v1/services/{service}/rollouts",
+            post(rollouts::begin).layer(DefaultBodyLimit::max(component_bytes_max)),
+        )
+        .route(
+            "/v1/services/{service}/rollouts/current",
+            get(rollouts::current),
+        )
+        .route(
+            "/v1/services/{service}/rollouts/current/{action}",
+            post(rollouts::act),
+        )
         .route("/v1/node/drain", post(drain))
         .route("/v1/openapi.json", get(openapi))
         .fallback(|| async {
@@ -83,7 +97,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
                 .hint("GET /v1/openapi.json lists the routes and their methods")
         })
-        .layer(axum::extract::DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .layer(axum::middleware::from_fn(guard::same_site))
         .with_state(shared)
 }

@@ -9,6 +9,7 @@ pub mod data_dir;
 pub mod descriptor;
 pub mod executor;
 pub mod http;
+pub mod library;
 pub mod metrics;
 pub mod net;
 pub mod node;

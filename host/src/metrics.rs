@@ -17,29 +17,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::coordinator::transfers::{Kind, Totals};
 use crate::coordinator::{Coordinator, now_ms};
 use crate::store::{Engine, Health};
-use crate::vnode::service::{CommandStats, DURATION_BUCKETS_US};
-
-/// Counters of commands: by executor, then service, then command.
-pub type Counters = Vec<Vec<Arc<Vec<CommandStats>>>>;
-
-/// Counters for each executor, and last for what has the whole ring as its place.
-pub fn counters(coordinator: &Coordinator) -> Counters {
-    let of_service = |commands: usize| {
-        Arc::new(
-            std::iter::repeat_with(CommandStats::default)
-                .take(commands)
-                .collect::<Vec<_>>(),
-        )
-    };
-    let services = || coordinator.services().iter();
-    let executors = coordinator.inboxes().iter().map(|_| {
-        services()
-            .map(|service| of_service(service.guest.descriptor().commands.len()))
-            .collect()
-    });
-    let coverage = services().map(|service| Arc::clone(&service.coverage));
-    executors.chain([coverage.collect()]).collect()
-}
+use crate::vnode::edition::Counters;
+use crate::vnode::service::{DURATION_BUCKETS_US, Service};
 
 /// What one command did on all executors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,14 +40,20 @@ pub struct CommandTotals {
 }
 
 impl CommandTotals {
-    /// Adds the executors up. `service` and `command` are positions.
-    pub fn of(counters: &Counters, service: usize, command: usize) -> CommandTotals {
+    /// Adds up what all versions did under the number of a command.
+    pub fn of(service: &Service, command: u16) -> CommandTotals {
         let mut totals = CommandTotals::default();
+        for counters in service.counters() {
+            totals.count(&counters, command);
+        }
+        totals
+    }
+
+    /// Adds what one version did.
+    fn count(&mut self, counters: &Counters, command: u16) {
+        let totals = self;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let each = counters
-            .iter()
-            .filter_map(|services| services.get(service)?.get(command));
-        for stats in each {
+        for stats in counters.of(command) {
             totals.ok += read(&stats.ok);
             totals.error += read(&stats.error);
             totals.trap += read(&stats.trap);
@@ -79,7 +64,6 @@ impl CommandTotals {
                 *total += read(bucket);
             }
         }
-        totals
     }
 
     /// Adds those of another command.
@@ -108,16 +92,10 @@ pub struct Metrics {
 
 impl Metrics {
     /// Metrics of the node that these belong to.
-    pub fn new(
-        coordinator: Arc<Coordinator>,
-        counters: Arc<Counters>,
-        engine: Arc<Engine>,
-        started: Instant,
-    ) -> Metrics {
+    pub fn new(coordinator: Arc<Coordinator>, engine: Arc<Engine>, started: Instant) -> Metrics {
         let mut registry = Registry::with_prefix("vnode");
         registry.register_collector(Box::new(NodeCollector {
             coordinator,
-            counters,
             engine,
             started,
         }));
@@ -134,7 +112,6 @@ impl Metrics {
 
 struct NodeCollector {
     coordinator: Arc<Coordinator>,
-    counters: Arc<Counters>,
     engine: Arc<Engine>,
     started: Instant,
 }
@@ -159,9 +136,9 @@ impl NodeCollector {
         &self,
         mut each: impl FnMut(&str, &str, &CommandTotals) -> fmt::Result,
     ) -> fmt::Result {
-        for (position, service) in self.coordinator.services().iter().enumerate() {
-            for (command, spec) in service.guest.descriptor().commands.iter().enumerate() {
-                let totals = CommandTotals::of(&self.counters, position, command);
+        for service in self.coordinator.services() {
+            for (command, spec) in (0..).zip(service.commands()) {
+                let totals = CommandTotals::of(service, command);
                 each(service.name(), &spec.name, &totals)?;
             }
         }
@@ -270,6 +247,31 @@ impl NodeCollector {
         )?)
     }
 
+    /// What each version of a guest has done on this node, apart from commands for the whole ring.
+    fn versions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Commands of guests on this node's vnodes, by the version that ran them";
+        let name = "version_commands";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for service in self.coordinator.services() {
+            for edition in service.editions() {
+                let done = edition.counters().sample();
+                let ok = done.commands - done.errors - done.traps;
+                for (outcome, count) in [("ok", ok), ("error", done.errors), ("trap", done.traps)] {
+                    let labels = [
+                        ("service", service.name()),
+                        ("version", edition.version()),
+                        ("digest", edition.digest()),
+                        ("outcome", outcome),
+                    ];
+                    family
+                        .encode_family(&labels)?
+                        .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let connections: usize = self
             .coordinator
@@ -326,15 +328,18 @@ impl NodeCollector {
                 &self.coordinator.healing().reaped_tombstones(),
                 None,
             )?;
+        self.versions(encoder)?;
         let help = "What this node runs";
         let mut family = encoder.encode_descriptor("guest", help, None, MetricType::Info)?;
         for service in self.coordinator.services() {
-            let labels = [
-                ("service", service.name()),
-                ("version", service.guest.descriptor().version.as_str()),
-                ("digest", service.guest.digest()),
-            ];
-            family.encode_info(&labels)?;
+            for edition in service.editions() {
+                let labels = [
+                    ("service", service.name()),
+                    ("version", edition.guest.descriptor().version.as_str()),
+                    ("digest", edition.guest.digest()),
+                ];
+                family.encode_info(&labels)?;
+            }
         }
         let help = "Version of the host";
         encoder

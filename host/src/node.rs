@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use vnode_ring::rollout::gate::Thresholds;
 use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError, RingSize};
 
 use self::membership::Membership;
@@ -27,7 +28,8 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::executor::Message;
 use crate::executor::about::About;
 use crate::executor::load::first_with_time;
-use crate::metrics::{Counters, Metrics, counters};
+use crate::library::Library;
+use crate::metrics::Metrics;
 use crate::net;
 use crate::stats::{self, Stats};
 use crate::store::{Acknowledge, DiskSettings, Durability, Engine, StoreError};
@@ -128,8 +130,6 @@ pub struct Shared {
     pub cluster: Arc<Cluster>,
     /// The plan that this node has shown last.
     pub shown_plan: Mutex<Option<PlanId>>,
-    /// Counters of commands.
-    pub counters: Arc<Counters>,
     /// The last minutes, second by second.
     pub stats: Arc<Stats>,
     /// The store.
@@ -190,7 +190,7 @@ impl Node {
             .enable_all()
             .build()
             .map_err(system("start the control threads"))?;
-        let (mut data_dir, guests) = guests::load(&config, &path, &name)?;
+        let (mut data_dir, library, guests) = guests::load(&config, &path, &name)?;
         let (size, hash) = membership::ring_of(&config, &mut data_dir, &node, &control)?;
         let engine = Arc::new(open_store(&config, &data_dir)?);
         let services = services(&config, guests, size, hash);
@@ -210,6 +210,7 @@ impl Node {
         let parts = Parts {
             config,
             services,
+            library: Arc::new(library),
             engine: Arc::clone(&engine),
             acknowledge,
             addresses,
@@ -230,7 +231,6 @@ impl Node {
             control.spawn(stats::keep(
                 Arc::clone(&shared.stats),
                 Arc::clone(&shared.coordinator),
-                Arc::clone(&shared.counters),
             ));
             let http = control.spawn(crate::http::serve(http, Arc::clone(&shared), end));
             let acceptor = control.spawn(accept(resp, Arc::clone(&shared)));
@@ -387,6 +387,7 @@ fn open_store(config: &Config, data_dir: &DataDir) -> Result<Engine, StoreError>
 struct Parts {
     config: Config,
     services: Vec<Arc<Service>>,
+    library: Arc<Library>,
     engine: Arc<Engine>,
     acknowledge: Acknowledge,
     addresses: Addresses,
@@ -406,9 +407,9 @@ impl Parts {
             limits(&config),
             self.acknowledge,
             stamps,
-            Arc::clone(membership.cluster()),
+            (Arc::clone(membership.cluster()), self.library),
         );
-        let counters = Arc::new(counters(&coordinator));
+        coordinator.open_versions(coordinator.view().map());
         let run_id = format!(
             "{:016x}{:016x}",
             coordinator.next_id(),
@@ -426,28 +427,21 @@ impl Parts {
                 .collect(),
             clients_max: config.limits.connections_max,
             ring_size: u32::from(size.get()),
-            counters: Arc::clone(&counters),
+            services: coordinator.services().to_vec(),
             clients: std::sync::atomic::AtomicU64::new(0),
             inboxes: coordinator.inboxes().to_vec(),
-            digests: coordinator
-                .services()
-                .iter()
-                .map(|service| service.guest.digest().to_owned())
-                .collect(),
         });
         let shared = Arc::new(Shared {
             name,
             run_id,
             metrics: Metrics::new(
                 Arc::clone(&coordinator),
-                Arc::clone(&counters),
                 Arc::clone(&self.engine),
                 self.started,
             ),
             coordinator,
             cluster: Arc::clone(membership.cluster()),
             shown_plan: Mutex::default(),
-            counters,
             stats: Arc::default(),
             engine: self.engine,
             addresses: self.addresses,
@@ -476,7 +470,15 @@ fn services(
         };
         let index = u16::try_from(index).unwrap_or(u16::MAX);
         let within = config.limits.request_timeout;
-        Arc::new(Service::new(index, guest, placement, replication, within))
+        let executors = config.executor_count();
+        Arc::new(Service::new(
+            index,
+            guest,
+            placement,
+            replication,
+            within,
+            executors,
+        ))
     };
     guests.into_iter().enumerate().map(service).collect()
 }
@@ -499,6 +501,12 @@ fn limits(config: &Config) -> Limits {
         },
         retention: limits.transfers_retention,
         tombstone_grace: config.tombstone_grace,
+        gate: Thresholds {
+            commands_min: limits.rollout_commands_min as u64,
+            traps_per_mille: limits.rollout_traps_per_mille as u64,
+            errors_per_mille: limits.rollout_errors_per_mille as u64,
+            p99_percent: limits.rollout_p99_percent as u64,
+        },
         requests: crate::resp::codec::Limits {
             arg_bytes_max: limits.value_bytes_max,
             args_max: limits.args_max,

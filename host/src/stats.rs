@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use crate::coordinator::{Coordinator, now_ms};
-use crate::metrics::{CommandTotals, Counters};
+use crate::metrics::CommandTotals;
 use crate::vnode::service::DURATION_BUCKETS_US;
 
 /// Between two samples.
@@ -95,13 +95,13 @@ impl Stats {
 }
 
 /// Takes samples for as long as the node runs.
-pub async fn keep(stats: Arc<Stats>, coordinator: Arc<Coordinator>, counters: Arc<Counters>) {
+pub async fn keep(stats: Arc<Stats>, coordinator: Arc<Coordinator>) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = totals(&coordinator, &counters);
+    let mut before = totals(&coordinator);
     loop {
         ticks.tick().await;
-        let after = totals(&coordinator, &counters);
+        let after = totals(&coordinator);
         let services = before.iter().zip(&after);
         stats.add(Sample {
             at_ms: now_ms(),
@@ -119,12 +119,12 @@ pub async fn keep(stats: Arc<Stats>, coordinator: Arc<Coordinator>, counters: Ar
 }
 
 /// What each service has done since the node began.
-fn totals(coordinator: &Coordinator, counters: &Counters) -> Vec<CommandTotals> {
-    let services = coordinator.services().iter().enumerate();
-    let all = services.map(|(service, one)| {
-        let commands = 0..one.guest.descriptor().commands.len();
+fn totals(coordinator: &Coordinator) -> Vec<CommandTotals> {
+    let all = coordinator.services().iter().map(|service| {
         let mut sum = CommandTotals::default();
-        commands.for_each(|command| sum.add(&CommandTotals::of(counters, service, command)));
+        for (command, _) in (0..).zip(service.commands()) {
+            sum.add(&CommandTotals::of(service, command));
+        }
         sum
     });
     all.collect()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the guests that only tests use: build-guests.sh [rust|python|javascript]...   (all of them without a word)
 #
-# They go to target/guests/{hostile,liar,traveller,python-kv,js-kv}.wasm. A guest is built again only when its sources, the contract
+# They go to target/guests/{clerk,clerk-*,hostile,liar,traveller,python-kv,js-kv}.wasm. A guest is built again only when its sources, the contract
 # or the version of its compiler change. What a language needs is installed under target/. Exit code 75: a registry
 # cannot be reached.
 set -euo pipefail
@@ -43,10 +43,21 @@ rust() {
   # Cargo knows best what is fresh.
   CARGO_TARGET_DIR=$root/target/test-guests cargo build --quiet --locked --release --target wasm32-wasip2 \
     --manifest-path tests/guests/Cargo.toml
-  for name in hostile liar traveller; do
-    local made=target/test-guests/wasm32-wasip2/release/$name.wasm
-    cmp -s "$made" "$out/$name.wasm" || { sum=cargo; keep "$name" "$made"; }
+  for name in clerk hostile liar traveller; do
+    made "$name" "$name"
   done
+  # The makes of one guest that a rollout meets.
+  for make in two trap-key trap-all trap-init loop refuse slow schema less; do
+    CARGO_TARGET_DIR=$root/target/test-guests cargo build --quiet --locked --release --target wasm32-wasip2 \
+      --manifest-path tests/guests/Cargo.toml -p clerk --features "$make"
+    made clerk "clerk-$make"
+  done
+}
+
+# made NAME AS: puts what cargo has made in its place, if it is not there.
+made() {
+  local made=target/test-guests/wasm32-wasip2/release/$1.wasm
+  cmp -s "$made" "$out/$2.wasm" || { sum=cargo; keep "$2" "$made"; }
 }
 
 python() {

@@ -28,5 +28,6 @@ mod pipeline;
 mod protocol;
 mod replication;
 mod start;
+mod swap;
 mod tools;
 mod tutorials;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use vnode_host::ring::PartitionId;
 use vnode_host::vnode::request::Replies;
 use vnode_host::vnode::{Call, Vnode};
 
@@ -60,7 +59,7 @@ fn guest(bencher: Bencher, backend: Backend, command: &str, batch: usize) {
     measure(
         bencher,
         Guested {
-            vnode: Vnode::start(service, PartitionId(0), state),
+            vnode: Vnode::start(Arc::clone(&service), Arc::clone(service.first()), state),
             call: Call::default(),
         },
         load,

@@ -65,7 +65,7 @@ impl Runner for Native {
             stats[usize::from(request.command)].count(Ended::Ok, request.arrived.elapsed());
         };
         for request in mailbox.drain(..) {
-            let spec = self.service.command(request.command).unwrap();
+            let spec = self.service.first().command(request.command).unwrap();
             let scope = Scope {
                 range: request.range,
                 writes: spec.writes(),

@@ -91,12 +91,16 @@ pub(crate) fn kv() -> Arc<Service> {
         placement,
         Replication { n: 1, r: 1, w: 1 },
         Duration::from_secs(1),
+        0,
     ))
 }
 
 /// A vnode's state with empty rows in `storage`.
 pub(crate) fn state(service: &Service, storage: &Storage) -> VnodeState {
-    let (guest, placement) = (Arc::clone(&service.guest), service.placement.clone());
+    let (guest, placement) = (
+        Arc::clone(&service.first().guest),
+        service.placement.clone(),
+    );
     VnodeState::new(guest, placement, PARTITION, "bench".into(), storage.open()).unwrap()
 }
 
@@ -127,7 +131,7 @@ impl Load {
             let (hash, partition) = service.placement.locate(&key);
             (partition == PARTITION).then_some((hash, key))
         };
-        let descriptor = service.guest.descriptor();
+        let descriptor = service.first().guest.descriptor();
         let position = |name| u16::try_from(descriptor.command(name).unwrap().0).unwrap();
         Load {
             keys: (0..).filter_map(here).take(KEYS).collect(),

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vnode_host::ring::PartitionId;
 use vnode_host::vnode::request::Replies;
 use vnode_host::vnode::{Call, Vnode};
 
@@ -30,7 +29,11 @@ pub(crate) fn print() {
         let mut load = Load::new(&service);
         let state_of = |storage| state(&service, storage);
         let mut guest = Guested {
-            vnode: Vnode::start(Arc::clone(&service), PartitionId(0), state_of(&ours)),
+            vnode: Vnode::start(
+                Arc::clone(&service),
+                Arc::clone(service.first()),
+                state_of(&ours),
+            ),
             call: Call::default(),
         };
         let mut native = Native::new(Arc::clone(&service), state_of(&theirs));

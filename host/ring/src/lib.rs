@@ -9,6 +9,7 @@
 //! - [`preflist`](mod@preflist): the vnodes that hold a key's replicas, with fallbacks for owners that are not up.
 //! - [`claim`](mod@claim): which node should own which partition, and how safe that is.
 //! - [`member`] and [`map`]: the members of a cluster, changes, plans and commits, as one state machine.
+//! - [`rollout`]: how a service goes from one version of its guest to another, stage by stage, and back.
 //! - [`view`]: what one node knows of its cluster at one moment, and where that sends a command.
 //! - [`quorum`]: when enough replicas have answered a request, and when they no longer can.
 //! - [`tree`]: where two replicas of a range differ, without sending the range.
@@ -28,6 +29,7 @@ pub mod object;
 pub mod preflist;
 pub mod quorum;
 pub mod ring;
+pub mod rollout;
 pub mod tree;
 pub mod view;
 
@@ -48,5 +50,6 @@ pub use object::{
 pub use preflist::{Replica, ReplicaKind, preflist, preflist_from, primaries};
 pub use quorum::{Answer, Collector, Outcome, Quorum, QuorumError, Requirement, Shortage};
 pub use ring::{NodeName, Ring, RingError};
+pub use rollout::{Order, Release, Rollout, RolloutError, RolloutEvent, Stage, Terms, Versions};
 pub use tree::{LEAVES, Leaves, Tree, TreeError, TreeRow};
 pub use view::{Holder, Place, REPLICAS_MAX, Role, View};

@@ -21,6 +21,7 @@ use crate::claim::Claimer;
 use crate::index::{HashId, PartitionId, RingSize};
 use crate::member::{Card, Member, MemberStatus, WEIGHT};
 use crate::ring::{NodeName, Ring};
+use crate::rollout::{self, Release, RolloutError, RolloutEvent, Surroundings, Versions};
 
 /// Name of a cluster: drawn when its first node starts, and never changed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,6 +82,8 @@ pub struct ClusterMap {
     /// The number of the next try of a transfer.
     next_attempt: u64,
     limits: TransferLimits,
+    /// By the names of the services; those that have had a rollout.
+    versions: BTreeMap<String, Versions>,
 }
 
 /// Something that happens to a map.
@@ -125,6 +128,13 @@ pub enum MapEvent {
     Left(NodeName),
     /// An operator limits transfers, or pauses them, instead of what was said before.
     TransfersLimited(TransferLimits),
+    /// Something happens to the rollout of a service.
+    Rollout {
+        /// The service.
+        service: String,
+        /// What.
+        event: RolloutEvent,
+    },
 }
 
 /// Why an event does not happen. The words are for operators.
@@ -226,6 +236,9 @@ pub enum MapError {
         /// The try.
         attempt: u64,
     },
+    /// It does not happen to a rollout.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
 }
 
 impl ClusterMap {
@@ -255,6 +268,7 @@ impl ClusterMap {
             staged: Vec::new(),
             next_attempt: 1,
             limits: TransferLimits::default(),
+            versions: BTreeMap::new(),
         }
     }
 
@@ -319,6 +333,19 @@ impl ClusterMap {
     #[must_use]
     pub fn transfer_limits(&self) -> TransferLimits {
         self.limits
+    }
+
+    /// Which versions the cluster runs of each service that has had a rollout, by the names of the services.
+    #[must_use]
+    pub fn versions(&self) -> &BTreeMap<String, Versions> {
+        &self.versions
+    }
+
+    /// Which version a partition of a service is to run; none as long as there was no rollout, when each node runs what it was
+    /// started with.
+    #[must_use]
+    pub fn assigned(&self, service: &str, partition: PartitionId) -> Option<&Release> {
+        Some(self.versions.get(service)?.assigned(partition))
     }
 
     /// Everything that is staged, joins too: in the order in which a plan shows it.
@@ -450,6 +477,30 @@ impl ClusterMap {
                 self.limits = *limits;
                 Ok(())
             }
+            MapEvent::Rollout { service, event } => {
+                let versions = self.versions.get(service).cloned();
+                let around = self.surroundings(service);
+                let versions = rollout::happen(service, versions, event, &around)?;
+                self.versions.insert(service.clone(), versions);
+                Ok(())
+            }
+        }
+    }
+
+    /// What a rollout of a service depends on.
+    fn surroundings(&self, service: &str) -> Surroundings<'_> {
+        let waited_for = self.members.iter().filter(|(_, member)| {
+            matches!(member.status, MemberStatus::Valid | MemberStatus::Leaving)
+        });
+        let serving = waited_for.filter_map(|(node, member)| {
+            let guest = member.card.guests.get(service)?;
+            Some((node, guest.digest.as_str()))
+        });
+        Surroundings {
+            epoch: self.epoch() + 1,
+            owners: self.ring.owners(),
+            serving: serving.collect(),
+            transfers: self.transfers.len(),
         }
     }
 
@@ -615,6 +666,7 @@ struct Parts {
     staged: Vec<Staged>,
     next_attempt: u64,
     limits: TransferLimits,
+    versions: BTreeMap<String, Versions>,
 }
 
 impl TryFrom<Parts> for ClusterMap {
@@ -630,6 +682,7 @@ impl TryFrom<Parts> for ClusterMap {
             staged: parts.staged,
             next_attempt: parts.next_attempt,
             limits: parts.limits,
+            versions: parts.versions,
         };
         map.check()?;
         Ok(map)
@@ -647,6 +700,7 @@ impl From<ClusterMap> for Parts {
             staged: map.staged,
             next_attempt: map.next_attempt,
             limits: map.limits,
+            versions: map.versions,
         }
     }
 }

@@ -326,8 +326,76 @@ pub enum Vnode {
 /// Commands about the guests that run.
 #[derive(Debug, Subcommand)]
 pub enum Guest {
-    /// Name, version, digest, replication and commands of each
+    /// Name, version, digest, replication and commands of each, and how far a rollout is
     Show,
+    /// What another version would change, and in which stages; nothing is begun
+    Plan {
+        /// A component
+        file: PathBuf,
+        /// How.
+        #[command(flatten)]
+        terms: Terms,
+    },
+    /// Replace a guest by another version on all nodes while they serve, and go back by itself if that is worse
+    Upgrade(Upgrade),
+    /// Hold the rollout where it is
+    Pause(OfService),
+    /// Let it go on, or begin the next stage without further watching
+    Advance(OfService),
+    /// Give the old version up, once everything runs the new one
+    Finalize(OfService),
+    /// Go back to the old version everywhere
+    Rollback(OfService),
+}
+
+/// A rollout to begin.
+#[derive(Args, Debug)]
+pub struct Upgrade {
+    /// A component
+    pub file: PathBuf,
+    /// How.
+    #[command(flatten)]
+    pub terms: Terms,
+    /// Wait until it is done or has gone back (exit 1), and show its stages; exit 4 when --timeout runs out
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// How a rollout is to be done.
+#[derive(Args, Debug)]
+pub struct Terms {
+    /// The service; the node's only one, or the one that the component names
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Part of the ring that runs the new version first; at most one partition of each node
+    #[arg(long, value_name = "P%", value_parser = percent)]
+    pub canary: Option<u8>,
+    /// Every partition at once, without stages
+    #[arg(long, conflicts_with = "canary")]
+    pub all_at_once: bool,
+    /// Time that each stage is watched
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    pub soak: Option<Duration>,
+    /// The removed commands and unreadable values that `plan` names are known
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Which rollout.
+#[derive(Args, Debug)]
+pub struct OfService {
+    /// The service; the one with a rollout under way without it
+    #[arg(long)]
+    pub service: Option<String>,
+}
+
+/// `5%` or `5`.
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse();
+    match number {
+        Ok(percent @ 1..=100) => Ok(percent),
+        _ => Err("a part of the ring is 1% to 100%".into()),
+    }
 }
 
 /// Commands about the node.

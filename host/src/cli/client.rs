@@ -142,6 +142,21 @@ impl Client {
         self.answer(&url, self.agent.post(&url).send_json(body))
     }
 
+    /// The body of a POST of bytes.
+    pub(super) fn post_bytes(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        bytes: &[u8],
+    ) -> Result<Value, ClientError> {
+        let url = format!("{}{path}", self.endpoint);
+        let mut request = self.agent.post(&url);
+        for (name, value) in query {
+            request = request.query(name, value);
+        }
+        self.answer(&url, request.send(bytes))
+    }
+
     /// The body of a DELETE.
     pub(super) fn delete(&self, path: &str) -> Result<Value, ClientError> {
         let url = format!("{}{path}", self.endpoint);

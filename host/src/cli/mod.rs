@@ -19,6 +19,7 @@ mod recover;
 mod reply;
 mod report;
 mod ring;
+mod rollout;
 mod run_args;
 mod safety;
 mod services;
@@ -126,7 +127,7 @@ impl Invocation {
             },
             Some(Command::Vnode(args::Vnode::List)) => vnode::list(session),
             Some(Command::Vnode(args::Vnode::Show { id })) => vnode::show(session, id),
-            Some(Command::Guest(args::Guest::Show)) => services::show(session),
+            Some(Command::Guest(command)) => guest_command(session, command),
             Some(Command::Config(args::Settings::Default)) => settings::default(session),
             Some(Command::Config(args::Settings::Check { file })) => settings::check(session, file),
             Some(Command::Config(args::Settings::Show(run))) => settings::show(session, run),
@@ -134,6 +135,21 @@ impl Invocation {
             Some(Command::Bench(command)) => bench::run(session, command),
             Some(Command::Completions { shell }) => completions(session, *shell),
         }
+    }
+}
+
+fn guest_command(session: &mut Session<'_>, command: &args::Guest) -> anyhow::Result<Exit> {
+    let act = |session: &mut Session<'_>, action, of: &args::OfService| {
+        rollout::act(session, action, of.service.as_deref())
+    };
+    match command {
+        args::Guest::Show => services::show(session),
+        args::Guest::Plan { file, terms } => rollout::plan(session, file, terms),
+        args::Guest::Upgrade(upgrade) => rollout::upgrade(session, upgrade),
+        args::Guest::Pause(of) => act(session, "pause", of),
+        args::Guest::Advance(of) => act(session, "advance", of),
+        args::Guest::Finalize(of) => act(session, "finalize", of),
+        args::Guest::Rollback(of) => act(session, "rollback", of),
     }
 }
 

@@ -1,9 +1,14 @@
 //! `host guest show`, and the table of commands that `host inspect` prints too.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
 
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::client::Client;
 use super::output::Session;
 use super::report::Exit;
+use super::rollout::{Released, Rollout, rollout_text};
 use super::table::{Table, optional};
 
 /// The answer of `/v1/services`.
@@ -27,6 +32,26 @@ pub(super) struct Service {
     merge: String,
     schema_reads_from: u32,
     schema_writes: u32,
+    versions: Option<Versions>,
+}
+
+/// Which versions of a service the cluster runs.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Versions {
+    /// How many partitions run each.
+    running: BTreeMap<String, usize>,
+    past: Vec<Released>,
+    rollout: Option<Value>,
+}
+
+impl Service {
+    /// Whether a rollout of it is not over.
+    pub(super) fn is_moving(&self) -> bool {
+        let rollout = self.versions.as_ref().and_then(|one| one.rollout.as_ref());
+        let state = rollout.and_then(|rollout| rollout["state"].as_str());
+        state.is_some_and(|state| !matches!(state, "finalized" | "rolled-back"))
+    }
 }
 
 /// A command as the API shows it; the same keys as `descriptor::CommandSpec`.
@@ -65,8 +90,35 @@ pub(super) fn show(session: &mut Session<'_>) -> anyhow::Result<Exit> {
         let gap = if at > 0 { "\n" } else { "" };
         let text = text(session, service);
         session.print(&format!("{gap}{text}"))?;
+        if let Some(versions) = &service.versions {
+            let text = versions_text(&client, &service.name, versions)?;
+            session.print(&text)?;
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// What runs where, and how far the last rollout is.
+fn versions_text(client: &Client, service: &str, versions: &Versions) -> anyhow::Result<String> {
+    let running = versions.running.iter();
+    let running: Vec<String> = running
+        .map(|(version, partitions)| format!("{version} on {partitions} partitions"))
+        .collect();
+    let mut text = format!("runs       {}\n", running.join(", "));
+    let past: Vec<&str> = versions
+        .past
+        .iter()
+        .map(|one| one.version.as_str())
+        .collect();
+    if !past.is_empty() {
+        text.push_str(&format!("before     {}\n", past.join(", ")));
+    }
+    if versions.rollout.is_some() {
+        let path = format!("/v1/services/{service}/rollouts/current");
+        let rollout: Rollout = client.view(client.get(&path, &[])?)?;
+        text.push_str(&rollout_text(&rollout));
+    }
+    Ok(text)
 }
 
 fn text(session: &Session<'_>, service: &Service) -> String {

@@ -201,6 +201,16 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes of rows that the node sends in a second; 0 is as many as it can"),
     setting!("limits.transfers_retention", "transfers-retention", "VNODE_TRANSFERS_RETENTION", Time<0, { 1000 * HOUR }>, "TIME", limits.transfers_retention,
         "How long rows stay after their partition went to another owner, who has them; a node that leaves does not wait"),
+    setting!("limits.rollout_soak", "rollout-soak", "VNODE_ROLLOUT_SOAK", Time<0, { 1000 * HOUR }>, "TIME", limits.rollout_soak,
+        "How long each stage of a rollout is watched, unless `host guest upgrade --soak` says otherwise"),
+    setting!("limits.rollout_commands_min", "rollout-commands-min", "VNODE_ROLLOUT_COMMANDS_MIN", Count<0, 1_000_000_000>, "N", limits.rollout_commands_min,
+        "Commands that a new version has to have run before it is judged; with fewer a stage is watched for twice as long"),
+    setting!("limits.rollout_traps_per_mille", "rollout-traps-per-mille", "VNODE_ROLLOUT_TRAPS_PER_MILLE", Count<0, 1000>, "N", limits.rollout_traps_per_mille,
+        "Traps in a thousand commands, beyond those of the old version, at which a rollout goes back"),
+    setting!("limits.rollout_errors_per_mille", "rollout-errors-per-mille", "VNODE_ROLLOUT_ERRORS_PER_MILLE", Count<0, 1000>, "N", limits.rollout_errors_per_mille,
+        "Errors in a thousand commands, and more than twice those of the old version, at which a rollout goes back"),
+    setting!("limits.rollout_p99_percent", "rollout-p99-percent", "VNODE_ROLLOUT_P99_PERCENT", Count<100, 1_000_000>, "N", limits.rollout_p99_percent,
+        "99th percentile of durations, percent of that of the old version, at which a rollout goes back"),
 ];
 
 /// The setting of that dotted key.

@@ -96,10 +96,11 @@ impl Rig {
             placement,
             Replication { n: 1, r: 1, w: 1 },
             Duration::MAX,
+            0,
         );
         let commands = guest.descriptor().commands.len();
         if plan.typed {
-            (0..commands).for_each(|command| service.set_typed(number(command)));
+            (0..commands).for_each(|command| service.first().set_typed(number(command)));
         }
         let mut rig = Rig {
             service: Arc::new(service),
@@ -125,7 +126,7 @@ impl Rig {
 
     /// Another node with the same rows, as after a handoff.
     pub(super) fn handed_over(&self, plan: Plan) -> Result<Rig, String> {
-        let mut rig = Rig::new(&self.service.guest, plan)?;
+        let mut rig = Rig::new(&self.service.first().guest, plan)?;
         for (partition, seat) in &mut rig.seats {
             let Some(from) = self.seats.get(partition) else {
                 continue;
@@ -159,7 +160,7 @@ impl Rig {
         let mut heard: Vec<Option<Heard>> = steps.iter().map(|_| None).collect();
         let mut waiting: BTreeMap<PartitionId, VecDeque<Request>> = BTreeMap::new();
         for (nth, step) in steps.iter().enumerate() {
-            let Some(spec) = self.service.command(step.command).cloned() else {
+            let Some(spec) = self.service.first().command(step.command).cloned() else {
                 continue;
             };
             if matches!(
@@ -213,7 +214,14 @@ impl Rig {
 
     /// Commands that are still answered by the packed door.
     pub(super) fn packed(&self) -> usize {
-        let commands = self.service.guest.descriptor().commands.iter().enumerate();
+        let commands = self
+            .service
+            .first()
+            .guest
+            .descriptor()
+            .commands
+            .iter()
+            .enumerate();
         commands
             .filter(|(_, spec)| {
                 !matches!(
@@ -221,19 +229,20 @@ impl Rig {
                     CommandKind::Coverage | CommandKind::CoverageWrite
                 )
             })
-            .filter(|(position, _)| !self.service.is_typed(number(*position)))
+            .filter(|(position, _)| !self.service.first().is_typed(number(*position)))
             .count()
     }
 
     fn start(&self, partition: PartitionId, rows: Rows) -> Result<Vnode, String> {
         let state = VnodeState::new(
-            Arc::clone(&self.service.guest),
+            Arc::clone(&self.service.first().guest),
             self.service.placement.clone(),
             partition,
             self.plan.node.into(),
             Box::new(rows),
         );
-        let mut vnode = Vnode::start(Arc::clone(&self.service), partition, state.map_err(text)?);
+        let edition = Arc::clone(self.service.first());
+        let mut vnode = Vnode::start(Arc::clone(&self.service), edition, state.map_err(text)?);
         match vnode.figures().down {
             None => Ok(vnode),
             Some(why) => Err(format!("a vnode does not start: {why}")),

@@ -7,6 +7,7 @@ use vnode_ring::{NodeName, PartitionId};
 use super::Coordinator;
 use super::distant::PageAsk;
 use super::sending::Receive;
+use super::versions::PartAsk;
 use crate::vnode::request::Failure;
 
 /// A request. The words are those of one version; a node of another answers that it does not understand them.
@@ -20,6 +21,12 @@ pub(super) enum Ask {
     Repair(PartitionId),
     /// How much each partition holds that the node owns.
     Holdings,
+    /// For a part of a component.
+    Component(PartAsk),
+    /// What two versions of a service, by their digests, have done.
+    Samples(String, [String; 2]),
+    /// What the claimant thinks of the rollout of a service.
+    Gate(String),
 }
 
 impl Coordinator {
@@ -30,6 +37,9 @@ impl Coordinator {
             Ok(Ask::Receive(receive)) => to_bytes(&self.receive(receive)),
             Ok(Ask::Repair(partition)) => to_bytes(&self.repair_here(partition)),
             Ok(Ask::Holdings) => to_bytes(&self.holdings_here()),
+            Ok(Ask::Samples(service, digests)) => to_bytes(&self.samples_here(&service, &digests)),
+            Ok(Ask::Gate(service)) => to_bytes(&self.gate_here(&service)),
+            Ok(Ask::Component(ask)) => to_bytes(&self.component_part(ask).await),
             Err(failure) => to_bytes(&Err::<(), String>(failure.to_string())),
         }
     }

@@ -119,7 +119,8 @@ impl Coordinator {
         let _under_way = UnderWay::new(&self.calls);
         let begun = Instant::now();
         let sent = async {
-            let spec = self
+            let front = self.front();
+            let spec = front
                 .spec(target)
                 .ok_or_else(|| Failure::Usage("no such command".into()))?;
             for covered in self.plan(target, false)? {
@@ -155,8 +156,9 @@ impl Coordinator {
         failure: Option<&Failure>,
         begun: Instant,
     ) {
-        let service = self.services.get(target.service);
-        if let Some(stats) = service.and_then(|service| service.coverage.get(target.command)) {
+        let front = self.front();
+        let edition = front.edition(target.service);
+        if let Some(stats) = edition.and_then(|one| one.counters().coverage().get(target.command)) {
             let ended = failure.map_or(Ended::Ok, Failure::ended);
             stats.count(ended, begun.elapsed());
         }
@@ -201,7 +203,7 @@ impl Coordinator {
         let Some(service) = self.services.get(target.service) else {
             return;
         };
-        if self.consistency(target).looks() {
+        if self.consistency(&self.front(), target).looks() {
             let ranges = plan.iter().map(|covered| covered.range);
             join_all(
                 ranges

@@ -29,7 +29,7 @@ impl Coordinator {
         let hook = Hook::HandoffStarting(to.to_string());
         for service in &self.services {
             let number = self.seat(usize::from(service.index), partition);
-            if service.guest.has_lifecycle()
+            if service.has_lifecycle()
                 && let Err(why) = self.tell_guest(number, &hook).await
             {
                 let name = service.name();
@@ -42,7 +42,7 @@ impl Coordinator {
     /// Tells the guests of a partition something that they cannot change.
     pub(super) async fn tell_guests(&self, partition: PartitionId, hook: &Hook) {
         for service in &self.services {
-            if service.guest.has_lifecycle() {
+            if service.has_lifecycle() {
                 let number = self.seat(usize::from(service.index), partition);
                 drop(self.tell_guest(number, hook).await);
             }

@@ -12,6 +12,7 @@ use vnode_ring::{NodeName, PartitionId, View};
 
 use super::Coordinator;
 use super::carry::ownership;
+use super::rollouts;
 use super::transfers::Phase;
 use crate::executor::Message;
 use crate::vnode::request::Request;
@@ -132,6 +133,14 @@ impl Vnodes for Coordinator {
         }
         self.transfers()
             .set_cluster_limits(view.map().transfer_limits());
+        if old.map().versions() != view.map().versions() {
+            self.renew_front(view.map());
+            for text in rollouts::news(old.map().versions(), view.map().versions()) {
+                self.cluster
+                    .feed()
+                    .add("rollout", None, view.map().epoch(), text);
+            }
+        }
         let view = Arc::new(view);
         self.views.send_replace(Arc::clone(&view));
         for partition in goes {

@@ -121,7 +121,7 @@ impl Coordinator {
                 break;
             }
         }
-        match self.catalog.find(words.get(at)) {
+        match self.front().catalog().find(words.get(at)) {
             Some(Target::Guest(target)) => Ok(Wished {
                 target,
                 words: Words::copy(words.iter().skip(at)),

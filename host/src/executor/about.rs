@@ -9,6 +9,7 @@ use crate::metrics::{CommandTotals, resident_bytes};
 use crate::resp::catalog::Catalog;
 use crate::resp::facts::{ClusterCounters, CommandCounters, Counters, Facts, GuestCounters};
 use crate::resp::session::ClientInfo;
+use crate::vnode::service::Service;
 
 /// One node, as its clients may see it.
 pub struct About {
@@ -28,14 +29,12 @@ pub struct About {
     pub clients_max: usize,
     /// Partitions of the ring.
     pub ring_size: u32,
-    /// Counters of commands.
-    pub counters: Arc<crate::metrics::Counters>,
+    /// What is served.
+    pub services: Vec<Arc<Service>>,
     /// Clients so far; gives each its id.
     pub clients: AtomicU64,
     /// The executors, which know their clients.
     pub inboxes: Vec<Arc<Inbox>>,
-    /// Digests of the guests, in the order of the services.
-    pub digests: Vec<String>,
 }
 
 impl About {
@@ -91,16 +90,16 @@ impl About {
             },
             ..Counters::default()
         };
-        for (position, service) in catalog.services().iter().enumerate() {
+        for (here, service) in self.services.iter().zip(catalog.services()) {
             let mut guest = GuestCounters {
                 name: service.name.clone(),
                 version: service.version.clone(),
-                digest: self.digests.get(position).cloned().unwrap_or_default(),
+                digest: here.first().guest.digest().to_owned(),
                 vnodes: self.ring_size as usize,
                 ..GuestCounters::default()
             };
-            for (command, spec) in service.commands.iter().enumerate() {
-                let totals = CommandTotals::of(&self.counters, position, command);
+            for (command, spec) in (0..).zip(&service.commands) {
+                let totals = CommandTotals::of(here, command);
                 guest.traps_total += totals.trap + totals.timeout;
                 all.commands_total += totals.calls();
                 all.errors_total += totals.calls() - totals.ok;

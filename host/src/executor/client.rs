@@ -19,6 +19,7 @@ use super::about::About;
 use super::connection::{Connection, Slot};
 use super::inbox::{Inbox, Message};
 use super::{Executor, views};
+use crate::coordinator::front::Front;
 use crate::coordinator::wishes::Wishes;
 use crate::coordinator::{Coordinator, Route};
 use crate::net::{self, Detached, OwnedReadHalf};
@@ -392,10 +393,11 @@ impl Task {
             false => Vec::new(),
         };
         let mut reply = Vec::new();
+        let front = self.executor.borrow().front();
         let (next, silent) = {
             let mut state = self.connection.state.borrow_mut();
             let about = &self.about;
-            about.with_facts(self.coordinator.catalog(), time.now_ms, &clients, |facts| {
+            about.with_facts(front.catalog(), time.now_ms, &clients, |facts| {
                 let next = builtin::dispatch(view, &mut state.session, facts, &mut reply);
                 (next, !state.session.sends_reply())
             })
@@ -425,14 +427,14 @@ impl Task {
             }
             Next::Guest(target) => {
                 let words = Words::new(buffer.clone(), ranges);
-                match self.route(target, &words) {
+                match self.route(&front, target, &words) {
                     Ok(Route::One { partition, hash }) => {
                         let place = Place {
                             partition,
                             hash,
-                            consistency: self.coordinator.consistency(target),
+                            consistency: self.coordinator.consistency(&front, target),
                         };
-                        while self.overtakes(target, &place, &words) {
+                        while self.overtakes(&front, target, &place, &words) {
                             self.settled().await;
                             self.connection.state.borrow_mut().looking.clear();
                             *time = Time::now(&self.coordinator);
@@ -468,11 +470,11 @@ impl Task {
         state.reply(|out| wire::transcode(reply, proto, out));
     }
 
-    fn route(&self, target: GuestCommand, words: &Words) -> Result<Route, Failure> {
+    fn route(&self, front: &Front, target: GuestCommand, words: &Words) -> Result<Route, Failure> {
         if self.coordinator.is_draining() {
             return Err(Failure::Draining);
         }
-        self.coordinator.route(target, words)
+        self.coordinator.route(front, target, words)
     }
 
     /// Does what a built-in left to do; false when this connection ends.
@@ -520,8 +522,8 @@ impl Task {
     }
 
     /// Whether a command might run before an earlier one on the same key. If not, remembers what it is that others might overtake.
-    fn overtakes(&self, target: GuestCommand, place: &Place, words: &Words) -> bool {
-        let Some(spec) = self.coordinator.spec(target) else {
+    fn overtakes(&self, front: &Front, target: GuestCommand, place: &Place, words: &Words) -> bool {
+        let Some(spec) = front.spec(target) else {
             return false;
         };
         let mut state = self.connection.state.borrow_mut();

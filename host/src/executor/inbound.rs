@@ -169,6 +169,7 @@ pub(super) fn accept(
         inbox: Arc::clone(inbox),
         coordinator,
         link,
+        names: RefCell::default(),
         services: RefCell::default(),
     };
     tokio::task::spawn_local(async move {
@@ -188,7 +189,9 @@ struct Task {
     inbox: Arc<Inbox>,
     coordinator: Arc<Coordinator>,
     link: Rc<Inbound>,
-    /// The sender's services with their commands, by its positions, as ours.
+    /// The sender's services with their commands, by its positions.
+    names: RefCell<Vec<ServiceNames>>,
+    /// The same, as ours.
     services: RefCell<Vec<Option<Known>>>,
 }
 
@@ -223,7 +226,10 @@ impl Task {
         let arrived = Instant::now();
         while let Some(frame) = frame::take(buffer)? {
             match frame {
-                Frame::Services(names) => *self.services.borrow_mut() = self.known(&names),
+                Frame::Services(names) => {
+                    *self.services.borrow_mut() = self.known(&names);
+                    *self.names.borrow_mut() = names;
+                }
                 Frame::Command(command) => self.command(*command, arrived),
                 // Only the side that sends commands gets these.
                 Frame::Reply(..) | Frame::Stale(..) => {}
@@ -237,14 +243,10 @@ impl Task {
         let services = self.coordinator.services();
         let of = |(name, commands): &ServiceNames| {
             let service = services.iter().find(|service| service.name() == name)?;
-            let known = &service.guest.descriptor().commands;
-            let find = |wanted: &String| {
-                let command = known.iter().position(|command| command.name == *wanted)?;
-                u16::try_from(command).ok()
-            };
+            let commands = commands.iter();
             Some(Known {
                 service: service.index,
-                commands: commands.iter().map(find).collect(),
+                commands: commands.map(|name| service.command_number(name)).collect(),
             })
         };
         names.iter().map(of).collect()
@@ -252,6 +254,14 @@ impl Task {
 
     /// What the service and the command of a request are called here.
     fn target(&self, command: &Command) -> Option<(u16, u16)> {
+        self.known_as(command).or_else(|| {
+            // A version may have come since that has it.
+            *self.services.borrow_mut() = self.known(&self.names.borrow());
+            self.known_as(command)
+        })
+    }
+
+    fn known_as(&self, command: &Command) -> Option<(u16, u16)> {
         let services = self.services.borrow();
         let known = services.get(usize::from(command.service))?.as_ref()?;
         if !command.work.is_named() {

@@ -63,10 +63,11 @@ use self::routing::Held;
 use self::seats::Errand;
 use self::slow::{Loan, PageRequest, Pool, Work};
 use crate::coordinator::Coordinator;
+use crate::coordinator::front::Front;
 use crate::net::Detached;
 use crate::store::{Acknowledge, Commit, Verdict};
 use crate::vnode::request::{Failure, Replies, ReplyTo, Request};
-use crate::vnode::service::{CommandStats, Ended};
+use crate::vnode::service::Ended;
 use crate::vnode::{Call, Ran, refuse_late};
 
 /// Time that a call of a guest may keep an executor's thread. A command that needs more is run again on a slow thread.
@@ -116,8 +117,10 @@ pub struct Executor {
     replies: Replies,
     parked: VecDeque<Parked>,
     acknowledge: Acknowledge,
-    stats: Vec<Arc<Vec<CommandStats>>>,
     slow: Pool,
+    /// What clients may ask for. A copy: it is counted with each command, which threads must not share.
+    front: Rc<Front>,
+    front_of: Arc<Front>,
     connections: Connections,
     views: watch::Receiver<Arc<View>>,
     view: Arc<View>,
@@ -138,7 +141,6 @@ impl Executor {
         coordinator: Arc<Coordinator>,
         about: Arc<About>,
         acknowledge: Acknowledge,
-        stats: Vec<Arc<Vec<CommandStats>>>,
         slow: Pool,
         greeter: Arc<Greeter>,
     ) {
@@ -149,6 +151,7 @@ impl Executor {
         let seats = coordinator.seats().len();
         let mut views = coordinator.views();
         views.mark_changed();
+        let front_of = coordinator.front();
         let executor = Executor {
             index,
             view: coordinator.view(),
@@ -158,6 +161,8 @@ impl Executor {
             held: VecDeque::new(),
             flights: Flights::default(),
             service_names: routing::service_names(&coordinator),
+            front: Rc::new(Front::clone(&front_of)),
+            front_of,
             connections: Connections::new(Arc::clone(&coordinator), Arc::clone(&inbox), index),
             coordinator,
             about,
@@ -173,7 +178,6 @@ impl Executor {
             replies: Replies::default(),
             parked: VecDeque::new(),
             acknowledge,
-            stats,
             slow,
             meter: Meter::start(),
             draining: None,
@@ -223,7 +227,12 @@ impl Executor {
             partition: request.partition,
             queued,
         };
-        if let Some(stats) = command_stats(&self.stats, &request) {
+        let edition = self.front.edition(usize::from(request.service));
+        let stats = edition.map(|edition| edition.stats(self.index));
+        if let Some(stats) = stats
+            .as_ref()
+            .and_then(|all| all.get(usize::from(request.command)))
+        {
             stats.count(Ended::Busy, request.arrived.elapsed());
         }
         self.replies.fail(request.reply_to, &failure);
@@ -353,9 +362,7 @@ impl Executor {
         let Some((mut vnode, errand)) = taken else {
             return;
         };
-        let Some(stats) = self.stats.get(usize::from(vnode.service().index)) else {
-            return;
-        };
+        let stats = &vnode.edition().stats(self.index);
         let work = match errand {
             Errand::Lend(work) => work,
             Errand::Run(mut commands) => {
@@ -560,15 +567,6 @@ impl Delivery<'_> {
             parcel.push(waiter, reply);
         }
     }
-}
-
-fn command_stats<'a>(
-    stats: &'a [Arc<Vec<CommandStats>>],
-    request: &Request,
-) -> Option<&'a CommandStats> {
-    stats
-        .get(usize::from(request.service))?
-        .get(usize::from(request.command))
 }
 
 /// A connection that is to be served.

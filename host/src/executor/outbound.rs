@@ -210,6 +210,20 @@ impl OutboundLinks {
         Ok(())
     }
 
+    /// Tells nodes to which there is a link how services and commands are called from now on.
+    pub(super) fn announce(&mut self, names: &[frame::ServiceNames]) {
+        for link in self.links.values() {
+            if link.writer.borrow().is_none() {
+                // They are the first that goes over it.
+                continue;
+            }
+            frame::put_services(link.out.borrow_mut().tail(), names);
+            if !link.dirty.replace(true) {
+                self.dirty.push(Rc::clone(link));
+            }
+        }
+    }
+
     /// Writes to every link that got something.
     pub(super) fn flush(&mut self) {
         for link in self.dirty.drain(..) {

@@ -67,9 +67,7 @@ impl Executor {
     fn words_of(&self, commands: &[Looked]) -> Words {
         let mut words: Vec<Vec<u8>> = Vec::new();
         for Looked { request, held } in commands {
-            let services = self.coordinator.services();
-            let service = services.get(usize::from(request.service));
-            let spec = service.and_then(|service| service.command(request.command));
+            let spec = self.spec_of(request);
             let positions = spec.map(|spec| spec.key_positions(request.words.len()));
             for (position, held) in positions.into_iter().flatten().zip(held) {
                 words.push(request.words.get(position).to_vec());

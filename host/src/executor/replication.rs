@@ -26,9 +26,7 @@ impl Executor {
             if request.trace.is_some() {
                 self.trace(&mut request);
             }
-            let services = self.coordinator.services();
-            let service = services.get(usize::from(request.service));
-            let spec = service.and_then(|service| service.command(request.command));
+            let spec = self.spec_of(&request);
             let looks = spec.is_some_and(CommandSpec::looks) && request.consistency.looks();
             match spec.map(|spec| spec.kind) {
                 Some(CommandKind::Each) if request.consistency.n > 1 => {

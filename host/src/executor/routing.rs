@@ -4,6 +4,7 @@
 //! that is ahead, and does not own the partition any more, answers `stale`, and the command is sent again once its sender
 //! knows as much (RI1: one owner for each partition at each epoch).
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -13,6 +14,9 @@ use super::Executor;
 use super::frame::ServiceNames;
 use super::outbound::Happened;
 use crate::coordinator::Coordinator;
+use crate::coordinator::front::Front;
+use crate::descriptor::CommandSpec;
+use crate::resp::catalog::GuestCommand;
 use crate::vnode::request::{Failure, ReplyTo, Request, Work};
 
 /// How often a command may go to a node that is not the right one any more.
@@ -158,12 +162,7 @@ impl Executor {
 
     /// The node that had a command does not answer any more.
     pub(super) fn lost(&mut self, node: &NodeName, mut request: Request, happened: Happened) {
-        let reads = self
-            .coordinator
-            .services()
-            .get(usize::from(request.service))
-            .and_then(|service| service.command(request.command))
-            .is_some_and(|spec| !spec.writes());
+        let reads = self.spec_of(&request).is_some_and(|spec| !spec.writes());
         let again = reads || request.work.may_repeat();
         request.tries += 1;
         let now_at = self.holder_of(&request).map(|holder| holder.node);
@@ -195,6 +194,7 @@ impl Executor {
             return;
         }
         self.view = Arc::clone(&self.views.borrow_and_update());
+        self.adopt_front();
         for (node, request) in self.outbound.adopt(&self.view) {
             self.lost(&node, request, Happened::Perhaps);
         }
@@ -241,6 +241,34 @@ impl Executor {
         !self.held.is_empty() || !self.outbound.idle() || !self.flights.is_empty()
     }
 
+    /// Takes over what clients may ask for now, and lets other nodes know the names of what is new.
+    fn adopt_front(&mut self) {
+        let newest = self.coordinator.front();
+        if Arc::ptr_eq(&newest, &self.front_of) {
+            return;
+        }
+        self.front = Rc::new(Front::clone(&newest));
+        self.front_of = newest;
+        let names = service_names(&self.coordinator);
+        if names != self.service_names {
+            self.service_names = names;
+            self.outbound.announce(&self.service_names);
+        }
+    }
+
+    /// What clients may ask for.
+    pub(super) fn front(&self) -> Rc<Front> {
+        Rc::clone(&self.front)
+    }
+
+    /// The command of a request.
+    pub(super) fn spec_of(&self, request: &Request) -> Option<&CommandSpec> {
+        self.front.spec(GuestCommand {
+            service: request.service.into(),
+            command: request.command.into(),
+        })
+    }
+
     /// The services of this node and their commands, for a node that is to understand their positions.
     pub(super) fn service_names(&self) -> &[ServiceNames] {
         &self.service_names
@@ -251,10 +279,10 @@ impl Executor {
 pub(super) fn service_names(coordinator: &Coordinator) -> Vec<ServiceNames> {
     let services = coordinator.services().iter();
     let names = services.map(|service| {
-        let commands = service.guest.descriptor().commands.iter();
+        let commands = service.commands().into_iter();
         (
             service.name().to_owned(),
-            commands.map(|command| command.name.clone()).collect(),
+            commands.map(|command| command.name).collect(),
         )
     });
     names.collect()

@@ -39,6 +39,8 @@ pub(crate) struct Seat {
     owned: bool,
     /// Commands wait: the partition is being handed over.
     frozen: bool,
+    /// Nobody gets the vnode in turn: it is to have another version.
+    held: bool,
     /// Its rows were handed over to another owner, which has them all; until then they stay here in case of need.
     kept_until: Option<Instant>,
     figures: Figures,
@@ -133,6 +135,16 @@ impl Seat {
         self.frozen = frozen;
     }
 
+    /// Has the vnode stay for whoever takes it out of turn, or no longer.
+    pub(crate) fn set_held(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether the node owns the partition.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
     /// Whether commands wait.
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen
@@ -155,6 +167,9 @@ impl Seat {
 
     /// The vnode, if it is here, and what waits for it, if anything does.
     pub(super) fn take(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
+        if self.held {
+            return None;
+        }
         if self.frozen {
             return self.take_frozen(now);
         }
@@ -228,6 +243,7 @@ impl Seat {
     /// Whether somebody has to take the vnode again.
     pub(super) fn has_work(&self) -> bool {
         match self.frozen {
+            _ if self.held => false,
             true => self.mailbox.iter().any(|request| request.work.only_shows()),
             false => !self.mailbox.is_empty() || !self.pages.is_empty(),
         }

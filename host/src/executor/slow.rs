@@ -201,7 +201,7 @@ fn run(loan: Loan) {
     let mut page = None;
     match loan.work {
         Work::Commands(requests) => {
-            let budget = vnode.service().guest.limits().command_budget;
+            let budget = vnode.edition().guest.limits().command_budget;
             let begun = Instant::now();
             rest.extend(requests);
             while let Some(request) = rest.pop_front() {

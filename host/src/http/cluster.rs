@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use vnode_ring::{
-    Change, MapError, MapEvent, MemberStatus, NodeName, ReplicaKind, Staged, View, preflist,
+    Change, ClusterMap, GuestCard, MapError, MapEvent, MemberStatus, NodeName, ReplicaKind, Staged,
+    View, preflist,
 };
 
 use super::problem::Problem;
@@ -42,9 +43,7 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
                 .card
                 .guests
                 .iter()
-                .map(|(name, guest)| {
-                    json!({ "name": name, "version": guest.version, "digest": guest.digest })
-                })
+                .map(|(name, guest)| served(map, name, guest))
                 .collect();
             json!({
                 "name": name,
@@ -73,6 +72,28 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
         "members": members,
         "staged": map.staged().iter().map(change).collect::<Vec<_>>(),
     }))
+}
+
+/// What a member runs of a service: what the cluster has agreed on, else what the node was started with.
+fn served(map: &ClusterMap, name: &str, guest: &GuestCard) -> Value {
+    let (current, next) = match map.versions().get(name) {
+        Some(versions) => (
+            Some(versions.current()),
+            versions.under_way().map(|rollout| &rollout.to),
+        ),
+        None => (None, None),
+    };
+    let (version, digest) = match current {
+        Some(release) => (&release.version, &release.digest),
+        None => (&guest.version, &guest.digest),
+    };
+    json!({
+        "name": name,
+        "version": version,
+        "digest": digest,
+        "next_version": next.map(|release| &release.version),
+        "next_digest": next.map(|release| &release.digest),
+    })
 }
 
 /// A part of the ring, from 0 to 1.

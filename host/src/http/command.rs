@@ -24,7 +24,7 @@ use crate::coordinator::trace::Step;
 use crate::coordinator::wishes::Wishes;
 use crate::descriptor::CommandKind;
 use crate::node::Shared;
-use crate::resp::catalog::GuestCommand;
+use crate::resp::catalog::{GuestCommand, Target};
 use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::vnode::request::{Failure, Words};
@@ -194,19 +194,18 @@ async fn answer(
 }
 
 fn target(node: &Shared, service: &str, command: &str) -> Result<GuestCommand, Problem> {
-    let Some(found) = node.coordinator.service(service) else {
+    if node.coordinator.service(service).is_none() {
         return Err(views::no_service(node, Some(service)));
-    };
-    let Some((position, _)) = found.guest.descriptor().command(command) else {
+    }
+    let named = format!("{service}.{command}");
+    let Some(Target::Guest(target)) = node.coordinator.front().catalog().find(named.as_bytes())
+    else {
         let detail = format!("service {service:?} has no command {command:?}");
         return Err(
             Problem::new(StatusCode::NOT_FOUND, detail).hint("GET /v1/services lists the commands")
         );
     };
-    Ok(GuestCommand {
-        service: usize::from(found.index),
-        command: position,
-    })
+    Ok(target)
 }
 
 /// An error reply as a problem; the status tells whose turn it is.
@@ -236,7 +235,8 @@ fn refused(code: String, message: String) -> Problem {
 
 /// A coverage command as JSON lines, each when it is there: bounded memory whatever the size of the answer.
 fn stream(node: Arc<Shared>, target: GuestCommand, words: Words) -> Result<Response, Problem> {
-    let spec = node.coordinator.spec(target);
+    let front = node.coordinator.front();
+    let spec = front.spec(target);
     let covers = spec.is_some_and(|spec| {
         matches!(
             spec.kind,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use vnode_ring::{MemberStatus, PartitionId};
 
 use super::problem::Problem;
+use super::rollouts;
 use crate::executor::seats::SeatView;
 use crate::metrics::CommandTotals;
 use crate::node::Shared;
@@ -107,14 +108,17 @@ fn storage(node: &Shared) -> Value {
 
 /// `GET /v1/services`.
 pub(super) fn services(node: &Shared) -> Value {
+    let front = node.coordinator.front();
+    let view = node.coordinator.view();
     let one = |(position, service): (usize, &Arc<Service>)| {
-        let descriptor = service.guest.descriptor();
+        let edition = front.edition(position).unwrap_or(service.first());
+        let descriptor = edition.guest.descriptor();
         let commands: Vec<Value> = descriptor
             .commands
             .iter()
-            .enumerate()
-            .map(|(command, spec)| {
-                let totals = CommandTotals::of(&node.counters, position, command);
+            .map(|spec| {
+                let number = service.command_number(&spec.name).unwrap_or(u16::MAX);
+                let totals = CommandTotals::of(service, number);
                 let mut spec = serde_json::to_value(spec).unwrap_or_default();
                 if let Value::Object(spec) = &mut spec {
                     spec.insert("calls".into(), totals.calls().into());
@@ -126,7 +130,7 @@ pub(super) fn services(node: &Shared) -> Value {
         json!({
             "name": descriptor.name,
             "version": descriptor.version,
-            "digest": service.guest.digest(),
+            "digest": edition.guest.digest(),
             "commands": commands,
             "n": service.replication.n,
             "r": service.replication.r,
@@ -135,6 +139,7 @@ pub(super) fn services(node: &Shared) -> Value {
             "schema_reads_from": descriptor.schema_reads_from,
             "schema_writes": descriptor.schema_writes,
             "partitions": service.placement.ring_size,
+            "versions": rollouts::versions(&view, service),
         })
     };
     let services: Vec<Value> = node
@@ -172,7 +177,7 @@ pub(super) fn vnodes(node: &Shared) -> Value {
             "kind": if seat.owned { "primary" } else { "fallback" },
             "why": seat.figures.down,
             "mailbox": seat.mailbox,
-            "version": service.map(|service| service.guest.descriptor().version.clone()),
+            "version": seat.figures.version,
             "objects": seat.figures.store.live,
             "bytes": seat.figures.store.bytes,
             "guest_memory_bytes": seat.figures.memory_bytes,

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use super::Node;
 use crate::config::{StorageKind, SyncMode};
-use crate::descriptor::{CommandSpec, Descriptor};
-use crate::resp::catalog::GuestCommand;
+use crate::descriptor::CommandSpec;
+use crate::resp::catalog::{Catalog, GuestCommand};
+use crate::vnode::service::Service;
 
 /// The banner, which ends with the `ready` line.
 pub(super) fn banner(node: &Node) -> String {
@@ -25,9 +26,13 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
     };
     writeln!(out, "node      {}   ({new}{})", shared.name, data.display())?;
     for (position, service) in shared.coordinator.services().iter().enumerate() {
-        let descriptor = service.guest.descriptor();
-        let digest = service.guest.digest().get(..12).unwrap_or_default();
-        let names = callable(shared, position, descriptor);
+        let front = shared.coordinator.front();
+        let Some(edition) = front.edition(position) else {
+            continue;
+        };
+        let descriptor = edition.guest.descriptor();
+        let digest = edition.guest.digest().get(..12).unwrap_or_default();
+        let names = callable(front.catalog(), service);
         writeln!(
             out,
             "guest     {} {}  sha256 {digest}  {}  {} commands: {}",
@@ -93,16 +98,20 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
 }
 
 /// Its commands by the shortest names that reach them: another one may have the short name.
-fn callable(shared: &super::Shared, service: usize, descriptor: &Descriptor) -> Vec<String> {
-    let commands = descriptor.commands.iter().enumerate();
-    let name = |(command, spec): (usize, &CommandSpec)| {
-        let guest = GuestCommand { service, command };
-        if shared.coordinator.catalog().has_short_name(guest) {
-            return spec.name.clone();
+fn callable(catalog: &Catalog, service: &Service) -> Vec<String> {
+    let commands = service.commands().into_iter().enumerate();
+    let name = |(command, spec): (usize, CommandSpec)| {
+        let guest = GuestCommand {
+            service: service.index.into(),
+            command,
+        };
+        let full = format!("{}.{}", service.name(), spec.name).to_ascii_uppercase();
+        match catalog.has_short_name(guest) {
+            true => Some(spec.name),
+            false => catalog.find(full.as_bytes()).map(|_| full),
         }
-        format!("{}.{}", descriptor.name, spec.name).to_ascii_uppercase()
     };
-    commands.map(name).collect()
+    commands.filter_map(name).collect()
 }
 
 fn storage(shared: &super::Shared) -> String {

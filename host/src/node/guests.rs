@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{Config, GuestSource};
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::DataDir;
+use crate::library::Library;
 use crate::node::NodeError;
 use crate::wasm::{CompileCache, Engine, Guest, Limits, LoadError};
 
@@ -95,33 +96,28 @@ pub(super) fn load(
     config: &Config,
     path: &Path,
     name: &str,
-) -> Result<(DataDir, Vec<Arc<Guest>>), NodeError> {
+) -> Result<(DataDir, Library, Vec<Arc<Guest>>), NodeError> {
     let sources = read(&config.vnodes)?;
     let engine = engine(config)?;
     if path.join("node.toml").exists() {
         let data_dir = DataDir::open(path, name)?;
-        let cache = open_cache(&data_dir)?;
-        let guests = load_all(config, &engine, Some(&cache), &sources)?;
-        keep(&data_dir, &sources, &guests);
-        return Ok((data_dir, guests));
+        let library = library(config, engine, Some(&data_dir))?;
+        let guests = load_all(&library, &sources)?;
+        keep(&library, &sources, &guests);
+        return Ok((data_dir, library, guests));
     }
-    let guests = load_all(config, &engine, None, &sources)?;
+    let guests = load_all(&library(config, engine.clone(), None)?, &sources)?;
     let data_dir = DataDir::open(path, name)?;
-    let cache = open_cache(&data_dir)?;
-    for guest in &guests {
-        cache.keep(guest);
-    }
-    keep(&data_dir, &sources, &guests);
-    Ok((data_dir, guests))
+    let library = library(config, engine, Some(&data_dir))?;
+    keep(&library, &sources, &guests);
+    Ok((data_dir, library, guests))
 }
 
 /// Loads one guest for a look at it. Nothing is written.
 pub fn inspect(config: &Config, source: &GuestSource) -> Result<Arc<Guest>, GuestError> {
     let sources = read(std::slice::from_ref(source))?;
-    let engine = engine(config)?;
-    load_all(config, &engine, None, &sources)?
-        .pop()
-        .ok_or(GuestError::None)
+    let library = library(config, engine(config)?, None)?;
+    load_all(&library, &sources)?.pop().ok_or(GuestError::None)
 }
 
 fn read(sources: &[GuestSource]) -> Result<Vec<(String, Vec<u8>)>, GuestError> {
@@ -164,21 +160,15 @@ fn engine(config: &Config) -> Result<Engine, GuestError> {
 }
 
 fn load_all(
-    config: &Config,
-    engine: &Engine,
-    cache: Option<&CompileCache>,
+    library: &Library,
     sources: &[(String, Vec<u8>)],
 ) -> Result<Vec<Arc<Guest>>, GuestError> {
     let mut guests: Vec<Arc<Guest>> = Vec::new();
     for (from, bytes) in sources {
-        let mut guest = Guest::load(engine, cache, bytes).map_err(|source| GuestError::Load {
+        let guest = library.load(bytes).map_err(|source| GuestError::Load {
             from: from.clone(),
             source,
         })?;
-        let settings = config.services.get(&guest.descriptor().name);
-        if settings.is_some_and(|settings| settings.last_write_wins) {
-            guest.keep_last_write();
-        }
         let name = &guest.descriptor().name;
         let twin = guests
             .iter()
@@ -190,33 +180,33 @@ fn load_all(
                 second: from.clone(),
             });
         }
-        guests.push(Arc::new(guest));
+        guests.push(guest);
     }
     Ok(guests)
 }
 
-fn open_cache(data_dir: &DataDir) -> Result<CompileCache, GuestError> {
-    let path = data_dir.cache_path();
-    CompileCache::open(&path).map_err(|source| GuestError::Cache { path, source })
+/// The components of a node; without a data directory, one that keeps nothing.
+fn library(
+    config: &Config,
+    engine: Engine,
+    data_dir: Option<&DataDir>,
+) -> Result<Library, GuestError> {
+    let last_write = config.services.iter();
+    let last_write = last_write
+        .filter(|(_, settings)| settings.last_write_wins)
+        .map(|(name, _)| name.clone());
+    let open = |path: PathBuf| {
+        CompileCache::open(&path).map_err(|source| GuestError::Cache { path, source })
+    };
+    let cache = data_dir.map(DataDir::cache_path).map(open).transpose()?;
+    let folder = data_dir.map(DataDir::guests_path).unwrap_or_default();
+    Ok(Library::new(engine, folder, cache, last_write.collect()))
 }
 
 /// Keeps the components by digest: what a partition ran can be looked at, and given to other nodes.
-fn keep(data_dir: &DataDir, sources: &[(String, Vec<u8>)], guests: &[Arc<Guest>]) {
+fn keep(library: &Library, sources: &[(String, Vec<u8>)], guests: &[Arc<Guest>]) {
     for (guest, (_, bytes)) in guests.iter().zip(sources) {
-        let path = data_dir
-            .guests_path()
-            .join(format!("{}.wasm", guest.digest()));
-        if path.exists() {
-            continue;
-        }
-        let written = std::fs::write(path.with_extension("tmp"), bytes)
-            .and_then(|()| std::fs::rename(path.with_extension("tmp"), &path));
-        if let Err(error) = written {
-            let error = DataDirError::Io {
-                action: "keep the component in",
-                path,
-                source: error,
-            };
+        if let Err(error) = library.keep(guest, bytes) {
             tracing::warn!(%error, "the component is not kept");
         }
     }

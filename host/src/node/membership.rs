@@ -12,7 +12,7 @@ use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, Ri
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
-use crate::coordinator::{carry, entropy, hints, reaping};
+use crate::coordinator::{carry, entropy, hints, reaping, rollouts, versions};
 use crate::data_dir::DataDir;
 use crate::executor::Message;
 use crate::net::{self, TcpListener};
@@ -49,8 +49,8 @@ pub(super) async fn open(
 ) -> Result<Membership, NodeError> {
     let guest = |service: &Arc<Service>| {
         let card = GuestCard {
-            version: service.guest.descriptor().version.clone(),
-            digest: service.guest.digest().to_owned(),
+            version: service.first().guest.descriptor().version.clone(),
+            digest: service.first().guest.digest().to_owned(),
         };
         (service.name().to_owned(), card)
     };
@@ -135,6 +135,8 @@ impl Membership {
         tokio::spawn(carry::carry(Arc::clone(&shared.coordinator)));
         tokio::spawn(entropy::exchange(Arc::clone(&shared.coordinator)));
         tokio::spawn(reaping::reap(Arc::clone(&shared.coordinator)));
+        tokio::spawn(versions::follow(Arc::clone(&shared.coordinator)));
+        tokio::spawn(rollouts::drive(Arc::clone(&shared.coordinator)));
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
             tended.await;

@@ -12,11 +12,12 @@ use rand::{RngExt, SeedableRng};
 use vnode_ring::{HashId, NodeName, PartitionId, RingSize};
 
 use super::membership::{self, Seat};
-use super::{Addresses, NodeError, Parts, Shared, accept, services, system, threads};
+use super::{Addresses, GuestError, NodeError, Parts, Shared, accept, services, system, threads};
 use crate::config::Config;
 use crate::coordinator::Stamps;
 use crate::executor::Executor;
 use crate::executor::slow::Pool;
+use crate::library::Library;
 use crate::net::TcpListener;
 use crate::store::{Acknowledge, Engine, Store};
 use crate::wasm::Guest;
@@ -59,6 +60,11 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     config.executors = 1;
     let node = NodeName::new(&config.node_name(addresses.peer))?;
     let ring = (RingSize::new(config.ring_size)?, HashId::V1);
+    let library = guests.first().map(|guest| {
+        let folder = path.join("guests");
+        Library::new(guest.engine().clone(), folder, None, Default::default())
+    });
+    let library = library.ok_or(GuestError::None)?;
     let services = services(&config, guests, ring.0, ring.1);
     let first_id = rng.random();
     let seat = Seat {
@@ -72,6 +78,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     let parts = Parts {
         config,
         services,
+        library: Arc::new(library),
         engine: Arc::new(Engine::memory()),
         acknowledge: acknowledge.clone(),
         addresses,
@@ -84,8 +91,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     for (service, partition) in threads::places(coordinator) {
         let seat = coordinator.seat(usize::from(service.index), partition);
         let store = stores(service.name(), partition);
-        let owned = view.ring().owner(partition) == view.me();
-        let vnode = threads::make_vnode(service, partition, &name, store, owned)?;
+        let vnode = threads::make_vnode(coordinator, service, partition, &name, store)?;
         coordinator.seats().place(seat, vnode);
     }
     ready(&shared);
@@ -97,19 +103,14 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     membership.take_part(peer, &shared)?;
     tokio::spawn(accept(resp, Arc::clone(&shared)));
     let pool = Pool::start(0).map_err(system("start the slow threads"))?;
-    for stats in about.counters.iter().take(1) {
-        let coordinator = Arc::clone(coordinator);
-        let (about, stats) = (Arc::clone(&about), stats.clone());
-        tokio::task::spawn_local(Executor::run(
-            0,
-            coordinator,
-            Arc::clone(&about),
-            acknowledge.clone(),
-            stats,
-            pool.clone(),
-            Arc::clone(&greeter),
-        ));
-    }
+    tokio::task::spawn_local(Executor::run(
+        0,
+        Arc::clone(coordinator),
+        about,
+        acknowledge,
+        pool,
+        greeter,
+    ));
     shared.drain.notified().await;
     Ok(())
 }

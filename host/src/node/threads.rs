@@ -45,12 +45,12 @@ pub(super) fn start(
     }
     let (started, all_started) = channel();
     let mut handles = Vec::new();
-    for (index, (share, stats)) in shares.into_iter().zip(about.counters.iter()).enumerate() {
+    for (index, share) in shares.into_iter().enumerate() {
         let coordinator = Arc::clone(coordinator);
-        let (stats, pool, started) = (stats.clone(), pool.clone(), started.clone());
+        let (pool, started) = (pool.clone(), started.clone());
         let (node, engine) = (Arc::clone(&node), Arc::clone(engine));
         let about = Arc::clone(about);
-        let (greeter, view) = (Arc::clone(greeter), Arc::clone(&view));
+        let greeter = Arc::clone(greeter);
         let thread = std::thread::Builder::new()
             .name(format!("data-{index}"))
             .spawn(move || {
@@ -60,8 +60,7 @@ pub(super) fn start(
                     share
                         .into_iter()
                         .try_for_each(|(seat, service, partition, store)| {
-                            let owned = view.ring().owner(partition) == view.me();
-                            let vnode = make_vnode(service, partition, &node, store, owned)?;
+                            let vnode = make_vnode(&coordinator, service, partition, &node, store)?;
                             coordinator.seats().place(seat, vnode);
                             Ok(())
                         });
@@ -82,7 +81,7 @@ pub(super) fn start(
                 drop(engine);
                 local.block_on(
                     &runtime,
-                    Executor::run(index, coordinator, about, acknowledge, stats, pool, greeter),
+                    Executor::run(index, coordinator, about, acknowledge, pool, greeter),
                 );
             })
             .map_err(system("start an executor"))?;
@@ -107,23 +106,34 @@ pub(super) fn places(coordinator: &Coordinator) -> Vec<(Arc<Service>, PartitionI
     places
 }
 
-/// Makes a vnode. The guest of one that the node owns starts at once, that of another when there is a command for it.
+/// Makes a vnode. The guest of one that the node owns starts at once, that of another when there is a command for it. One whose
+/// version is not here serves nothing.
 pub(super) fn make_vnode(
+    coordinator: &Coordinator,
     service: Arc<Service>,
     partition: PartitionId,
     node: &Arc<str>,
     store: Box<dyn Store>,
-    owned: bool,
 ) -> Result<Vnode, StoreError> {
+    let view = coordinator.view();
+    let owned = view.ring().owner(partition) == view.me();
+    let assigned = coordinator.assigned(view.map(), &service, partition);
+    let edition = assigned.as_ref().unwrap_or(service.first());
+    let edition = Arc::clone(edition);
     let state = VnodeState::new(
-        Arc::clone(&service.guest),
+        Arc::clone(&edition.guest),
         service.placement.clone(),
         partition,
         Arc::clone(node),
         store,
     )?;
-    Ok(match owned {
-        true => Vnode::start(service, partition, state),
-        false => Vnode::resting(service, partition, state),
+    Ok(match assigned {
+        Ok(_) if owned => Vnode::start(service, edition, state),
+        Ok(_) => Vnode::resting(service, edition, state),
+        Err(why) => {
+            let mut vnode = Vnode::resting(service, edition, state);
+            vnode.withhold(&why);
+            vnode
+        }
     })
 }

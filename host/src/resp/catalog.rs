@@ -1,7 +1,7 @@
 //! Every command that a client can call, by name.
 //!
 //! Owns who answers to a name: a built-in first, then `SERVICE.COMMAND`, then short names in the order in which the
-//! services were given. Built once for each set of loaded guests; never changes and never runs anything.
+//! services were given. Built once for each set of guests in force; never changes and never runs anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,6 +50,14 @@ pub(super) struct Listed<'a> {
 impl Catalog {
     /// The catalog of these services; where two offer one short name, the earlier has it.
     pub fn new(services: Vec<Arc<Descriptor>>) -> Self {
+        Self::offering(services, |_| true)
+    }
+
+    /// The same, of which only these commands are offered; the others keep their positions.
+    pub fn offering(
+        services: Vec<Arc<Descriptor>>,
+        offered: impl Fn(GuestCommand) -> bool,
+    ) -> Self {
         let mut catalog = Self {
             services,
             names: HashMap::new(),
@@ -60,7 +68,11 @@ impl Catalog {
         for naming in [full_name, short_name] {
             for (service, descriptor) in catalog.services.clone().iter().enumerate() {
                 for (command, spec) in descriptor.commands.iter().enumerate() {
-                    let target = Target::Guest(GuestCommand { service, command });
+                    let guest = GuestCommand { service, command };
+                    if !offered(guest) {
+                        continue;
+                    }
+                    let target = Target::Guest(guest);
                     catalog.claim(&naming(descriptor, spec), target);
                 }
             }

@@ -58,14 +58,16 @@ impl Vnode {
         while let Some(request) = mailbox.front() {
             let full = call.requests.len() >= BATCH_COMMANDS_MAX
                 || call.frames.bytes().len() + request.words.bytes() > BATCH_BYTES_MAX;
-            let typed = request.alone || self.service.is_typed(request.command);
+            let typed = request.alone || self.edition.is_typed(request.command);
             let apart = call.requests.first().is_some_and(|first| {
                 let of = |request: &Request| (request.range, request.consistency, request.work);
                 of(request) != of(first)
             });
             if !request.work.runs()
                 || !call.requests.is_empty() && (full || typed || apart)
-                || !call.touched.add(&self.service, request)
+                || !call
+                    .touched
+                    .add(&self.edition, &self.service.placement, request)
             {
                 return;
             }
@@ -90,8 +92,11 @@ impl Vnode {
         request: &Request,
     ) -> Result<bool, Failure> {
         let mut whole = true;
-        let Some(spec) = self.service.command(request.command) else {
-            return Err(Failure::Usage("no such command".into()));
+        let (Some(spec), Some(command)) = (
+            self.edition.command(request.command),
+            self.edition.position(request.command),
+        ) else {
+            return Err(self.lacks());
         };
         let Guest::Running(instance) = &mut self.guest else {
             return Err(Failure::Usage("vnode is down".into()));
@@ -104,7 +109,7 @@ impl Vnode {
                 seed: seed(request.id),
                 request_id: request.id,
                 fallback: request.role == Role::Fallback,
-                command: request.command,
+                command,
             },
             request.words.args(),
         );
@@ -241,7 +246,7 @@ impl Vnode {
         let Guest::Running(instance) = &mut self.guest else {
             return Err(GuestError::Contract("vnode is down".into()));
         };
-        let reply_limits = self.service.guest.reply_limits();
+        let reply_limits = self.edition.guest.reply_limits();
         let state = instance.state();
         let mut answers = Answers::new(answers);
         call.verdicts.clear();
@@ -250,7 +255,7 @@ impl Vnode {
                 Answer::Deferred => return Ok(nth),
                 Answer::Error { .. } => None,
                 Answer::Ok { effects, reply } => {
-                    let spec = self.service.command(request.command);
+                    let spec = self.edition.command(request.command);
                     state.set_scope(Scope {
                         range: request.range,
                         writes: spec.is_some_and(|spec| spec.writes()),
@@ -283,7 +288,7 @@ impl Vnode {
         };
         first.alone = true;
         if !unread {
-            self.service.set_typed(first.command);
+            self.edition.set_typed(first.command);
         }
         for request in rest.into_iter().rev() {
             mailbox.push_front(request);

@@ -1,6 +1,6 @@
 //! Local vnodes: one partition of one service each, with one guest instance, run serially.
 //!
-//! - [`service`] is what all vnodes of a guest share.
+//! - [`service`] is what all vnodes of a service share, [`edition`] is one version of its guest.
 //! - [`request`] is one command on its way, and its reply.
 //! - [`batch`] runs many commands in one call.
 //! - [`replica`] is what needs no guest: merging what other replicas have written, and showing what is here.
@@ -12,6 +12,7 @@
 //! the call are run again one by one: none of them had been applied.
 
 mod batch;
+pub mod edition;
 pub mod replica;
 pub mod request;
 pub mod service;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use vnode_ring::{PartitionId, Role};
 
 pub use self::batch::Call;
+use self::edition::Edition;
 use self::request::{Consistency, Failure, HeldReplies, Replies, ReplyTo, Request, Written};
 use self::service::{CommandStats, Ended, Service};
 use crate::coordinator::trace::with_steps;
@@ -33,6 +35,8 @@ use crate::executor::slow::Given;
 use crate::store::Commit;
 use crate::wasm::{Done, GuestError, Hook, Instance, Scope, TypedCommand, VnodeState};
 
+/// Time of an old version for its end.
+const TERMINATE_WITHIN: Duration = Duration::from_millis(20);
 /// After a start that failed, commands are refused for so long before the next try.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
@@ -53,8 +57,11 @@ enum Guest {
 /// A partition of a service.
 pub struct Vnode {
     service: Arc<Service>,
+    edition: Arc<Edition>,
     partition: PartitionId,
     guest: Guest,
+    /// It waits for another version.
+    withheld: bool,
     traps: u64,
     restarts: u64,
     overruns: u64,
@@ -63,6 +70,12 @@ pub struct Vnode {
 /// What can be seen of a vnode.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
+    /// The version of its guest, for people.
+    pub version: Arc<str>,
+    /// Its digest.
+    pub digest: Arc<str>,
+    /// Whether it waits for another version.
+    pub withheld: bool,
     /// Why its guest does not run, if it does not.
     pub down: Option<Arc<str>>,
     /// Memory of the guest, bytes.
@@ -88,9 +101,10 @@ pub enum Ran {
 }
 
 impl Vnode {
-    /// A vnode around its rows. Its guest starts now; when it does not, commands are refused with the reason.
-    pub fn start(service: Arc<Service>, partition: PartitionId, state: VnodeState) -> Vnode {
-        let mut vnode = Vnode::resting(service, partition, state);
+    /// A vnode around its rows, which belong to this edition's guest. It starts now; when it does not, commands are refused with
+    /// the reason.
+    pub fn start(service: Arc<Service>, edition: Arc<Edition>, state: VnodeState) -> Vnode {
+        let mut vnode = Vnode::resting(service, edition, state);
         if let Guest::Ended(state) = vnode.take_guest() {
             vnode.start_guest(state);
         }
@@ -98,11 +112,13 @@ impl Vnode {
     }
 
     /// A vnode around its rows whose guest starts with the first command.
-    pub fn resting(service: Arc<Service>, partition: PartitionId, state: VnodeState) -> Vnode {
+    pub fn resting(service: Arc<Service>, edition: Arc<Edition>, state: VnodeState) -> Vnode {
         Vnode {
             service,
-            partition,
+            edition,
+            partition: state.partition(),
             guest: Guest::Ended(Box::new(state)),
+            withheld: false,
             traps: 0,
             restarts: 0,
             overruns: 0,
@@ -119,6 +135,72 @@ impl Vnode {
         &self.service
     }
 
+    /// Goes over to another version, which starts now if the vnode is to serve.
+    ///
+    /// # Errors
+    /// Why that does not start. The vnode runs the old one again then.
+    pub fn take_over(&mut self, edition: Arc<Edition>, starts: bool) -> Result<(), String> {
+        if let Guest::Running(instance) = &mut self.guest {
+            instance.terminate("another version takes over", TERMINATE_WITHIN);
+        }
+        let mut state = match self.take_guest() {
+            Guest::Running(instance) => Box::new(instance.into_state()),
+            Guest::Ended(state)
+            | Guest::Down {
+                state: Some(state), ..
+            } => state,
+            other => {
+                self.guest = other;
+                return Err("the vnode is on its way out".into());
+            }
+        };
+        let old = std::mem::replace(&mut self.edition, edition);
+        state.set_guest(Arc::clone(&self.edition.guest));
+        let was_withheld = std::mem::take(&mut self.withheld);
+        if !starts {
+            self.guest = Guest::Ended(state);
+            return Ok(());
+        }
+        match Instance::start(*state) {
+            Ok(instance) => {
+                self.guest = Guest::Running(Box::new(instance));
+                Ok(())
+            }
+            Err(failed) => {
+                let (mut state, error) = *failed;
+                state.set_guest(Arc::clone(&old.guest));
+                self.edition = old;
+                self.guest = Guest::Ended(Box::new(state));
+                if was_withheld {
+                    self.withhold(&error.to_string());
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Serves nothing until another version takes over: the one that it has is not the one that it is to run.
+    pub fn withhold(&mut self, why: &str) {
+        self.end();
+        if let Guest::Ended(state)
+        | Guest::Down {
+            state: Some(state), ..
+        } = self.take_guest()
+        {
+            self.guest = Guest::Down {
+                state: Some(state),
+                why: why.to_owned(),
+                since: Instant::now(),
+            };
+            self.withheld = true;
+        }
+    }
+
+    /// The version that it runs.
+    pub fn edition(&self) -> &Arc<Edition> {
+        &self.edition
+    }
+
     /// How it stands now.
     pub fn figures(&mut self) -> Figures {
         let (down, memory_bytes, store) = match &mut self.guest {
@@ -133,6 +215,9 @@ impl Vnode {
             }
         };
         Figures {
+            version: Arc::clone(self.edition.version()),
+            digest: Arc::clone(self.edition.digest()),
+            withheld: self.withheld,
             down,
             memory_bytes,
             store,
@@ -156,7 +241,7 @@ impl Vnode {
     /// # Errors
     /// Its refusal.
     pub fn hear(&mut self, hook: &Hook, budget: Duration) -> Result<(), String> {
-        if !self.service.guest.has_lifecycle() {
+        if !self.edition.guest.has_lifecycle() {
             return Ok(());
         }
         let budget = budget.min(self.budget());
@@ -187,7 +272,7 @@ impl Vnode {
         }
         let typed = mailbox
             .front()
-            .is_some_and(|request| request.alone || self.service.is_typed(request.command));
+            .is_some_and(|request| request.alone || self.edition.is_typed(request.command));
         if typed {
             if let Some(request) = mailbox.pop_front() {
                 return match self.run_one(request, replies, stats, budget) {
@@ -225,7 +310,7 @@ impl Vnode {
         match &self.guest {
             Guest::Running(_) => false,
             Guest::Ended(_) => true,
-            Guest::Down { since, .. } => since.elapsed() >= RESTART_PAUSE,
+            Guest::Down { since, .. } => !self.withheld && since.elapsed() >= RESTART_PAUSE,
         }
     }
 
@@ -243,8 +328,8 @@ impl Vnode {
             return None;
         }
         let full = self.budget();
-        let Some(spec) = self.service.command(request.command) else {
-            let failure = Failure::Usage("no such command".into());
+        let Some(spec) = self.edition.command(request.command) else {
+            let failure = self.lacks();
             finish(replies, stats, request, Err(failure));
             return None;
         };
@@ -334,9 +419,8 @@ impl Vnode {
         commit: Commit,
         replies: &mut Replies,
     ) -> Option<oneshot::Receiver<Vec<u8>>> {
-        let commands = &self.service.guest.descriptor().commands;
-        let position = commands.iter().position(|spec| spec.name == command.name)?;
-        let consistency = self.service.consistency(u16::try_from(position).ok()?);
+        let number = self.service.command_number(&command.name)?;
+        let consistency = self.edition.consistency(number);
         if consistency.n == 1 {
             return None;
         }
@@ -348,9 +432,18 @@ impl Vnode {
         Some(heard)
     }
 
+    /// Why a command is refused that other versions have.
+    fn lacks(&self) -> Failure {
+        let version = &self.edition.guest.descriptor().version;
+        let partition = self.partition;
+        Failure::NotActive(format!(
+            "vnode {partition} runs version {version}, which does not have the command"
+        ))
+    }
+
     /// Time of one command.
     fn budget(&self) -> Duration {
-        self.service.guest.limits().command_budget
+        self.edition.guest.limits().command_budget
     }
 
     /// The running instance, started if that is due.

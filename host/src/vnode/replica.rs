@@ -3,6 +3,7 @@
 //! None of this needs the guest: objects are merged by their histories alone.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use vnode_ring::{Leaves, PartitionId};
@@ -317,8 +318,8 @@ impl Vnode {
     }
 
     fn digests(&mut self, request: &Request, held: &mut Vec<Held>) -> Result<(), Refusal> {
-        let service = std::sync::Arc::clone(&self.service);
-        let (Some(spec), Some(state)) = (service.command(request.command), self.state()) else {
+        let (service, edition) = (Arc::clone(&self.service), Arc::clone(&self.edition));
+        let (Some(spec), Some(state)) = (edition.command(request.command), self.state()) else {
             return Ok(());
         };
         for (nth, position) in spec.key_positions(request.words.len()).enumerate() {

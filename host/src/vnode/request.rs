@@ -571,6 +571,9 @@ pub enum Failure {
     /// The caller's mistake.
     #[error("{0}")]
     Usage(String),
+    /// The version of the guest that is to run it does not have it, or not everywhere.
+    #[error("{0}")]
+    NotActive(String),
     /// The disk failed after the write was applied and before it was safe.
     #[error("the write is applied but not on disk, since the disk failed; it may be lost")]
     NotDurable,
@@ -707,6 +710,7 @@ impl Failure {
             | Failure::Unreachable { .. }
             | Failure::PeerGone { .. } => "TRYAGAIN",
             Failure::NoReplicas(_) => "NOREPLICAS",
+            Failure::NotActive(_) => "NOTACTIVE",
             Failure::NobodyUp { .. } | Failure::Incomplete(_) => "CLUSTERDOWN",
             Failure::Down { .. }
             | Failure::Store { .. }

@@ -1,74 +1,126 @@
-//! One service on this node: its guest, where its keys live, and what its commands did.
+//! One service on this node: where its keys live, the versions of its guest that are here, and what its commands did.
+//!
+//! A service outlives the versions of its guest. Its commands have numbers that never change: those of a later version that an
+//! earlier one did not have get the next ones. So a command that waits somewhere means the same whatever version runs it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use super::request::Consistency;
+use super::edition::{Counters, Edition};
 use crate::config::Replication;
-use crate::descriptor::{CommandSpec, Quorum};
+use crate::descriptor::CommandSpec;
 use crate::wasm::{Guest, Placement};
 
-/// A guest that this node serves. Shared by all its vnodes.
+/// A service that this node serves. Shared by all its vnodes.
 pub struct Service {
     /// Position among the node's services.
     pub index: u16,
-    /// The guest.
-    pub guest: Arc<Guest>,
     /// Where its keys live.
     pub placement: Placement,
     /// Replication of the service: the setting, else the guest's wish, else the cluster's default.
     pub replication: Replication,
-    /// Counters of its commands for the whole ring, which no executor runs as such, by position.
-    pub coverage: Arc<Vec<CommandStats>>,
-    /// Replicas of each command, by position.
-    consistency: Vec<Consistency>,
-    /// Commands that were seen to need the typed door, by position.
-    typed: Vec<AtomicBool>,
+    /// Time of a command that wishes no other.
+    within: Duration,
+    /// Executors that count what commands do.
+    executors: usize,
+    first: Arc<Edition>,
+    known: RwLock<Known>,
+}
+
+/// What grows while the node runs.
+#[derive(Default)]
+struct Known {
+    /// All commands that any version has had, by their numbers, as the first one had them.
+    commands: Vec<CommandSpec>,
+    /// The versions that were loaded, the first one first.
+    editions: Vec<Arc<Edition>>,
+    /// What they did, and those that are forgotten.
+    counters: Vec<Arc<Counters>>,
 }
 
 impl Service {
-    /// The service at position `index`.
+    /// The service at position `index`, as this guest has it at first, on so many executors.
     pub fn new(
         index: u16,
         guest: Arc<Guest>,
         placement: Placement,
         replication: Replication,
         within: Duration,
+        executors: usize,
     ) -> Service {
-        let commands = &guest.descriptor().commands;
-        let consistency = commands
-            .iter()
-            .map(|command| consistency(replication, command.quorum, within))
-            .collect();
-        let typed = commands.iter().map(|_| AtomicBool::new(!guest.has_batch()));
-        let typed = typed.collect();
-        let coverage = commands.iter().map(|_| CommandStats::default()).collect();
+        let mut known = Known::default();
+        let first = known.edition(guest, replication, within, executors);
         Service {
             index,
-            guest,
             placement,
             replication,
-            coverage: Arc::new(coverage),
-            consistency,
-            typed,
+            within,
+            executors,
+            first,
+            known: RwLock::new(known),
         }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.guest.descriptor().name
+        &self.placement.service
     }
 
-    /// The command at a position of the descriptor.
-    pub fn command(&self, position: u16) -> Option<&CommandSpec> {
-        self.guest.descriptor().commands.get(usize::from(position))
+    /// The version that the node was started with.
+    pub fn first(&self) -> &Arc<Edition> {
+        &self.first
     }
 
-    /// How many replicas the command at a position has and waits for, unless its client wishes otherwise.
-    pub fn consistency(&self, position: u16) -> Consistency {
-        let known = self.consistency.get(usize::from(position)).copied();
-        known.unwrap_or_else(|| Consistency::single(Duration::ZERO))
+    /// The version with that digest, if it is here.
+    pub fn edition(&self, digest: &str) -> Option<Arc<Edition>> {
+        let known = self.known();
+        let mut editions = known.editions.iter();
+        editions
+            .find(|edition| edition.guest.digest() == digest)
+            .cloned()
+    }
+
+    /// All versions that are here.
+    pub fn editions(&self) -> Vec<Arc<Edition>> {
+        self.known().editions.clone()
+    }
+
+    /// Forgets all versions but the first and these. Vnodes keep what they run.
+    pub fn retain(&self, digests: &BTreeSet<String>) {
+        let known = self.known.write();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.editions.retain(|edition| {
+            digests.contains(edition.guest.digest()) || Arc::ptr_eq(edition, &self.first)
+        });
+    }
+
+    /// Takes another version in.
+    pub fn add(&self, guest: Arc<Guest>) -> Arc<Edition> {
+        if let Some(edition) = self.edition(guest.digest()) {
+            return edition;
+        }
+        let known = self.known.write();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.edition(guest, self.replication, self.within, self.executors)
+    }
+
+    /// What each version has done that was ever here.
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        self.known().counters.clone()
+    }
+
+    /// All commands that any version has had, by their numbers.
+    pub fn commands(&self) -> Vec<CommandSpec> {
+        self.known().commands.clone()
+    }
+
+    /// The number of a command.
+    pub fn command_number(&self, name: &str) -> Option<u16> {
+        let known = self.known();
+        let mut commands = known.commands.iter();
+        u16::try_from(commands.position(|command| command.name == name)?).ok()
     }
 
     /// Replicas of each of its keys.
@@ -76,39 +128,42 @@ impl Service {
         self.placement.n
     }
 
-    /// Whether the command at a position goes through the typed door.
-    pub fn is_typed(&self, position: u16) -> bool {
-        self.typed
-            .get(usize::from(position))
-            .is_none_or(|typed| typed.load(Ordering::Relaxed))
+    /// Whether some version of its guest wants to hear what happens to its vnodes.
+    pub fn has_lifecycle(&self) -> bool {
+        let known = self.known();
+        let mut editions = known.editions.iter();
+        editions.any(|edition| edition.guest.has_lifecycle())
     }
 
-    /// Remembers that the command at a position needs the typed door.
-    pub fn set_typed(&self, position: u16) {
-        if let Some(typed) = self.typed.get(usize::from(position)) {
-            typed.store(true, Ordering::Relaxed);
-        }
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn consistency(service: Replication, command: Quorum, within: Duration) -> Consistency {
-    let wished = service.narrowed(command);
-    // Where the replicas are is a matter of the whole service.
-    let n = wished.n.min(service.n);
-    let few = |count: u32| u8::try_from(count.min(n)).unwrap_or(u8::MAX);
-    Consistency {
-        n: few(n),
-        r: few(wished.r),
-        w: few(wished.w),
-        ..Consistency::single(within)
+impl Known {
+    /// Adds a version, and numbers the commands that it has first.
+    fn edition(
+        &mut self,
+        guest: Arc<Guest>,
+        replication: Replication,
+        within: Duration,
+        executors: usize,
+    ) -> Arc<Edition> {
+        for spec in &guest.descriptor().commands {
+            if !self.commands.iter().any(|known| known.name == spec.name) {
+                self.commands.push(spec.clone());
+            }
+        }
+        let edition = Edition::new(guest, &self.commands, replication, within, executors);
+        let edition = Arc::new(edition);
+        self.editions.push(Arc::clone(&edition));
+        self.counters.push(Arc::clone(edition.counters()));
+        edition
     }
 }
 
 /// Upper bounds of the buckets of command durations, microseconds; the last bucket has none.
-pub const DURATION_BUCKETS_US: [u64; 14] = [
-    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
-    1_000_000,
-];
+pub use vnode_ring::rollout::gate::DURATION_BUCKETS_US;
 
 /// What one command of one service did on one executor and for the vnodes it lent. Read by the metrics.
 #[derive(Debug, Default)]

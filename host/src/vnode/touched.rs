@@ -1,7 +1,8 @@
 //! Which keys the commands of one call touch, so that no command sees a value from before another one's write.
 
+use super::edition::Edition;
 use super::request::Request;
-use super::service::Service;
+use crate::wasm::Placement;
 
 /// Hashes of the keys of a batch. Two keys with one hash count as one key, which costs a call and nothing else.
 #[derive(Default)]
@@ -17,14 +18,19 @@ impl Touched {
     }
 
     /// Adds a command's keys; false, and nothing is added, when the command has to wait for the next call.
-    pub(super) fn add(&mut self, service: &Service, request: &Request) -> bool {
-        let Some(spec) = service.command(request.command) else {
+    pub(super) fn add(
+        &mut self,
+        edition: &Edition,
+        placement: &Placement,
+        request: &Request,
+    ) -> bool {
+        let Some(spec) = edition.command(request.command) else {
             return true;
         };
         let words = request.words.len();
         let more = spec.key_positions(words).skip(1).map(|position| {
             let key = request.words.get(position);
-            service.placement.locate(key).0
+            placement.locate(key).0
         });
         let keyed = spec.key_positions(words).next().is_some();
         let writes = spec.writes();

@@ -215,7 +215,8 @@ impl Guest {
         self.engine.limits()
     }
 
-    pub(super) fn engine(&self) -> &Engine {
+    /// What compiled it and runs it.
+    pub fn engine(&self) -> &Engine {
         &self.engine
     }
 

@@ -145,6 +145,11 @@ impl VnodeState {
         &self.guest
     }
 
+    /// Serves another version of the guest from now on. No command is running.
+    pub fn set_guest(&mut self, guest: Arc<Guest>) {
+        self.guest = guest;
+    }
+
     /// Where this service's keys live.
     pub fn placement(&self) -> &Placement {
         &self.placement

@@ -1,0 +1,373 @@
+//! Which version of a guest each vnode of this node runs: the one that the cluster map says, or none.
+//!
+//! Whatever was decided while this node was away, joining or starting, it does the same: it gets the components that it lacks from
+//! other nodes, gives each vnode its version, and says so. A vnode whose version is not here serves nothing until it is.
+//! Who decides is `rollouts`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use vnode_ring::{
+    ClusterMap, MapEvent, NodeName, PartitionId, Release, Rollout, RolloutEvent, Versions, View,
+};
+
+use super::Coordinator;
+use super::asks::{Ask, from_bytes, to_bytes};
+use crate::library::LibraryError;
+use crate::store::Engine;
+use crate::vnode::edition::Edition;
+use crate::vnode::service::Service;
+use crate::wasm::{Guest, Instance, VnodeState};
+use vnode_cluster::failpoint;
+
+/// How often it is looked whether something is left to do, besides at each change of the map.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of a component that are asked for at once.
+const PART_BYTES: usize = 1 << 20;
+/// Time of a node for one part.
+const PART_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why a component is not here.
+enum Lack {
+    /// It may be had later.
+    Passing(String),
+    /// It is here and cannot be served.
+    Unfit(String),
+}
+
+/// Sees to the versions of this node's vnodes until the node ends.
+pub async fn follow(coordinator: Arc<Coordinator>) {
+    let mut views = coordinator.views();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut kept = BTreeSet::new();
+    loop {
+        let view = Arc::clone(&views.borrow_and_update());
+        for service in coordinator.services() {
+            if let Some(versions) = view.map().versions().get(service.name()) {
+                coordinator.follow_one(&view, service, versions).await;
+            }
+        }
+        let needed = coordinator.needed_versions(view.map());
+        if needed != kept && !view.map().versions().is_empty() {
+            coordinator.forget_versions(&needed);
+            kept = needed;
+        }
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return },
+            _ = look.tick() => {}
+        }
+    }
+}
+
+/// A part of a component that another node is asked for.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PartAsk {
+    digest: String,
+    from: u64,
+}
+
+impl Coordinator {
+    /// Opens what is here of the versions that the map asks for; before the vnodes start.
+    pub fn open_versions(&self, map: &ClusterMap) {
+        for service in &self.services {
+            let versions = map.versions().get(service.name());
+            for release in versions.iter().flat_map(|versions| versions.at_hand()) {
+                if service.edition(&release.digest).is_some() {
+                    continue;
+                }
+                match self.library.open(&release.digest) {
+                    Ok(guest) => drop(service.add(guest)),
+                    Err(error) => {
+                        tracing::warn!(%error, service = service.name(), version = release.version, "other nodes will be asked for a version");
+                    }
+                }
+            }
+        }
+        self.renew_front(map);
+    }
+
+    /// The version that a vnode is to run, or that it is not here.
+    pub fn assigned(
+        &self,
+        map: &ClusterMap,
+        service: &Service,
+        partition: PartitionId,
+    ) -> Result<Arc<Edition>, String> {
+        let Some(release) = map.assigned(service.name(), partition) else {
+            return Ok(Arc::clone(service.first()));
+        };
+        service
+            .edition(&release.digest)
+            .ok_or_else(|| not_here(release))
+    }
+
+    async fn follow_one(&self, view: &View, service: &Arc<Service>, versions: &Versions) {
+        let rollout = versions.rollout();
+        let reports = |rollout: &&Rollout| {
+            view.map().members().contains_key(view.me()) && !rollout.has_reported(view.me())
+        };
+        let report = rollout.filter(reports);
+        for release in versions.at_hand() {
+            let lack = match self.obtain(view, service, release).await {
+                Ok(()) => continue,
+                Err(lack) => lack,
+            };
+            let (Lack::Passing(why) | Lack::Unfit(why)) = &lack;
+            let version = &release.version;
+            tracing::warn!(
+                service = service.name(),
+                version,
+                why,
+                "a version is not here"
+            );
+            if let (Lack::Unfit(why), Some(rollout)) = (&lack, report)
+                && rollout.to == *release
+            {
+                let why = format!("version {version} is not served: {why}");
+                self.report(service, rollout, Err(why)).await;
+                return;
+            }
+        }
+        let mut outcome = Ok(());
+        for partition in self.order(rollout) {
+            let swapped = self.follow_vnode(view, service, partition).await;
+            if let Err(why) = swapped {
+                outcome = Err(format!("partition {partition}: {why}"));
+                break;
+            }
+        }
+        if let (Err(why), None) = (&outcome, report) {
+            tracing::warn!(
+                service = service.name(),
+                why,
+                "a vnode does not run its version"
+            );
+        }
+        if let Some(rollout) = report {
+            failpoint("swap-done");
+            self.report(service, rollout, outcome).await;
+        }
+    }
+
+    /// The partitions in the order in which they get their versions: those that go back, the newest first.
+    fn order(&self, rollout: Option<&Rollout>) -> Vec<PartitionId> {
+        match rollout {
+            Some(rollout) if rollout.moved().is_empty() => {
+                let order = rollout.order().partitions.iter();
+                order.rev().copied().collect()
+            }
+            _ => self.ring_size.partitions().collect(),
+        }
+    }
+
+    /// Gives a vnode the version that it is to run.
+    async fn follow_vnode(
+        &self,
+        view: &View,
+        service: &Arc<Service>,
+        partition: PartitionId,
+    ) -> Result<(), String> {
+        let Some(release) = view.map().assigned(service.name(), partition) else {
+            return Ok(());
+        };
+        let number = self.seat(usize::from(service.index), partition);
+        let runs = self.seats.lock(number).is_some_and(|seat| {
+            let figures = seat.figures();
+            *figures.digest == *release.digest && !figures.withheld
+        });
+        if runs {
+            return Ok(());
+        }
+        failpoint("swap-next");
+        match service.edition(&release.digest) {
+            Some(edition) => self.swap(number, &edition).await,
+            None => {
+                let why = not_here(release);
+                self.withhold(number, &why).await;
+                Err(why)
+            }
+        }
+    }
+
+    /// Sees to it that a version is here, checked and compiled.
+    async fn obtain(
+        &self,
+        view: &View,
+        service: &Arc<Service>,
+        release: &Release,
+    ) -> Result<(), Lack> {
+        if service.edition(&release.digest).is_some() {
+            return Ok(());
+        }
+        let (library, digest) = (Arc::clone(&self.library), release.digest.clone());
+        let opened = tokio::task::spawn_blocking(move || library.open(&digest)).await;
+        let guest = match opened {
+            Ok(Ok(guest)) => guest,
+            Ok(Err(LibraryError::Load(error))) => return Err(Lack::Unfit(error.to_string())),
+            _ => {
+                let bytes = self.fetch(view, release).await.map_err(Lack::Passing)?;
+                let (library, digest) = (Arc::clone(&self.library), release.digest.clone());
+                let taken =
+                    tokio::task::spawn_blocking(move || library.take_in(&digest, &bytes)).await;
+                match taken {
+                    Ok(Ok(guest)) => guest,
+                    Ok(Err(LibraryError::Load(error))) => {
+                        return Err(Lack::Unfit(error.to_string()));
+                    }
+                    Ok(Err(error)) => return Err(Lack::Passing(error.to_string())),
+                    Err(error) => return Err(Lack::Passing(error.to_string())),
+                }
+            }
+        };
+        self.check_version(service, &guest)
+            .await
+            .map_err(Lack::Unfit)?;
+        failpoint("version-here");
+        self.add_version(service, guest);
+        Ok(())
+    }
+
+    /// Checks that an instance of a version starts, on no rows.
+    ///
+    /// # Errors
+    /// Why it does not, or why it is no version of the service.
+    pub async fn check_version(
+        &self,
+        service: &Arc<Service>,
+        guest: &Arc<Guest>,
+    ) -> Result<(), String> {
+        let descriptor = guest.descriptor();
+        if descriptor.name != service.name() {
+            return Err(format!(
+                "it is a guest of {}, not of {}",
+                descriptor.name,
+                service.name()
+            ));
+        }
+        let (service, guest) = (Arc::clone(service), Arc::clone(guest));
+        let view = self.view();
+        let started = tokio::task::spawn_blocking(move || {
+            let node: Arc<str> = view.me().as_str().into();
+            let store = Engine::memory().open(service.name(), 0);
+            let store = store.map_err(|error| error.to_string())?;
+            let placement = service.placement.clone();
+            let state = VnodeState::new(guest, placement, PartitionId(0), node, store);
+            let state = state.map_err(|error| error.to_string())?;
+            Instance::start(state)
+                .map(drop)
+                .map_err(|failed| format!("it does not start: {}", failed.1))
+        });
+        started.await.map_err(|error| error.to_string())?
+    }
+
+    /// Takes a version in that was checked.
+    pub fn add_version(&self, service: &Service, guest: Arc<Guest>) {
+        service.add(guest);
+        self.renew_front(self.view().map());
+    }
+
+    /// Gets a component from whoever has it, part by part.
+    async fn fetch(&self, view: &View, release: &Release) -> Result<Vec<u8>, String> {
+        let mut why = "no other node is up".to_owned();
+        let others = view.map().members().keys();
+        for node in others.filter(|node| *node != view.me() && view.is_up(node)) {
+            match self.fetch_from(node, release).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => why = format!("{node}: {error}"),
+            }
+        }
+        Err(why)
+    }
+
+    async fn fetch_from(&self, node: &NodeName, release: &Release) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        loop {
+            let ask = Ask::Component(PartAsk {
+                digest: release.digest.clone(),
+                from: bytes.len() as u64,
+            });
+            let deadline = Instant::now() + PART_WITHIN;
+            let answer = self.cluster.ask_vnodes(node, to_bytes(&ask), deadline);
+            let answer = answer.await.map_err(|error| error.to_string())?;
+            let part: Result<(u64, Vec<u8>), String> =
+                from_bytes(&answer).map_err(|error| error.to_string())?;
+            let (size, part) = part?;
+            if size > self.library.bytes_max() as u64 {
+                return Err(format!("it has {size} bytes (component_bytes_max)"));
+            }
+            if part.is_empty() {
+                return Err("it ends early".into());
+            }
+            bytes.extend_from_slice(&part);
+            if bytes.len() as u64 >= size {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// Answers another node that asks for a part of a component.
+    pub(super) async fn component_part(&self, ask: PartAsk) -> Result<(u64, Vec<u8>), String> {
+        let library = Arc::clone(&self.library);
+        let read =
+            tokio::task::spawn_blocking(move || library.read(&ask.digest, ask.from, PART_BYTES));
+        let read = read.await.map_err(|error| error.to_string())?;
+        read.map_err(|error| error.to_string())
+    }
+
+    async fn report(&self, service: &Service, rollout: &Rollout, outcome: Result<(), String>) {
+        let event = RolloutEvent::Reported {
+            id: rollout.id,
+            step: rollout.step,
+            node: self.view().me().clone(),
+            outcome,
+        };
+        let event = MapEvent::Rollout {
+            service: service.name().to_owned(),
+            event,
+        };
+        if let Err(error) = self.cluster.propose(event).await {
+            tracing::debug!(%error, "a step of a rollout could not be reported; it is tried again");
+        }
+    }
+
+    /// What clients may ask for has changed.
+    pub(super) fn renew_front(&self, map: &ClusterMap) {
+        let front = Arc::new(super::Front::new(&self.services, map));
+        let place = self.front.write();
+        *place.unwrap_or_else(std::sync::PoisonError::into_inner) = front;
+        // Executors look when there is a view to take over.
+        self.views.send_modify(|_| {});
+    }
+
+    /// The digests of what vnodes run or may go back to.
+    fn needed_versions(&self, map: &ClusterMap) -> BTreeSet<String> {
+        let mut needed = BTreeSet::new();
+        for service in &self.services {
+            needed.insert(service.first().digest().to_string());
+            let Some(versions) = map.versions().get(service.name()) else {
+                continue;
+            };
+            let next = versions.rollout().map(|rollout| &rollout.to);
+            let releases = versions.past().iter().chain(versions.at_hand()).chain(next);
+            needed.extend(releases.map(|release| release.digest.clone()));
+        }
+        needed
+    }
+
+    fn forget_versions(&self, needed: &BTreeSet<String>) {
+        for service in &self.services {
+            service.retain(needed);
+        }
+        self.library.retain(needed);
+    }
+}
+
+fn not_here(release: &Release) -> String {
+    format!(
+        "version {} is assigned, and its component is not on this node yet; it is fetched",
+        release.version
+    )
+}

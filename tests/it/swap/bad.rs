@@ -1,0 +1,128 @@
+//! Versions that are worse: the canaries find out, and everything goes back without anybody asking for it.
+
+use tests::resp::Reply;
+use tests::{Cluster, Node, eventually};
+
+use super::{all_run, cluster, guest, rollout};
+
+const MEMORY: &[&str] = &["--storage", "memory", "--rollout-commands-min", "200"];
+
+/// Begins a rollout that has time to be watched.
+fn begin(node: &Node, make: &str) {
+    node.must(&["guest", "upgrade", &guest(make), "--soak", "1h"]);
+}
+
+/// Calls a command on many keys, whose partitions are everywhere, until the rollout has gone back. What it answers is not looked at:
+/// on a canary it may fail.
+fn call_until_back(cluster: &Cluster, command: impl Fn(usize) -> String) -> String {
+    let mut client = cluster.node(1).client();
+    let mut n = 0;
+    let node = cluster.node(2);
+    eventually("the rollout to go back", || {
+        for _ in 0..50 {
+            n += 1;
+            client.run(&command(n));
+        }
+        let rollout = rollout(node);
+        (rollout["state"] == "rolled-back")
+            .then(|| rollout["why"].as_str().unwrap_or("").to_owned())
+    })
+}
+
+fn serves_as_before(cluster: &Cluster) {
+    all_run(cluster.nodes(), "1.0.0");
+    for node in cluster.nodes() {
+        let mut client = node.client();
+        for n in 0..50 {
+            assert_eq!(client.run(&format!("BALANCE bad-fresh-{n}")), Reply::Int(0));
+        }
+    }
+}
+
+#[test]
+fn one_that_traps_always_is_stopped_at_the_canaries() {
+    let cluster = cluster(3, MEMORY);
+    begin(cluster.node(1), "clerk-trap-all");
+    let why = call_until_back(&cluster, |n| format!("ADD k{n} 1"));
+    assert!(
+        why.starts_with("canary:") && why.contains("trapped"),
+        "{why}"
+    );
+    serves_as_before(&cluster);
+}
+
+#[test]
+fn one_that_traps_on_some_keys_is_stopped_at_the_canaries() {
+    let cluster = cluster(3, MEMORY);
+    begin(cluster.node(1), "clerk-trap-key");
+    let why = call_until_back(&cluster, |n| match n % 10 {
+        0 => format!("ADD bad{n} 1"),
+        _ => format!("ADD k{n} 1"),
+    });
+    assert!(why.contains("trapped"), "{why}");
+    serves_as_before(&cluster);
+}
+
+#[test]
+fn one_that_never_returns_is_stopped_at_the_canaries() {
+    let cluster = cluster(3, MEMORY);
+    begin(cluster.node(1), "clerk-loop");
+    let why = call_until_back(&cluster, |n| format!("BALANCE bad{n}"));
+    assert!(why.contains("ran out of time"), "{why}");
+    serves_as_before(&cluster);
+}
+
+#[test]
+fn one_that_refuses_what_the_old_one_did_is_stopped_at_the_canaries() {
+    let cluster = cluster(3, MEMORY);
+    begin(cluster.node(1), "clerk-refuse");
+    let why = call_until_back(&cluster, |n| format!("ADD k{n} 1"));
+    assert!(why.contains("failed; of the old version"), "{why}");
+    serves_as_before(&cluster);
+}
+
+#[test]
+fn one_that_does_not_start_on_what_is_there_leaves_the_old_one_serving() {
+    let cluster = cluster(3, MEMORY);
+    let mut client = cluster.node(1).client();
+    for n in 0..500 {
+        assert_eq!(client.run(&format!("ADD k{n} 1")), Reply::Int(1));
+    }
+    let output = cluster
+        .node(1)
+        .cli(&["guest", "upgrade", &guest("clerk-trap-init"), "--wait"]);
+    assert_eq!(output.status.code(), Some(1));
+    let why = rollout(cluster.node(3))["why"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
+    assert!(why.contains("cannot read what is there"), "{why}");
+    for n in 0..500 {
+        assert_eq!(client.run(&format!("ADD k{n} 1")), Reply::Int(2));
+    }
+    serves_as_before(&cluster);
+}
+
+#[test]
+fn one_that_is_slower_is_stopped() {
+    let cluster = cluster(3, MEMORY);
+    begin(cluster.node(1), "clerk-slow");
+    let why = call_until_back(&cluster, |n| format!("ADD k{n} 1"));
+    assert!(why.contains("99 of 100 commands"), "{why}");
+    serves_as_before(&cluster);
+}
+
+#[test]
+fn with_too_little_traffic_a_stage_says_so() {
+    let cluster = cluster(1, &["--storage", "memory"]);
+    let node = cluster.node(1);
+    node.must(&["guest", "upgrade", &guest("clerk-two"), "--soak", "2s"]);
+    eventually("the state", || {
+        let gate = rollout(node)["gate"].clone();
+        (gate["state"] == "too little traffic").then_some(())
+    });
+    node.must(&["guest", "pause"]);
+    assert_eq!(rollout(node)["state"], "paused");
+    node.must(&["guest", "rollback"]);
+    all_run(cluster.nodes(), "1.0.0");
+}

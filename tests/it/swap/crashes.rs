@@ -1,0 +1,95 @@
+//! Nodes end, as by `kill -9`, while a rollout is under way. It goes on, or back, and whoever comes again runs what was decided.
+
+use tests::eventually;
+use tests::resp::Reply;
+
+use super::{Teller, all_run, cluster, guest, rollout, settle};
+
+const FLAGS: &[&str] = &["--sync", "always"];
+
+#[test]
+fn a_rollout_goes_on_when_its_driver_dies() {
+    let mut cluster = cluster(3, FLAGS);
+    let claimant = cluster.claimant();
+    let other = claimant % 3 + 1;
+    let node = cluster.node(other);
+    node.must(&["guest", "upgrade", &guest("clerk-two"), "--soak", "1s"]);
+    eventually("the canaries", || {
+        (rollout(node)["stage"] == "canary").then_some(())
+    });
+    cluster.kill(claimant);
+    let node = cluster.node(other);
+    eventually("the rollout to be done without it", || {
+        (rollout(node)["state"] == "done").then_some(())
+    });
+    cluster.restart(claimant);
+    cluster.agree();
+    all_run(cluster.nodes(), "2.0.0");
+}
+
+#[test]
+fn a_node_that_was_away_serves_only_what_was_decided_meanwhile() {
+    let mut cluster = cluster(3, FLAGS);
+    let mut client = cluster.node(1).client();
+    for n in 0..200 {
+        assert_eq!(client.run(&format!("ADD k{n} 1")), Reply::Int(1));
+    }
+    cluster.kill(3);
+    eventually("the others to notice", || {
+        let view = cluster.node(1).json("/v1/cluster");
+        (tests::up(&view).len() == 2).then_some(())
+    });
+    let words = [
+        "guest",
+        "upgrade",
+        &guest("clerk-two"),
+        "--soak",
+        "0s",
+        "--wait",
+    ];
+    let shown = cluster.node(1).must(&words);
+    assert!(shown.contains("without node3@test"), "{shown}");
+    cluster.restart(3);
+    // From its first answer on.
+    let who = eventually("an answer", || {
+        let reply = cluster.node(3).client().run("WHO k1");
+        (!matches!(reply, Reply::Error(_))).then_some(reply)
+    });
+    assert_eq!(who, "2.0.0".into());
+    cluster.agree();
+    all_run(cluster.nodes(), "2.0.0");
+    for n in 0..200 {
+        assert_eq!(client.run(&format!("ADD k{n} 1")), Reply::Int(2));
+    }
+}
+
+#[test]
+fn commands_at_other_nodes_go_on_while_a_node_dies_in_a_rollout() {
+    let mut cluster = cluster(3, FLAGS);
+    let claimant = cluster.claimant();
+    let (victim, node) = match claimant {
+        1 => (2, 3),
+        2 => (1, 3),
+        _ => (1, 2),
+    };
+    cluster
+        .node(node)
+        .must(&["guest", "upgrade", &guest("clerk-two"), "--soak", "1s"]);
+    eventually("the canaries", || {
+        (rollout(cluster.node(node))["stage"] == "canary").then_some(())
+    });
+    cluster.kill(victim);
+    eventually("the others to notice", || {
+        let view = cluster.node(node).json("/v1/cluster");
+        (tests::up(&view).len() == 2).then_some(())
+    });
+    let teller = Teller::at(cluster.node(node).resp, "late".into());
+    eventually("the rollout to be done without it", || {
+        (rollout(cluster.node(node))["state"] == "done").then_some(())
+    });
+    teller.does(100);
+    cluster.restart(victim);
+    cluster.agree();
+    all_run(cluster.nodes(), "2.0.0");
+    settle(&cluster, vec![teller]);
+}
