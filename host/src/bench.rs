@@ -1,9 +1,8 @@
 //! `host bench`: load for a cluster, and what came of it in numbers and pictures.
 //!
-//! A client, and nothing of a node: it speaks RESP over TCP and runs no guest. [`run`] makes the load; [`report`] is what is kept
-//! of it, [`csv`], [`markdown`] and [`graphs`] are its other forms, [`compare`] puts two side by side. What is decided is decided
-//! without I/O (`workload`, `own`, `values`, `pace`, `windows`, `reply`, `worker`); `generator`, `client` and `faults` touch the
-//! world.
+//! A client, and nothing of a node: it speaks RESP over TCP and runs no guest. `run` makes the load; `report` is what is kept
+//! of it, `csv`, `markdown` and `graphs` are its other forms, `compare` puts two side by side. What is decided is decided without
+//! I/O (`workload`, `own`, `values`, `pace`, `windows`, `reply`, `worker`); `generator`, `client` and `faults` touch the world.
 
 mod client;
 pub(crate) mod compare;

@@ -165,16 +165,8 @@ pub(super) struct Failures(pub(super) BTreeMap<(usize, String), (u64, String)>);
 impl Failures {
     /// Counts one.
     pub(super) fn add(&mut self, operation: usize, kind: &str, words: impl FnOnce() -> String) {
-        // Without a copy of the kind where it is known: there may be many.
-        let found = self.0.range_mut((operation, kind.to_owned())..).next();
-        match found {
-            Some(((number, known), (count, _))) if *number == operation && known == kind => {
-                *count += 1
-            }
-            _ => {
-                self.0.insert((operation, kind.to_owned()), (1, words()));
-            }
-        }
+        let failures = self.0.entry((operation, kind.to_owned()));
+        failures.or_insert_with(|| (0, words())).0 += 1;
     }
 
     /// Takes in another thread's.
