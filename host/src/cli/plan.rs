@@ -25,6 +25,7 @@ struct Plan {
     changes: Vec<Change>,
     members: Vec<Member>,
     transfers: Vec<Pair>,
+    warnings: Vec<String>,
     total: Total,
     safety: Safety,
 }
@@ -121,6 +122,9 @@ fn text(session: &Session<'_>, plan: &Plan) -> String {
     text.push_str(&plan.total.text());
     let all = plan.members.iter().map(|member| member.next_partitions);
     text.push_str(&plan.safety.text(session, all.sum()));
+    for warning in &plan.warnings {
+        text.push_str(&format!("{} {warning}\n", session.bad("note:")));
+    }
     text.push_str(&format!(
         "\nCommit with:  host cluster commit {}\n",
         plan.id

@@ -15,6 +15,7 @@ use vnode_ring::{MapEvent, MemberStatus, NodeName, Rollout, RolloutEvent, Stage,
 
 use super::asks::{Ask, from_bytes, to_bytes};
 use super::{Coordinator, join_all};
+use vnode_cluster::failpoint;
 
 /// How often a rollout is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -103,6 +104,7 @@ impl Coordinator {
         };
         match rollout.stage {
             Stage::Distributing => {
+                failpoint("rollout-distributed");
                 self.tell(service, advance).await;
                 None
             }
@@ -179,7 +181,9 @@ impl Coordinator {
         }
         self.gates().insert(service.to_owned(), shown);
         if over {
+            failpoint("rollout-advances");
             self.tell(service, advance).await;
+            failpoint("rollout-advanced");
             return None;
         }
         Some(watch)

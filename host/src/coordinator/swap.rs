@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use vnode_cluster::failpoint;
 
 use super::Coordinator;
 use crate::vnode::edition::Edition;
@@ -54,6 +55,7 @@ impl Coordinator {
         };
         let _held = Held::new(self, number);
         self.settled(number).await?;
+        failpoint("swap-held");
         let edition = Arc::clone(edition);
         // A guest must not keep a control thread.
         let swapped = tokio::task::spawn_blocking(move || {
@@ -61,7 +63,9 @@ impl Coordinator {
             let starts = seats.lock(number).is_some_and(|seat| seat.is_owned());
             seats.with(number, |vnode| vnode.take_over(edition, starts))
         });
-        match swapped.await {
+        let swapped = swapped.await;
+        failpoint("swapped");
+        match swapped {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err("the vnode was taken away".into()),
             Err(error) => Err(error.to_string()),

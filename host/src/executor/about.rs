@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::inbox::Inbox;
+use crate::coordinator::front::Front;
 use crate::metrics::{CommandTotals, resident_bytes};
-use crate::resp::catalog::Catalog;
 use crate::resp::facts::{ClusterCounters, CommandCounters, Counters, Facts, GuestCounters};
 use crate::resp::session::ClientInfo;
 use crate::vnode::service::Service;
@@ -46,7 +46,7 @@ impl About {
     /// Shows the node to a built-in command.
     pub fn with_facts<T>(
         &self,
-        catalog: &Catalog,
+        front: &Front,
         now_ms: u64,
         clients: &[ClientInfo],
         run: impl FnOnce(&Facts<'_>) -> T,
@@ -59,15 +59,15 @@ impl About {
             tcp_port: self.tcp_port,
             now_us: now_ms.saturating_mul(1000),
             uptime_seconds: &|| self.started.elapsed().as_secs(),
-            catalog,
+            catalog: front.catalog(),
             password: None,
             settings: &|| self.settings.clone(),
             clients: &|| clients.to_vec(),
-            counters: &|| self.counters(catalog),
+            counters: &|| self.counters(front),
         })
     }
 
-    fn counters(&self, catalog: &Catalog) -> Counters {
+    fn counters(&self, front: &Front) -> Counters {
         let traffic = self.inboxes.iter().map(|inbox| inbox.traffic());
         let (input_bytes_total, output_bytes_total) =
             traffic.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
@@ -90,11 +90,12 @@ impl About {
             },
             ..Counters::default()
         };
-        for (here, service) in self.services.iter().zip(catalog.services()) {
+        for (here, service) in self.services.iter().zip(front.catalog().services()) {
+            let edition = front.edition(here.index.into()).unwrap_or(here.first());
             let mut guest = GuestCounters {
                 name: service.name.clone(),
                 version: service.version.clone(),
-                digest: here.first().guest.digest().to_owned(),
+                digest: edition.digest().to_string(),
                 vnodes: self.ring_size as usize,
                 ..GuestCounters::default()
             };

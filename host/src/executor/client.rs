@@ -397,7 +397,7 @@ impl Task {
         let (next, silent) = {
             let mut state = self.connection.state.borrow_mut();
             let about = &self.about;
-            about.with_facts(front.catalog(), time.now_ms, &clients, |facts| {
+            about.with_facts(&front, time.now_ms, &clients, |facts| {
                 let next = builtin::dispatch(view, &mut state.session, facts, &mut reply);
                 (next, !state.session.sends_reply())
             })

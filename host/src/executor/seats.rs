@@ -438,6 +438,19 @@ mod tests {
     }
 
     #[test]
+    fn commands_of_a_held_seat_wait_in_their_order() {
+        let mut seat = seat();
+        seat.set_held(true);
+        seat.hand_in(&mut VecDeque::from([request(1)]), 10);
+        seat.hand_in(&mut VecDeque::from([request(2)]), 10);
+        assert!(!seat.has_work(), "nobody is to look for the vnode in vain");
+        assert!(seat.take(Instant::now()).is_none());
+        seat.set_held(false);
+        assert!(seat.has_work());
+        assert_eq!(ids(&seat.mailbox), [1, 2]);
+    }
+
+    #[test]
     fn nobody_gets_a_vnode_that_is_away() {
         let mut seat = seat();
         seat.hand_in(&mut VecDeque::from([request(1)]), 10);

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use vnode_ring::{Cure, MapEvent, Move, NodeName, Plan, PlanId, Spread, View};
+use vnode_ring::{ClusterMap, Cure, MapEvent, Move, NodeName, Plan, PlanId, Spread, Stage, View};
 
 use super::Node;
 use super::cluster::{change, propose, refused, share};
@@ -26,6 +26,21 @@ pub(super) async fn plan(State(node): Node) -> Result<Json<Value>, Problem> {
     let senders: BTreeSet<NodeName> = senders.map(|step| step.from.clone()).collect();
     let holdings = node.coordinator.holdings(&senders).await;
     Ok(Json(plan_body(&view, &plan, &holdings)))
+}
+
+/// What an operator should know before a commit.
+fn warnings(map: &ClusterMap) -> Vec<String> {
+    let moving = map.versions().iter();
+    let moving = moving.filter_map(|(service, versions)| Some((service, versions.under_way()?)));
+    moving
+        .filter(|(_, rollout)| rollout.stage != Stage::Done)
+        .map(|(service, rollout)| {
+            format!(
+                "a rollout of {service} to {} is under way ({}): what moves now is missing among what it is judged by",
+                rollout.to.version, rollout.stage
+            )
+        })
+        .collect()
 }
 
 /// What some of the moves carry, as far as their owners have said.
@@ -124,6 +139,7 @@ fn plan_body(view: &View, plan: &Plan, holdings: &BTreeMap<NodeName, Holdings>) 
         "id": plan.id.to_string(),
         "epoch": map.epoch(),
         "changes": plan.changes.iter().map(change).collect::<Vec<_>>(),
+        "warnings": warnings(map),
         "members": members,
         "transfers": pairs,
         "moves": moves,

@@ -62,6 +62,17 @@ pub(super) fn status(node: &Shared) -> Value {
             "since": since, "hint": "a majority of the voters has to be up",
         }));
     }
+    for (service, versions) in view.map().versions() {
+        if let Some(rollout) = versions.under_way()
+            && let Some(why) = &rollout.paused
+        {
+            problems.push(json!({
+                "code": "rollout_paused",
+                "text": format!("the rollout of {service} to {} is paused: {why}", rollout.to.version),
+                "since": since, "hint": "`host guest advance` goes on, `host guest rollback` goes back",
+            }));
+        }
+    }
     let down: Vec<_> = node
         .coordinator
         .seats()

@@ -1,7 +1,7 @@
 //! Nodes end, as by `kill -9`, while a rollout is under way. It goes on, or back, and whoever comes again runs what was decided.
 
-use tests::eventually;
 use tests::resp::Reply;
+use tests::{Cluster, eventually};
 
 use super::{Teller, all_run, cluster, guest, rollout, settle};
 
@@ -92,4 +92,63 @@ fn commands_at_other_nodes_go_on_while_a_node_dies_in_a_rollout() {
     cluster.agree();
     all_run(cluster.nodes(), "2.0.0");
     settle(&cluster, vec![teller]);
+}
+
+/// Ends a node at a place of a rollout, the driver or another one; the rollout goes on without it or with it, and in the end everything
+/// runs the new version and holds what it held.
+fn ends_at(place: &str, passes: usize, driver: bool) {
+    let one = guest("clerk");
+    let flags = [&["--vnode", &one, "--ring-size", "8"], FLAGS].concat();
+    let mut cluster = Cluster::faulty(3, &flags);
+    for number in 2..=3 {
+        cluster.join(number);
+    }
+    cluster.commit();
+    cluster.seated();
+    let mut client = cluster.node(1).client();
+    for n in 0..100 {
+        assert_eq!(client.run(&format!("ADD k{n} 1")), Reply::Int(1));
+    }
+    let claimant = cluster.claimant();
+    let victim = if driver { claimant } else { claimant % 3 + 1 };
+    let other = victim % 3 + 1;
+    cluster.end_at(victim, place, passes);
+    let words = ["guest", "upgrade", &guest("clerk-two"), "--soak", "300ms"];
+    cluster.node(other).must(&words);
+    eventually(&format!("the node to end at {place}"), || {
+        cluster.node_mut(victim).has_ended().then_some(())
+    });
+    cluster.restart(victim);
+    eventually(&format!("the rollout to be done after {place}"), || {
+        (rollout(cluster.node(other))["state"] == "done").then_some(())
+    });
+    cluster.agree();
+    all_run(cluster.nodes(), "2.0.0");
+    for node in cluster.nodes() {
+        assert_eq!(node.client().run("TOTAL"), Reply::Int(100), "{place}");
+    }
+}
+
+#[test]
+fn a_node_may_end_when_it_has_fetched_a_version() {
+    ends_at("version-here", 0, false);
+}
+
+#[test]
+fn a_node_may_end_before_during_and_after_the_swap_of_a_vnode() {
+    ends_at("swap-next", 0, false);
+    ends_at("swap-held", 1, false);
+    ends_at("swapped", 0, false);
+}
+
+#[test]
+fn a_node_may_end_before_it_reports() {
+    ends_at("swap-done", 1, false);
+}
+
+#[test]
+fn the_driver_may_end_before_and_after_it_decides() {
+    ends_at("rollout-distributed", 0, true);
+    ends_at("rollout-advances", 1, true);
+    ends_at("rollout-advanced", 0, true);
 }

@@ -14,20 +14,17 @@ fn one_node_replaces_its_guest_while_it_serves() {
     let cluster = cluster(1, MEMORY);
     let tellers = tellers(&cluster, 4);
     let node = cluster.node(1);
-    let shown = node.must(&[
-        "guest",
-        "upgrade",
-        &guest("clerk-two"),
-        "--soak",
-        "0s",
-        "--wait",
-    ]);
-    for line in [
-        "clerk 1.0.0 -> 2.0.0   canary   1/64 partitions",
-        "wave 25%   16/64 partitions",
-        "done   64/64 partitions",
+    let mut events = node.events();
+    let two = guest("clerk-two");
+    let shown = node.must(&["guest", "upgrade", &two, "--soak", "0s", "--wait"]);
+    assert!(shown.contains("done   64/64 partitions"), "{shown}");
+    for stage in [
+        "canary, 1 of 64",
+        "wave 25%, 16 of 64",
+        "wave 100%, 64 of 64",
+        "done",
     ] {
-        assert!(shown.contains(line), "{line}: {shown}");
+        events.wait_for(&format!("clerk 1.0.0 -> 2.0.0: {stage}"));
     }
     all_run(cluster.nodes(), "2.0.0");
     assert_eq!(node.client().run("WHO x"), "2.0.0".into());
@@ -101,7 +98,8 @@ fn a_command_of_the_new_version_waits_until_all_replicas_have_it() {
     });
     node.must(&["guest", "finalize"]);
     assert_eq!(rollout(node)["state"], "finalized");
-    node.refuses(&["guest", "rollback"], &["no such rollout"]);
+    let rollback = ["guest", "rollback", "--service", "clerk"];
+    node.refuses(&rollback, &["no such rollout"]);
 }
 
 /// Waits until every node runs what the present stage asks of it.
