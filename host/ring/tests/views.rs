@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use vnode_ring::{
     Addresses, Card, ClusterId, ClusterMap, HashId, Holder, Member, MemberStatus, NodeName,
     PartitionId, Place, REPLICAS_MAX, Replica, ReplicaKind, Ring, RingSize, Role, Staged, Transfer,
-    TransferLimits, View, WEIGHT, preflist_from,
+    TransferLimits, Versions, View, WEIGHT, preflist_from,
 };
 
 fn node(number: u8) -> NodeName {
@@ -45,6 +45,7 @@ fn map(ring: Ring, nodes: u8) -> ClusterMap {
         staged,
         1_u64,
         TransferLimits::default(),
+        BTreeMap::<String, Versions>::new(),
     );
     let config = bincode::config::standard();
     let bytes = bincode::serde::encode_to_vec(parts, config).unwrap();

@@ -169,3 +169,28 @@ fn a_node_that_joins_or_starts_again_runs_what_the_cluster_runs() {
         assert_eq!(node.client().run("WHO a"), "2.0.0".into());
     }
 }
+
+#[test]
+fn partitions_move_to_a_new_member_while_versions_change() {
+    let mut cluster = cluster(2, MEMORY);
+    let tellers = tellers(&cluster, 2);
+    let two = guest("clerk-two");
+    let words = ["guest", "upgrade", &two, "--soak", "2s"];
+    cluster.node(1).must(&words);
+    let third = cluster.add(&[]);
+    cluster.join(third);
+    let plan = cluster.node(1).must(&["cluster", "plan"]);
+    assert!(
+        plan.contains("a rollout of clerk to 2.0.0 is under way"),
+        "{plan}"
+    );
+    cluster
+        .node(1)
+        .must(&["cluster", "commit", "--wait", "60s"]);
+    eventually("the rollout to be done", || {
+        (rollout(cluster.node(1))["state"] == "done").then_some(())
+    });
+    all_run(cluster.nodes(), "2.0.0");
+    cluster.node(3).must(&["guest", "finalize"]);
+    settle(&cluster, tellers);
+}
