@@ -321,11 +321,12 @@ impl Executor {
             self.settle_own();
             self.release();
             self.land();
-            if self.due.is_empty() {
+            // What was refused at once, because its node cannot be reached, answers a flight, too.
+            self.settle_own();
+            if self.is_through() {
                 break;
             }
         }
-        self.settle_own();
         for (executor, parcel) in self.parcels.iter_mut().enumerate() {
             if !parcel.entries.is_empty()
                 && let Some(inbox) = self.coordinator.inboxes().get(executor)
@@ -338,6 +339,11 @@ impl Executor {
         self.inbound.flush();
         self.outbound.flush();
         self.share(now);
+    }
+
+    /// Whether another pass would find nothing to do.
+    fn is_through(&self) -> bool {
+        self.due.is_empty() && self.flights.answers.is_empty()
     }
 
     /// Hands in what is here for a vnode, and runs it if nobody else has it.
@@ -417,10 +423,13 @@ impl Executor {
     }
 
     fn settle_own(&mut self) {
-        if !self.replies.is_empty() {
+        while !self.replies.is_empty() {
             let mut replies = std::mem::take(&mut self.replies);
             self.settle(&mut replies);
-            self.replies = replies;
+            // To send what was written may have been refused meanwhile, and that is a reply, too.
+            if self.replies.is_empty() {
+                self.replies = replies;
+            }
         }
     }
 
@@ -626,7 +635,7 @@ async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<
             for link in wanted {
                 outbound::start(&executor, &inbox, &greeter, link);
             }
-            if executor.borrow().due.is_empty() {
+            if executor.borrow().is_through() {
                 break;
             }
             tokio::task::yield_now().await;
