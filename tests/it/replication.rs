@@ -16,26 +16,11 @@ mod returning;
 mod sessions;
 mod tombstones;
 
-/// Nobody who waits for another is refused because the machine is busy.
-const MEMORY: &[&str] = &[
-    "--storage",
-    "memory",
-    "--request-timeout",
-    "20s",
-    "--command-budget",
-    "10s",
-];
+const MEMORY: &[&str] = &["--storage", "memory"];
 
 /// What was acknowledged is there also when its node is killed at once. Without this a node that is cut off, and is then the
 /// fallback of all the others, may acknowledge alone what it has not on disk.
-const ALWAYS: &[&str] = &[
-    "--sync",
-    "always",
-    "--request-timeout",
-    "20s",
-    "--command-budget",
-    "10s",
-];
+const ALWAYS: &[&str] = &["--sync", "always"];
 
 /// What one replica holds under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,9 @@ pub struct Cluster {
     network: Option<Network>,
 }
 
+/// Nobody who waits for another node is refused because the machine is busy.
+const PATIENT: &[&str] = &["--request-timeout", "20s", "--command-budget", "10s"];
+
 impl Cluster {
     /// So many nodes with these flags, each a cluster of its own.
     pub fn apart(count: usize, args: &[&str]) -> Cluster {
@@ -93,7 +96,10 @@ impl Cluster {
         if !data.exists() && !own_ring {
             crate::template::seed_named(&data, &name);
         }
-        let starter = Starter::three(&[&args[..], more].concat());
+        let flags = [&args[..], more].concat();
+        let own_time = flags.contains(&"--request-timeout");
+        let time = if own_time { &[][..] } else { PATIENT };
+        let starter = Starter::three(&[time, &flags].concat());
         let starter = starter.named(&name).data(&data);
         let starter = match self.faulty {
             true => starter.faulty(&self.places(number)),

@@ -108,7 +108,7 @@ fn a_minority_serves_on_and_changes_nothing_and_agrees_afterwards() {
     let mut client = cluster.node(3).client();
     for n in 0..30 {
         insist(&mut client, &format!("SET alone{n} v"));
-        assert_eq!(client.run(&format!("GET alone{n}")), "v".into());
+        assert_eq!(insist(&mut client, &format!("GET alone{n}")), "v".into());
     }
     let leave = ["cluster", "leave", "node1@test"];
     cluster.node(3).refuses(&leave, &["majority of the voters"]);
