@@ -21,6 +21,9 @@ pub struct Quorum {
     pub durable: u8,
     /// On how many different nodes the answers must be: node_confirms.
     pub nodes: u8,
+    /// The answers must besides be on as many different nodes as there have to be answers, or on all that have not failed where
+    /// those are fewer: the loss of one node then takes no more than one of the answers with it.
+    pub spread: bool,
 }
 
 impl Quorum {
@@ -125,6 +128,9 @@ pub enum Answer {
     Applied,
     /// As [`Answer::Applied`], and a crash does not lose it.
     Durable,
+    /// It was asked to read and holds nothing. Of a primary this is [`Answer::Applied`]. A fallback has missed all that was
+    /// written before it stood in, so what it lacks says nothing until every primary has answered or failed.
+    Absent,
     /// It refused, failed, or will not be waited for. After [`Answer::Applied`]: it will not become durable.
     Failed,
 }
@@ -167,6 +173,8 @@ pub struct Collector {
     first_on_node: [u8; REPLICAS_MAX as usize],
     applied: Set,
     durable: Set,
+    /// Fallbacks that said [`Answer::Absent`].
+    absent: Set,
     /// Those that said [`Answer::Failed`].
     failed: Set,
 }
@@ -185,6 +193,7 @@ impl Collector {
             first_on_node: [0; REPLICAS_MAX as usize],
             applied: Set::default(),
             durable: Set::default(),
+            absent: Set::default(),
             failed: Set::default(),
         };
         let slots = (0..).zip(&mut collector.first_on_node);
@@ -205,9 +214,13 @@ impl Collector {
     pub fn answer(&mut self, holder: usize, answer: Answer) -> Outcome {
         let holder = u8::try_from(holder).ok();
         if let Some(holder) = holder.filter(|&holder| self.asked.contains(holder)) {
-            let is_final = self.failed.contains(holder) || self.durable.contains(holder);
+            let last_words = self.failed.or(self.durable).or(self.absent);
             match answer {
-                _ if is_final => {}
+                _ if last_words.contains(holder) => {}
+                Answer::Absent if self.applied.or(self.primaries).contains(holder) => {
+                    self.applied.insert(holder);
+                }
+                Answer::Absent => self.absent.insert(holder),
                 Answer::Applied => self.applied.insert(holder),
                 Answer::Durable => {
                     self.applied.insert(holder);
@@ -222,8 +235,8 @@ impl Collector {
     /// How the request stands.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        let met = |requirement| self.got(requirement) >= self.quorum.wanted(requirement);
-        let may_be_met = |requirement| self.at_best(requirement) >= self.quorum.wanted(requirement);
+        let met = |requirement| self.got(requirement) >= self.wanted(requirement);
+        let may_be_met = |requirement| self.at_best(requirement) >= self.wanted(requirement);
         if Requirement::ALL.into_iter().all(met) {
             Outcome::Enough
         } else if Requirement::ALL.into_iter().all(may_be_met) {
@@ -239,22 +252,38 @@ impl Collector {
         self.quorum
     }
 
+    /// How much of a requirement is asked for, now that some may have failed.
+    fn wanted(&self, requirement: Requirement) -> u8 {
+        let wanted = self.quorum.wanted(requirement);
+        match requirement {
+            Requirement::Nodes if self.quorum.spread => {
+                wanted.max(self.quorum.need.min(self.at_best(requirement)))
+            }
+            _ => wanted,
+        }
+    }
+
     /// How much of a requirement there is so far.
     #[must_use]
     pub fn got(&self, requirement: Requirement) -> u8 {
-        self.count(requirement, self.applied, self.durable)
+        let open = self.primaries.without(self.applied.or(self.failed));
+        let applied = match open.len() {
+            0 => self.applied.or(self.absent),
+            _ => self.applied,
+        };
+        self.count(requirement, applied, self.durable)
     }
 
     /// The first requirement that cannot be met any more, else the first that is not met yet; `None` if all are met.
     #[must_use]
     pub fn missing(&self) -> Option<Shortage> {
-        let hopeless = |one: &Requirement| self.at_best(*one) < self.quorum.wanted(*one);
-        let unmet = |one: &Requirement| self.got(*one) < self.quorum.wanted(*one);
+        let hopeless = |one: &Requirement| self.at_best(*one) < self.wanted(*one);
+        let unmet = |one: &Requirement| self.got(*one) < self.wanted(*one);
         let mut all = Requirement::ALL.into_iter();
         let requirement = all.clone().find(hopeless).or_else(|| all.find(unmet))?;
         Some(Shortage {
             requirement,
-            wanted: self.quorum.wanted(requirement),
+            wanted: self.wanted(requirement),
             got: self.got(requirement),
         })
     }
@@ -268,6 +297,7 @@ impl Collector {
         let answers = [
             (self.durable, Answer::Durable),
             (self.applied, Answer::Applied),
+            (self.absent, Answer::Absent),
             (self.failed, Answer::Failed),
         ];
         let given = answers.into_iter().find(|(set, _)| set.contains(holder));
@@ -283,7 +313,7 @@ impl Collector {
     /// How many have answered, whatever they said.
     #[must_use]
     pub fn answered(&self) -> u8 {
-        self.applied.or(self.failed).len()
+        self.applied.or(self.absent).or(self.failed).len()
     }
 
     /// Whether every holder has answered.
@@ -294,8 +324,9 @@ impl Collector {
 
     /// How much of a requirement there would be if all that may still come were good news.
     fn at_best(&self, requirement: Requirement) -> u8 {
-        let open = self.asked.without(self.failed);
-        self.count(requirement, self.applied.or(open), self.durable.or(open))
+        let open = self.asked.without(self.failed.or(self.absent));
+        let applied = self.applied.or(self.absent).or(open);
+        self.count(requirement, applied, self.durable.or(open))
     }
 
     fn count(&self, requirement: Requirement, applied: Set, durable: Set) -> u8 {
@@ -378,18 +409,21 @@ mod tests {
             primaries,
             durable,
             nodes,
+            spread: false,
         }
     }
 
-    /// The outcomes at the start and after each answer (`1a`: the holder at 1 has applied; d durable, f failed), as letters.
-    fn outcomes(asked: [u8; 5], list: &str, answers: &str) -> String {
-        let mut collector = Collector::new(quorum(asked), &holders(list));
+    /// The outcomes at the start and after each answer (`1a`: the holder at 1 has applied; d durable, n holds nothing, f
+    /// failed), as letters.
+    fn followed(quorum: Quorum, list: &str, answers: &str) -> String {
+        let mut collector = Collector::new(quorum, &holders(list));
         let mut outcomes = vec![collector.outcome()];
         for answer in answers.split_whitespace() {
             let (holder, said) = answer.split_at(1);
             let said = match said {
                 "a" => Answer::Applied,
                 "d" => Answer::Durable,
+                "n" => Answer::Absent,
                 _ => Answer::Failed,
             };
             outcomes.push(collector.answer(holder.parse().unwrap(), said));
@@ -417,12 +451,17 @@ mod tests {
             ([3, 2, 0, 2, 0], "ABC", "0d 1a 2a 1d", "wwwwE"),
             ([3, 2, 0, 2, 0], "ABC", "0d 1a 1f 2f", "wwwwI"),
             ([3, 2, 0, 1, 0], "ABC", "0a 1a 1f 2d", "wwwwE"),
+            ([3, 2, 0, 0, 0], "ABC", "0n 1a", "wwE"),
+            ([3, 2, 0, 0, 0], "ABc", "0a 2n 1a", "wwwE"),
+            ([3, 2, 0, 0, 0], "ABc", "0a 2n 1f", "wwwE"),
+            ([3, 2, 0, 0, 0], "Abc", "1n 2n 0f", "wwwE"),
+            ([3, 2, 0, 0, 0], "Abc", "1n 2f 0f", "wwwI"),
             ([3, 2, 0, 0, 2], "AAb", "0a 1a 2a", "wwwE"),
             ([3, 2, 0, 0, 2], "AAb", "2f", "wI"),
             ([3, 1, 0, 0, 2], "AAa", "", "I"),
         ];
         for (asked, list, answers, expected) in table {
-            let found = outcomes(asked, list, answers);
+            let found = followed(quorum(asked), list, answers);
             assert_eq!(found, expected, "{asked:?} of {list}: {answers}");
         }
     }
@@ -451,6 +490,29 @@ mod tests {
         assert_eq!(collector.answer_of(3), None);
         assert_eq!(second.answer_of(0), Some(Answer::Failed));
         assert_eq!((second.asked(), second.answered()), (3, 1));
+    }
+
+    #[test]
+    fn answers_are_spread_over_as_many_nodes_as_there_are() {
+        let table = [
+            ("ABC", "0a 1a", "wwE"),
+            ("ABb", "1a 2a 0a", "wwwE"),
+            ("ABb", "1a 2a 0f", "wwwE"),
+            ("ABb", "0f 1a 2a", "wwwE"),
+            ("AAA", "0a 1a", "wwE"),
+            ("AAb", "2f 0f 1a", "wwII"),
+        ];
+        for (list, answers, expected) in table {
+            let quorum = Quorum {
+                spread: true,
+                ..quorum([3, 2, 0, 0, 0])
+            };
+            assert_eq!(
+                followed(quorum, list, answers),
+                expected,
+                "{list}: {answers}"
+            );
+        }
     }
 
     #[test]

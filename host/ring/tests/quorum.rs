@@ -11,7 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use vnode_ring::{Answer, Collector, Holder, Outcome, PartitionId, Quorum, Role};
 
-const ANSWERS: [Answer; 3] = [Answer::Applied, Answer::Durable, Answer::Failed];
+const ANSWERS: [Answer; 4] = [
+    Answer::Applied,
+    Answer::Durable,
+    Answer::Absent,
+    Answer::Failed,
+];
 
 /// What one holder has said so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,26 +25,32 @@ enum Said {
     Applied,
     AppliedNeverDurable,
     Durable,
+    Absent,
     Failed,
 }
 
 impl Said {
-    fn then(self, answer: Answer) -> Said {
+    fn then(self, answer: Answer, role: Role) -> Said {
+        let answer = match (answer, role) {
+            (Answer::Absent, Role::Primary) => Answer::Applied,
+            _ => answer,
+        };
         match (self, answer) {
             (Said::Nothing, Answer::Applied) => Said::Applied,
             (Said::Nothing, Answer::Failed) => Said::Failed,
             (Said::Nothing | Said::Applied, Answer::Durable) => Said::Durable,
+            (Said::Nothing, Answer::Absent) => Said::Absent,
             (Said::Applied, Answer::Failed) => Said::AppliedNeverDurable,
             _ => self,
         }
     }
 
     /// Everything this may become, itself included.
-    fn futures(self) -> BTreeSet<Said> {
-        let next = ANSWERS.map(|answer| self.then(answer));
+    fn futures(self, role: Role) -> BTreeSet<Said> {
+        let next = ANSWERS.map(|answer| self.then(answer, role));
         let after = next
             .into_iter()
-            .flat_map(|said| ANSWERS.map(|answer| said.then(answer)));
+            .flat_map(|said| ANSWERS.map(|answer| said.then(answer, role)));
         after.chain(next).chain([self]).collect()
     }
 
@@ -51,16 +62,24 @@ impl Said {
     }
 }
 
-/// How much there is of each requirement: answers, primaries, durable, nodes.
-type Counts = [u8; 4];
+/// How much there is of each requirement: answers, primaries, durable, nodes; and how many nodes have not failed.
+type Counts = [u8; 5];
 
 fn counts(holders: &[Holder], said: &[Said]) -> Counts {
     let pairs = holders.iter().zip(said);
+    let primary_open =
+        |(holder, said): (&Holder, &Said)| holder.is_primary() && *said == Said::Nothing;
+    let heard = !pairs.clone().any(primary_open);
     let applied: Vec<&Holder> = pairs
-        .filter(|(_, said)| said.applied())
+        .filter(|(_, said)| said.applied() || (heard && **said == Said::Absent))
         .map(|(h, _)| h)
         .collect();
     let nodes: BTreeSet<u16> = applied.iter().map(|holder| holder.node).collect();
+    let able = holders
+        .iter()
+        .zip(said)
+        .filter(|(_, said)| **said != Said::Failed);
+    let left: BTreeSet<u16> = able.map(|(holder, _)| holder.node).collect();
     let primaries = applied.iter().filter(|holder| holder.role == Role::Primary);
     let durable = said.iter().filter(|said| **said == Said::Durable);
     let counts = [
@@ -68,6 +87,7 @@ fn counts(holders: &[Holder], said: &[Said]) -> Counts {
         primaries.count(),
         durable.count(),
         nodes.len(),
+        left.len(),
     ];
     counts.map(|count| u8::try_from(count).unwrap())
 }
@@ -75,10 +95,10 @@ fn counts(holders: &[Holder], said: &[Said]) -> Counts {
 /// The counts now, and in every future, found by trying all.
 fn futures(holders: &[Holder], said: &[Said]) -> (Counts, BTreeSet<Counts>) {
     let mut futures = vec![Vec::new()];
-    for said in said {
+    for (said, holder) in said.iter().zip(holders) {
         let longer = futures.into_iter().flat_map(|future: Vec<Said>| {
             let add = move |next| [&future[..], &[next]].concat();
-            said.futures().into_iter().map(add)
+            said.futures(holder.role).into_iter().map(add)
         });
         futures = longer.collect();
     }
@@ -87,8 +107,17 @@ fn futures(holders: &[Holder], said: &[Said]) -> (Counts, BTreeSet<Counts>) {
 }
 
 fn expected(quorum: Quorum, (now, futures): &(Counts, BTreeSet<Counts>)) -> Outcome {
-    let wanted = [quorum.need, quorum.primaries, quorum.durable, quorum.nodes];
-    let met = |counts: &Counts| wanted.iter().zip(counts).all(|(wanted, got)| got >= wanted);
+    let met = |&[answers, primaries, durable, nodes, left]: &Counts| {
+        let spread = if quorum.spread {
+            quorum.need.min(left)
+        } else {
+            0
+        };
+        answers >= quorum.need
+            && primaries >= quorum.primaries
+            && durable >= quorum.durable
+            && nodes >= quorum.nodes.max(spread)
+    };
     if met(now) {
         Outcome::Enough
     } else if futures.iter().any(met) {
@@ -113,8 +142,9 @@ fn holders(roles: u32, nodes: &[u16]) -> Vec<Holder> {
 /// All valid quorums of n replicas.
 fn quorums(n: u8) -> impl Iterator<Item = Quorum> {
     let base = u32::from(n) + 1;
-    (0..base.pow(4))
-        .map(move |number| {
+    let numbers = (0..base.pow(4)).flat_map(|number| [(number, false), (number, true)]);
+    numbers
+        .map(move |(number, spread)| {
             let digit = |at: u32| u8::try_from(number / base.pow(at) % base).unwrap();
             Quorum {
                 n,
@@ -122,9 +152,11 @@ fn quorums(n: u8) -> impl Iterator<Item = Quorum> {
                 primaries: digit(1),
                 durable: digit(2),
                 nodes: digit(3),
+                spread,
             }
         })
-        .filter(|quorum| quorum.check().is_ok())
+        // Who names a number of nodes asks for no more.
+        .filter(|quorum| quorum.check().is_ok() && !(quorum.spread && quorum.nodes > 0))
 }
 
 /// What some holders may have said, and where each answer of each leads.
@@ -143,7 +175,7 @@ fn states(holders: &[Holder]) -> Vec<State> {
         let mut next = Vec::new();
         for (holder, answer) in (0..holders.len()).flat_map(|at| ANSWERS.map(|one| (at, one))) {
             let mut after = said.clone();
-            after[holder] = after[holder].then(answer);
+            after[holder] = after[holder].then(answer, holders[holder].role);
             let number = *known.entry(after.clone()).or_insert(found.len());
             if number == found.len() {
                 found.push(after);
@@ -205,13 +237,14 @@ fn every_request_of_up_to_three_replicas() {
 /// A request of up to five replicas: the quorum, who is asked, and answers, some repeated and some of nobody.
 fn request() -> impl Strategy<Value = (Quorum, Vec<Holder>, Vec<(usize, Answer)>)> {
     (1..=5_u8).prop_flat_map(|n| {
-        let numbers = (1..=n, 0..=n, 0..=n, 0..=n);
-        let quorum = numbers.prop_map(move |(need, primaries, durable, nodes)| Quorum {
+        let numbers = (1..=n, 0..=n, 0..=n, 0..=n, any::<bool>());
+        let quorum = numbers.prop_map(move |(need, primaries, durable, nodes, spread)| Quorum {
             n,
             need,
             primaries,
             durable,
             nodes,
+            spread,
         });
         let nodes = proptest::collection::vec(0..5_u16, 0..=usize::from(n));
         let roles = prop_oneof![Just(u32::MAX), any::<u32>()];
@@ -228,8 +261,8 @@ proptest! {
         let mut said = vec![Said::Nothing; holders.len()];
         prop_assert_eq!(collector.outcome(), expected(quorum, &futures(&holders, &said)));
         for (holder, answer) in answers {
-            if let Some(said) = said.get_mut(holder) {
-                *said = said.then(answer);
+            if let (Some(said), Some(holder)) = (said.get_mut(holder), holders.get(holder)) {
+                *said = said.then(answer, holder.role);
             }
             let before = collector.outcome();
             let outcome = collector.answer(holder, answer);

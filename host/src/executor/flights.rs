@@ -16,7 +16,7 @@ use vnode_ring::{Holder, NodeName, ObjectRef, Role, View};
 
 use crate::coordinator::trace::{Step, first_word};
 use crate::store::{Batch, RowKey};
-use crate::vnode::replica::{Fetched, fetched, is_done};
+use crate::vnode::replica::{DONE, Fetched, fetched, is_done};
 use crate::vnode::request::{Held, Looked, ReplyTo, Request, Written};
 
 /// What a flight is for.
@@ -69,6 +69,27 @@ impl Read {
             }
         }
         rows
+    }
+
+    /// Whether a replica that has answered holds nothing under at least one of the keys.
+    pub(super) fn lacks_some(&self, holder: usize) -> bool {
+        let nothing = |(said, held): (&Fetched<'_>, &Held)| match said {
+            Fetched::Same => held.digest == 0,
+            Fetched::Nothing => true,
+            Fetched::Object(_) => false,
+        };
+        match self.said(holder) {
+            Some(said) => said.iter().zip(&self.held).any(nothing),
+            None if self
+                .answers
+                .get(holder)
+                .is_some_and(|answer| answer == DONE) =>
+            {
+                // It is the one here.
+                self.held.iter().any(|held| held.digest == 0)
+            }
+            None => true,
+        }
     }
 
     /// The digests of what a replica holds under each key, and whether any differs from what is held here.
@@ -141,6 +162,15 @@ impl Flight {
 
     /// What is certain.
     pub(super) fn outcome(&self) -> Outcome {
+        self.collector.outcome()
+    }
+
+    /// Waits for nobody any longer, and says what is certain now. Who has not answered keeps the time for it in what is told.
+    pub(super) fn give_up(&mut self) -> Outcome {
+        let silent = (0..self.parts.len()).filter(|part| self.collector.answer_of(*part).is_none());
+        for holder in silent.collect::<SmallVec<[usize; 3]>>() {
+            self.collector.answer(holder, Answer::Failed);
+        }
         self.collector.outcome()
     }
 

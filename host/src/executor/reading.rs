@@ -48,14 +48,13 @@ impl Executor {
             words: self.words_of(&commands),
             ..first.copy()
         };
-        let quorum = asked.consistency.of_read();
         let read = Purpose::Read(Read {
             held,
             answers: vec![Vec::new(); asked.consistency.n.into()],
             asked: asked.copy(),
             commands,
         });
-        let (me, flight) = self.fly(&asked, quorum, read);
+        let (me, flight) = self.fly(&asked, read);
         if let Some(to) = me {
             // It holds what it holds.
             self.deliver(to, DONE);

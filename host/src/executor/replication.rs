@@ -61,8 +61,7 @@ impl Executor {
             reply_to: ReplyTo::Nobody,
         };
         let (commit, on_disk) = (written.commit, written.consistency.dw > 0);
-        let quorum = written.consistency.of_write();
-        let (me, flight) = self.fly(&request, quorum, Purpose::Write(written));
+        let (me, flight) = self.fly(&request, Purpose::Write(written));
         if let Some(to) = me {
             match self.acknowledge.verdict_for(commit, on_disk) {
                 Verdict::Now => self.deliver(to, DONE),
@@ -103,6 +102,7 @@ impl Executor {
             primaries: 0,
             durable: 0,
             nodes: 0,
+            spread: false,
         };
         let flight = self
             .flights
@@ -134,10 +134,8 @@ impl Executor {
         let traced = request.trace.take().is_some();
         let to = std::mem::replace(&mut request.reply_to, ReplyTo::Nobody);
         let replies = vec![Vec::new(); request.consistency.n.into()];
-        let quorum = request.consistency.of_write();
         let (me, flight) = self.fly(
             &request,
-            quorum,
             Purpose::Each {
                 to,
                 replies,
@@ -153,14 +151,13 @@ impl Executor {
 
     /// Sends a copy of the request to every other replica of its range, and begins to wait for them. Returns where the vnode here
     /// that the request is from has to answer, and the name of the flight.
-    pub(super) fn fly(
-        &mut self,
-        request: &Request,
-        quorum: Quorum,
-        purpose: Purpose,
-    ) -> (Option<ReplyTo>, u64) {
+    pub(super) fn fly(&mut self, request: &Request, purpose: Purpose) -> (Option<ReplyTo>, u64) {
         let view = Arc::clone(&self.view);
         let holders = view.holders(request.range, request.consistency.n.into());
+        let quorum = match &purpose {
+            Purpose::Read(_) => request.consistency.of_read(),
+            _ => request.consistency.of_write(),
+        };
         let deadline = request.arrived + request.consistency.within();
         let flight = self
             .flights
@@ -219,6 +216,9 @@ impl Executor {
                 if let Some(said) = read.answers.get_mut(place) {
                     *said = answered.answer;
                 }
+                if answer != Answer::Failed && read.lacks_some(place) {
+                    answer = Answer::Absent;
+                }
             }
             Purpose::Each { replies, .. } => {
                 // What it answers is the guest's reply.
@@ -239,10 +239,12 @@ impl Executor {
     /// Ends the flights for which the time is over.
     pub(super) fn end_late_flights(&mut self, now: Instant) {
         for name in self.flights.late(now) {
-            match self.flights.get(name) {
-                Some(flight) if flight.decided => {}
-                Some(flight) if flight.outcome() == Outcome::Enough => self.succeed(name),
-                _ => self.fail(name),
+            if let Some(flight) = self.flights.get(name) {
+                match flight.give_up() {
+                    _ if flight.decided => {}
+                    Outcome::Enough => self.succeed(name),
+                    _ => self.fail(name),
+                }
             }
             self.finish(name);
         }

@@ -119,7 +119,8 @@ pub struct Consistency {
     pub pw: u8,
     /// How many of `w` have to have it on disk, whatever `sync` says.
     pub dw: u8,
-    /// On how many different nodes the replicas that are waited for have to be.
+    /// On how many different nodes the replicas that are waited for have to be. 0: a read does not care, and a write wants as
+    /// many as `w`, or all that can be reached where those are fewer.
     pub node_confirms: u8,
     /// Time for the reply, milliseconds.
     pub timeout_ms: u32,
@@ -153,6 +154,7 @@ impl Consistency {
             primaries: self.pw,
             durable: self.dw,
             nodes: self.node_confirms,
+            spread: self.node_confirms == 0,
         }
     }
 
@@ -164,6 +166,7 @@ impl Consistency {
             primaries: self.pr,
             durable: 0,
             nodes: self.node_confirms,
+            spread: false,
         }
     }
 

@@ -90,6 +90,27 @@ fn a_hundred_keys_outlive_their_owner_and_its_hints_go_home() {
 }
 
 #[test]
+fn a_replica_and_a_fallback_that_both_missed_a_write_hide_it_from_nobody() {
+    let mut cluster = Cluster::of(3, UNSYNCED);
+    cluster.kill(2);
+    seen_down(&cluster, &[2]);
+    write(&cluster, &[1, 3], 5000);
+    cluster.kill(3);
+    cluster.restart(2);
+    // Of each key node 1 has the write, node 2 has not, and whoever stands in for node 3 was not there.
+    for number in [2, 1] {
+        let mut client = cluster.node(number).client();
+        for n in 0..5000 {
+            let value = eventually("enough replicas", || {
+                let reply = client.run(&format!("GET k{n}"));
+                (!matches!(reply, Reply::Error(_))).then_some(reply)
+            });
+            assert_eq!(value, format!("v{n}").as_str().into(), "k{n}");
+        }
+    }
+}
+
+#[test]
 fn the_death_of_a_node_costs_at_most_what_it_was_asked_just_then() {
     let mut cluster = Cluster::of(3, MEMORY);
     let mut client = cluster.node(1).client();
@@ -111,6 +132,23 @@ fn the_death_of_a_node_costs_at_most_what_it_was_asked_just_then() {
         refused.len() <= 1 && refused.iter().all(unknown),
         "{refused:?}"
     );
+}
+
+#[test]
+fn nobody_waits_for_a_replica_whose_node_cannot_be_reached() {
+    let mut cluster = Cluster::of(3, MEMORY);
+    let mut client = cluster.node(1).client();
+    for n in 0..300 {
+        settle(&mut client, &format!("k{n}"), "old");
+    }
+    cluster.kill(3);
+    // All three are asked for, so before the third is missed no write can have them, and it is known at once why.
+    for n in 0..300 {
+        let reply = client.run(&format!("VNODE.WITH W 3 -- SET k{n} new"));
+        if let Reply::Error(text) = reply {
+            assert!(!text.contains("timeout"), "{text}");
+        }
+    }
 }
 
 /// R01: riak did not start the vnodes that held hints when their node started again.
