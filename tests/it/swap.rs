@@ -17,6 +17,8 @@ use tests::{Cluster, Node, eventually};
 /// Accounts of one teller.
 const ACCOUNTS: usize = 20;
 
+const AT_ANY_PACE: &[&str] = &["--rollout-p99-percent", "1000000"];
+
 fn guest(make: &str) -> String {
     tests::guest(make).display().to_string()
 }
@@ -24,7 +26,10 @@ fn guest(make: &str) -> String {
 /// So many nodes that serve the first version of the clerk, with these flags too.
 fn cluster(count: usize, flags: &[&str]) -> Cluster {
     let one = guest("clerk");
-    let flags = [&["--vnode", &one], flags].concat();
+    // How busy the machine is decides nothing, unless a test is about that.
+    let own_pace = flags.contains(&"--rollout-p99-percent");
+    let pace = if own_pace { &[][..] } else { AT_ANY_PACE };
+    let flags = [&["--vnode", &one], pace, flags].concat();
     if count == 1 {
         return Cluster::apart(1, &flags);
     }
@@ -36,6 +41,15 @@ fn cluster(count: usize, flags: &[&str]) -> Cluster {
 /// What `GET …/rollouts/current` says.
 fn rollout(node: &Node) -> Value {
     node.json("/v1/services/clerk/rollouts/current")
+}
+
+/// Waits until a rollout is done, which must not go back.
+fn done(node: &Node) {
+    eventually("the rollout to be done", || {
+        let rollout = rollout(node);
+        assert_ne!(rollout["state"], "rolled-back", "{rollout}");
+        (rollout["state"] == "done").then_some(())
+    });
 }
 
 /// How many partitions are to run each version, as a node sees it.

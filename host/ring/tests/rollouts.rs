@@ -482,6 +482,25 @@ fn the_gate_tells_good_from_bad_and_from_too_little() {
         Verdict::Good,
         "a millisecond is not slow"
     );
+    let tens = sample(10_000, 10, 0, 7);
+    assert_eq!(
+        judge(&sample(1000, 0, 0, 8), &tens, &THRESHOLDS),
+        Verdict::Good,
+        "both may be just about ten milliseconds"
+    );
+    assert!(matches!(
+        judge(&sample(1000, 0, 0, 9), &tens, &THRESHOLDS),
+        Verdict::Breach(_)
+    ));
+    assert_eq!(
+        judge(
+            &sample(1000, 0, 0, 14),
+            &old.without_durations(),
+            &THRESHOLDS
+        ),
+        Verdict::Good,
+        "nothing is known of how fast the old version is now"
+    );
     let few = Verdict::TooLittle {
         commands: 999,
         wanted: 1000,

@@ -136,7 +136,10 @@ impl Coordinator {
         let new = new.since(new_before);
         let since = old.since(old_before);
         // When nothing runs the old version any more, it is what that did before which the new one is held against.
-        let old = if since.commands == 0 { old } else { since };
+        let old = match since.commands {
+            0 => old.without_durations(),
+            _ => since,
+        };
         let watched = watch.since.elapsed();
         let soak = Duration::from_millis(rollout.terms.soak_ms);
         let gate = |state: &str, text: String| Gate {

@@ -3,7 +3,7 @@
 use tests::resp::Reply;
 use tests::{Cluster, eventually};
 
-use super::{Teller, all_run, cluster, guest, rollout, settle};
+use super::{AT_ANY_PACE, Teller, all_run, cluster, done, guest, rollout, settle};
 
 const FLAGS: &[&str] = &["--sync", "always"];
 
@@ -19,9 +19,7 @@ fn a_rollout_goes_on_when_its_driver_dies() {
     });
     cluster.kill(claimant);
     let node = cluster.node(other);
-    eventually("the rollout to be done without it", || {
-        (rollout(node)["state"] == "done").then_some(())
-    });
+    done(node);
     cluster.restart(claimant);
     cluster.agree();
     all_run(cluster.nodes(), "2.0.0");
@@ -84,9 +82,7 @@ fn commands_at_other_nodes_go_on_while_a_node_dies_in_a_rollout() {
         (tests::up(&view).len() == 2).then_some(())
     });
     let teller = Teller::at(cluster.node(node).resp, "late".into());
-    eventually("the rollout to be done without it", || {
-        (rollout(cluster.node(node))["state"] == "done").then_some(())
-    });
+    done(cluster.node(node));
     teller.does(100);
     cluster.restart(victim);
     cluster.agree();
@@ -98,7 +94,7 @@ fn commands_at_other_nodes_go_on_while_a_node_dies_in_a_rollout() {
 /// runs the new version and holds what it held.
 fn ends_at(place: &str, passes: usize, driver: bool) {
     let one = guest("clerk");
-    let flags = [&["--vnode", &one, "--ring-size", "8"], FLAGS].concat();
+    let flags = [&["--vnode", &one, "--ring-size", "8"], AT_ANY_PACE, FLAGS].concat();
     let mut cluster = Cluster::faulty(3, &flags);
     for number in 2..=3 {
         cluster.join(number);

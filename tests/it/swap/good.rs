@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tests::resp::Reply;
 use tests::{Cluster, eventually};
 
-use super::{all_run, cluster, guest, rollout, running, settle, tellers};
+use super::{all_run, cluster, done, guest, rollout, running, settle, tellers};
 
 const MEMORY: &[&str] = &["--storage", "memory"];
 
@@ -187,9 +187,7 @@ fn partitions_move_to_a_new_member_while_versions_change() {
     cluster
         .node(1)
         .must(&["cluster", "commit", "--wait", "60s"]);
-    eventually("the rollout to be done", || {
-        (rollout(cluster.node(1))["state"] == "done").then_some(())
-    });
+    done(cluster.node(1));
     all_run(cluster.nodes(), "2.0.0");
     cluster.node(3).must(&["guest", "finalize"]);
     settle(&cluster, tellers);

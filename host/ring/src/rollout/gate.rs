@@ -1,7 +1,8 @@
 //! The gate after each stage of a rollout: may the next one begin?
 //!
 //! A pure judgement of two groups of vnodes over the same time: those that run the new version, and those that run the old one.
-//! After the last wave there is no old one any more; then what the new one does is judged by itself.
+//! After the last wave there is no old one any more; then errors are held against what it did before, and times against nothing:
+//! those depend on what else the machine does.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,21 +50,37 @@ impl Sample {
         self
     }
 
+    /// The same counts without the durations: of another time, they say nothing about how fast anything is now.
+    #[must_use]
+    pub fn without_durations(self) -> Sample {
+        Sample {
+            durations: Sample::default().durations,
+            ..self
+        }
+    }
+
     /// A bound that 99 of 100 commands kept, microseconds; none if there was no command, or if it is beyond all buckets.
     #[must_use]
     pub fn p99_us(&self) -> Option<u64> {
+        DURATION_BUCKETS_US.get(self.p99_bucket()?).copied()
+    }
+
+    /// What the 99th percentile is certainly above, microseconds; none if there was no command.
+    fn p99_above_us(&self) -> Option<u64> {
+        let below = self.p99_bucket()?.checked_sub(1);
+        let bound = below.and_then(|bucket| DURATION_BUCKETS_US.get(bucket));
+        Some(bound.copied().unwrap_or(0))
+    }
+
+    fn p99_bucket(&self) -> Option<usize> {
         let counted: u64 = self.durations.iter().sum();
-        if counted == 0 {
-            return None;
-        }
         let mut below = 0;
-        for (bound, count) in DURATION_BUCKETS_US.iter().zip(self.durations) {
+        let within = |count: &u64| {
             below += count;
-            if below.saturating_mul(100) >= counted.saturating_mul(99) {
-                return Some(*bound);
-            }
-        }
-        None
+            below.saturating_mul(100) >= counted.saturating_mul(99)
+        };
+        let bucket = self.durations.iter().position(within);
+        bucket.filter(|_| counted > 0)
     }
 
     /// Of a thousand commands, how many ended so.
@@ -84,7 +101,8 @@ pub struct Thresholds {
     pub traps_per_mille: u64,
     /// Errors in a thousand commands, beyond twice those of the old version.
     pub errors_per_mille: u64,
-    /// The 99th percentile of durations, percent of that of the old version. What stays within a millisecond is never too slow.
+    /// The 99th percentile of durations, percent of that of the old version; beyond it is what certainly is, by the buckets.
+    /// What stays within a millisecond is never too slow.
     pub p99_percent: u64,
 }
 
@@ -136,8 +154,7 @@ pub fn judge(new: &Sample, old: &Sample, thresholds: &Thresholds) -> Verdict {
     }
     if let Some(usual) = old.p99_us().filter(|_| compares) {
         let most = (usual.saturating_mul(thresholds.p99_percent) / 100).max(FAST_US);
-        let slow = new.p99_us().is_none_or(|p99| p99 > most);
-        if slow {
+        if new.p99_above_us().is_some_and(|above| above >= most) {
             return Verdict::Breach(format!(
                 "99 of 100 commands within {}; of the old version within {usual} us",
                 new.p99_us().map_or_else(
