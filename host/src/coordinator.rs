@@ -21,7 +21,7 @@ pub mod repair;
 mod replicas;
 pub mod rollouts;
 mod sending;
-mod swap;
+pub mod swap;
 pub mod trace;
 pub mod transfers;
 pub mod versions;
@@ -42,6 +42,7 @@ use self::carry::Carried;
 use self::front::Front;
 use self::healing::Healing;
 use self::rollouts::Gate;
+use self::swap::Pauses;
 use self::trace::{Recorder, Step};
 use self::transfers::Transfers;
 use self::wishes::Wishes;
@@ -150,6 +151,7 @@ pub struct Coordinator {
     /// What this node thinks of the rollouts that it drives, by service.
     gates: Mutex<BTreeMap<String, Gate>>,
     healing: Healing,
+    pauses: Pauses,
     carried: Mutex<Carried>,
     /// Another partition has been carried.
     carried_one: Notify,
@@ -193,6 +195,7 @@ impl Coordinator {
             library,
             gates: Mutex::default(),
             healing: Healing::default(),
+            pauses: Pauses::default(),
             carried: Mutex::default(),
             carried_one: Notify::new(),
         });
@@ -282,6 +285,11 @@ impl Coordinator {
     /// How replicas have been brought together again.
     pub fn healing(&self) -> &Healing {
         &self.healing
+    }
+
+    /// For how long commands waited because their vnode got another version.
+    pub fn pauses(&self) -> &Pauses {
+        &self.pauses
     }
 
     /// A new name for a command.

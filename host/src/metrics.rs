@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::coordinator::swap::PAUSE_BUCKETS_US;
 use crate::coordinator::transfers::{Kind, Totals};
 use crate::coordinator::{Coordinator, now_ms};
 use crate::store::{Engine, Health};
@@ -179,11 +180,7 @@ impl NodeCollector {
             MetricType::Histogram,
         )?;
         self.each_command(|service, command, totals| {
-            let bounds = DURATION_BUCKETS_US
-                .iter()
-                .map(|us| *us as f64 / 1e6)
-                .chain(std::iter::once(f64::INFINITY));
-            let buckets: Vec<(f64, u64)> = bounds.zip(totals.durations).collect();
+            let buckets = buckets(&DURATION_BUCKETS_US, totals.durations);
             let count = totals.durations.iter().sum();
             let labels = [("service", service), ("command", command)];
             family
@@ -245,6 +242,20 @@ impl NodeCollector {
             unit,
             gauge.metric_type(),
         )?)
+    }
+
+    fn pauses(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Time that the commands of a vnode waited because it got another version";
+        let unit = Some(&Unit::Seconds);
+        let (counts, total_us) = self.coordinator.pauses().counts();
+        encoder
+            .encode_descriptor("swap_pause", help, unit, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(
+                total_us as f64 / 1e6,
+                counts.iter().sum(),
+                &buckets(&PAUSE_BUCKETS_US, counts),
+                None,
+            )
     }
 
     /// What each version of a guest has done on this node, apart from commands for the whole ring.
@@ -329,6 +340,7 @@ impl NodeCollector {
                 None,
             )?;
         self.versions(encoder)?;
+        self.pauses(encoder)?;
         let help = "What this node runs";
         let mut family = encoder.encode_descriptor("guest", help, None, MetricType::Info)?;
         for service in self.coordinator.services() {
@@ -346,6 +358,13 @@ impl NodeCollector {
             .encode_descriptor("build", help, None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
+}
+
+/// What is in each bucket, with its upper bound in seconds; the last has none.
+fn buckets(bounds_us: &[u64], counts: impl IntoIterator<Item = u64>) -> Vec<(f64, u64)> {
+    let bounds = bounds_us.iter().map(|us| *us as f64 / 1e6);
+    let bounds = bounds.chain(std::iter::once(f64::INFINITY));
+    bounds.zip(counts).collect()
 }
 
 /// Resident memory of this process, bytes; 0 where the system does not tell.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::eventually;
 use crate::network::Network;
 use crate::node::{Node, Starter};
+use crate::{eventually, text};
 
 /// Nodes named `node1@test`, `node2@test` and on, in directories that last as long as this.
 pub struct Cluster {
@@ -179,8 +179,14 @@ impl Cluster {
     /// Plans and commits on that node, and waits until nothing moves any more. Returns the plan as it was shown.
     pub fn commit_on(&self, number: usize) -> String {
         let plan = self.node(number).must(&["cluster", "plan"]);
-        self.node(number)
-            .must(&["cluster", "commit", "--wait", "60s"]);
+        let committed = self
+            .node(number)
+            .cli(&["cluster", "commit", "--wait", "50s"]);
+        if !committed.status.success() {
+            let shown = |node: &Node| text(&node.cli(&["transfers"]));
+            let transfers: String = self.alive().map(shown).collect();
+            panic!("{}\n{transfers}", text(&committed));
+        }
         plan
     }
 

@@ -4,6 +4,7 @@
 //! the old version would find the same rows again, and does when the new one does not start.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +17,36 @@ use crate::vnode::edition::Edition;
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked whether a vnode is back in its seat.
 const BACK_POLL: Duration = Duration::from_millis(1);
+
+/// Upper bounds of the buckets of [`Pauses`], microseconds; the last bucket has none.
+pub const PAUSE_BUCKETS_US: [u64; 10] = [
+    500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 500_000, 1_000_000,
+];
+
+/// For how long the commands of vnodes waited because those got another version.
+#[derive(Default)]
+pub struct Pauses {
+    buckets: [AtomicU64; PAUSE_BUCKETS_US.len() + 1],
+    total_us: AtomicU64,
+}
+
+impl Pauses {
+    fn add(&self, pause: Duration) {
+        let us = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        let bucket = PAUSE_BUCKETS_US.partition_point(|bound| *bound < us);
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+        self.total_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// How many there were in each bucket, and their sum in microseconds.
+    pub fn counts(&self) -> ([u64; PAUSE_BUCKETS_US.len() + 1], u64) {
+        let counts = self.buckets.each_ref();
+        let counts = counts.map(|count| count.load(Ordering::Relaxed));
+        (counts, self.total_us.load(Ordering::Relaxed))
+    }
+}
 
 /// Commands of a seat wait as long as it lives.
 struct Held<'a> {
@@ -53,7 +84,8 @@ impl Coordinator {
         let Some(this) = self.me.upgrade() else {
             return Ok(());
         };
-        let _held = Held::new(self, number);
+        let since = Instant::now();
+        let held = Held::new(self, number);
         self.settled(number).await?;
         failpoint("swap-held");
         let edition = Arc::clone(edition);
@@ -65,6 +97,8 @@ impl Coordinator {
         });
         let swapped = swapped.await;
         failpoint("swapped");
+        drop(held);
+        self.pauses.add(since.elapsed());
         match swapped {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err("the vnode was taken away".into()),
