@@ -50,17 +50,14 @@ redis-benchmark -p "$node_port" -t set -n $((keys * 3)) -r "$keys" -d 100 -c 50 
 machine
 echo "three nodes, $(redis-cli -p "$node_port" dbsize) keys, $workers workers of the rkv workload; flags: ${*:-none}"
 
-# load NAME DURATION: what clients see, in the report of that name.
-load() {
-    "$host" bench run --workers "$workers" --keys "$keys" --duration "$2" --out "$work/$1" >"$work/$1.txt" 2>&1
-}
-
-load rest 10s
+load=(bench run --workers "$workers" --keys "$keys")
+"$host" "${load[@]}" --duration 10s --out "$work/rest" >"$work/rest.txt" 2>&1
 echo "at rest:"
-grep -A4 '^OPERATION' "$work/rest.txt"
+grep -A3 '^OPERATION' "$work/rest.txt"
 
-load swaps 10m &
+"$host" "${load[@]}" --duration 10m --out "$work/swaps" >"$work/swaps.txt" 2>&1 &
 loading=$!
+started="$started $loading"
 sleep 1
 for ((swap = 1; swap <= swaps; swap++)); do
     version=$two
@@ -69,11 +66,13 @@ for ((swap = 1; swap <= swaps; swap++)); do
     "$host" --timeout 120s guest upgrade "$version" --soak 0s --wait >"$work/upgrade.txt" 2>&1 ||
         { cat "$work/upgrade.txt" >&2; kill -INT $loading; fail "rollout $swap did not succeed"; }
     echo $((($(date +%s%N) - begun) / 1000000)) >>"$work/took"
+    # So that each version serves for a while.
+    sleep 0.5
 done
 kill -INT $loading
 wait $loading
 echo "during $swaps rollouts, each of which took $(median <"$work/took") ms (median; $(sort -n "$work/took" | tail -1) at most):"
-grep -A12 '^OPERATION' "$work/swaps.txt"
+grep -A12 '^OPERATION' "$work/swaps.txt" | grep -v '^wrote'
 
 for http in "${https[@]}"; do
     curl -s "$http/metrics"

@@ -105,7 +105,7 @@ fn one_that_does_not_start_on_what_is_there_leaves_the_old_one_serving() {
 
 #[test]
 fn one_that_is_slower_is_stopped() {
-    let flags = "--storage memory --rollout-commands-min 20 --rollout-p99-percent 150";
+    let flags = "--storage memory --rollout-commands-min 20 --rollout-p99-percent 100";
     let flags: Vec<&str> = flags.split(' ').collect();
     let cluster = cluster(3, &flags);
     begin(cluster.node(1), "clerk-slow");

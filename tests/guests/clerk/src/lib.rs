@@ -67,7 +67,7 @@ impl Vnode for Clerk {
             return Err(Error::new("ERR", "this make refuses everything"));
         }
         if cfg!(feature = "slow") {
-            for n in 0..120_000_000_u64 {
+            for n in 0..400_000_000_u64 {
                 std::hint::black_box(n);
             }
         }
