@@ -24,7 +24,7 @@ use super::client::Client;
 use super::guest::{self, Inspection};
 use super::output::{ANSWER, Session};
 use super::report::{Exit, Failure, render};
-use super::{rollout, wait};
+use super::{rollout, services, wait};
 
 /// How often the sources are looked at. Two looks in a row have to see the same, so a save is noticed within twice that.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -174,7 +174,6 @@ fn follow(
             ..global.clone()
         },
     };
-    let mut running = inspection.digest;
     loop {
         std::thread::sleep(LOOK_EVERY);
         let Some(changed) = watch.look(source.look()) else {
@@ -182,13 +181,8 @@ fn follow(
         };
         session.print(&format!("{}\n", source.tell(&changed)))?;
         let began = Instant::now();
-        let swapped = make(source).and_then(|file| swapping.swap(&file, &running));
-        let text = match swapped {
-            Ok(Some(digest)) => {
-                let text = outcome(session, &digest, began.elapsed());
-                running = digest;
-                text
-            }
+        let text = match make(source).and_then(|file| swapping.swap(&file)) {
+            Ok(Some(digest)) => outcome(session, &digest, began.elapsed()),
             Ok(None) => "the component is the same as before\n".into(),
             Err(error) => format!(
                 "{}\n{}\n",
@@ -277,7 +271,7 @@ struct Swapping {
 impl Swapping {
     /// Has all nodes run a component at once, whatever it changes, and waits until they do. Returns its digest; none if it is what
     /// runs already.
-    fn swap(&self, file: &Path, running: &str) -> anyhow::Result<Option<String>> {
+    fn swap(&self, file: &Path) -> anyhow::Result<Option<String>> {
         let terms = Terms {
             service: Some(self.service.clone()),
             canary: None,
@@ -288,7 +282,8 @@ impl Swapping {
         let bytes = rollout::component(file)?;
         let digest = Sha256::digest(&bytes);
         let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        if digest == running {
+        let served: services::Body = self.client.view(self.client.get("/v1/services", &[])?)?;
+        if served.services.iter().any(|one| one.digest == digest) {
             return Ok(None);
         }
         let body = rollout::send(&self.client, &self.service, &bytes, &terms, false)?;

@@ -591,16 +591,19 @@ fn finish(
             };
             replies.push(request.reply_to, after, |out| out.extend_from_slice(&reply));
         }
-        Err(failure) => {
-            if let Failure::Refused { code, message } = &failure {
-                // Nothing is wrong with the node, but who writes the guest wants to see it.
-                tracing::debug!(
-                    target: "guest",
-                    command = %String::from_utf8_lossy(request.words.get(0)),
-                    "refused: {code} {message}"
-                );
-            }
-            replies.fail(request.reply_to, &failure);
-        }
+        Err(failure) => fail(replies, request, &failure),
     }
+}
+
+/// Answers a command with an error.
+fn fail(replies: &mut Replies, request: Request, failure: &Failure) {
+    if let Failure::Refused { code, message } = failure {
+        // Nothing is wrong with the node, but who writes the guest wants to see it.
+        tracing::debug!(
+            target: "guest",
+            command = %String::from_utf8_lossy(request.words.get(0)),
+            "refused: {code} {message}"
+        );
+    }
+    replies.fail(request.reply_to, failure);
 }
