@@ -85,18 +85,13 @@ impl Dev {
         nodes.collect()
     }
 
-    /// Waits until it has ended and there is no node and no data of one.
-    fn leaves_nothing(&mut self, nodes: &[(u16, String)]) -> ExitStatus {
+    /// Waits until it has ended. Then there is no node any more to which somebody is connected, and no data of one.
+    fn leaves_nothing(&mut self, clients: &mut [Client]) -> ExitStatus {
         let status = eventually("the command to end", || {
             self.child.try_wait().expect("a child")
         });
-        for (port, process) in nodes {
-            assert!(
-                TcpStream::connect(("127.0.0.1", *port)).is_err(),
-                "{port} is open"
-            );
-            let runs = Path::new("/proc").join(process).exists();
-            assert!(!runs, "{process} runs");
+        for client in clients {
+            assert_eq!(client.try_reply(), None);
         }
         let left: Vec<_> = fs::read_dir(self.temporary.path())
             .expect("a folder")
@@ -176,8 +171,6 @@ fn what_is_saved_is_what_answers() {
     let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["node1", "node2"]);
     let mut clients: Vec<Client> = found.iter().map(|(_, port)| client(*port)).collect();
-    let processes = clients.iter_mut().map(process);
-    let nodes: Vec<(u16, String)> = found.iter().map(|(_, port)| *port).zip(processes).collect();
     let [one, other] = &mut clients[..] else {
         panic!("two nodes");
     };
@@ -228,7 +221,7 @@ fn what_is_saved_is_what_answers() {
     dev.says(2, &["swapped to sha256 "]);
 
     signal("INT", &dev.child.id().to_string());
-    let status = dev.leaves_nothing(&nodes);
+    let status = dev.leaves_nothing(&mut clients);
     assert_eq!(status.code(), Some(0), "{}", dev.said());
 }
 
@@ -260,7 +253,7 @@ fn a_component_is_watched_until_its_node_dies() {
     dev.says(1, &["the component is the same as before"]);
 
     signal("KILL", &node);
-    let status = dev.leaves_nothing(&[(*port, node)]);
+    let status = dev.leaves_nothing(&mut [client]);
     assert_eq!(status.code(), Some(1));
     dev.says(
         1,
@@ -274,7 +267,7 @@ fn a_node_that_cannot_start_says_why() {
     let port = taken.local_addr().expect("an address").port();
     let file = guest("counter");
     let mut dev = Dev::start(&[arg(&file), "--port", &port.to_string()]);
-    let status = dev.leaves_nothing(&[]);
+    let status = dev.leaves_nothing(&mut []);
     assert_eq!(status.code(), Some(1));
     let port = format!("127.0.0.1:{port}");
     dev.says(
@@ -298,7 +291,7 @@ fn what_cannot_be_served_is_refused_before_anything_starts() {
         &[arg(&guest("counter")), "--nodes", "3", "--port", "65520"],
     ] {
         let mut dev = Dev::start(args);
-        let status = dev.leaves_nothing(&[]);
+        let status = dev.leaves_nothing(&mut []);
         assert_eq!(status.code(), Some(2), "{args:?}: {}", dev.said());
         dev.says(1, &["error: "]);
     }
