@@ -337,10 +337,11 @@ fn help_and_version_are_no_errors() {
 
 #[test]
 fn commands_of_the_contract_stay_where_they_are() {
-    let table: [&[&str]; 21] = [
+    let table: [&[&str]; 22] = [
         &["run"],
         &["new"],
         &["build"],
+        &["dev"],
         &["inspect"],
         &["check"],
         &["call"],

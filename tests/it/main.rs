@@ -14,6 +14,7 @@ mod cluster;
 mod config;
 mod counter;
 mod coverage;
+mod dev;
 mod disk_full;
 mod drain;
 mod durability;

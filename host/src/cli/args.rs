@@ -152,6 +152,8 @@ pub enum Command {
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
+    /// Nodes to try a guest on: build it, serve it, and swap it whenever it is saved
+    Dev(Dev),
     /// Settings of a node: all of them, those of a file, those in force
     #[command(subcommand)]
     Config(Settings),
@@ -427,6 +429,20 @@ pub struct New {
     /// guest-sdk to depend on: its directory, or a version
     #[arg(long, value_name = "PATH|VERSION")]
     pub sdk: Option<String>,
+}
+
+/// What to serve while it is written, and on what.
+#[derive(Args, Debug)]
+pub struct Dev {
+    /// Directory of a guest project, or a component
+    #[arg(default_value = ".", value_name = "FILE|DIR")]
+    pub source: PathBuf,
+    /// How many nodes; they become one cluster, and their data goes with them
+    #[arg(long, default_value = "1", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub nodes: u16,
+    /// Port of the first node for Redis clients; HTTP and peers are on the next two, the next node 10 further on; 0 takes free ones
+    #[arg(long, default_value = "7379", value_name = "PORT")]
+    pub port: u16,
 }
 
 /// Commands about settings.

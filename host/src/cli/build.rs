@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::guest;
+use super::guest::{self, Inspection};
 use super::output::Session;
 use super::report::{Exit, Failure};
 use super::table::size;
@@ -27,6 +27,13 @@ struct Message {
 
 /// Builds the project in `dir` and inspects the component.
 pub(super) fn build(session: &mut Session<'_>, dir: &Path) -> anyhow::Result<Exit> {
+    let file = component_of(dir)?;
+    report(session, &file)?;
+    Ok(Exit::Ok)
+}
+
+/// Builds the project in `dir`. What the compiler says goes straight to standard error.
+pub(super) fn component_of(dir: &Path) -> anyhow::Result<PathBuf> {
     let manifest = dir.join("Cargo.toml");
     if !manifest.is_file() {
         return Err(Failure::usage("there is no Cargo.toml to build")
@@ -35,11 +42,15 @@ pub(super) fn build(session: &mut Session<'_>, dir: &Path) -> anyhow::Result<Exi
             .into());
     }
     require_target()?;
-    let file = run_cargo(&manifest)?;
-    let bytes = std::fs::metadata(&file)
+    run_cargo(&manifest)
+}
+
+/// Inspects what was built, and prints it.
+pub(super) fn report(session: &mut Session<'_>, file: &Path) -> anyhow::Result<Inspection> {
+    let bytes = std::fs::metadata(file)
         .with_context(|| format!("cannot see {}", file.display()))?
         .len();
-    let inspection = guest::Inspection::of(&file)?;
+    let inspection = Inspection::of(file)?;
     if session.wants_json() {
         session.print_json(&json!({ "file": file, "bytes": bytes, "inspection": inspection }))?;
     } else {
@@ -51,7 +62,7 @@ pub(super) fn build(session: &mut Session<'_>, dir: &Path) -> anyhow::Result<Exi
             size(bytes)
         ))?;
     }
-    Ok(Exit::Ok)
+    Ok(inspection)
 }
 
 /// Asks the compiler for the target's library; that works with and without rustup.

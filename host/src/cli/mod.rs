@@ -11,6 +11,7 @@ mod call;
 mod changes;
 mod client;
 mod cluster;
+mod dev;
 pub mod guest;
 mod new;
 mod output;
@@ -113,6 +114,7 @@ impl Invocation {
             Some(Command::Check { file }) => guest::check(session, file),
             Some(Command::New(args)) => new::new(session, args),
             Some(Command::Build { dir }) => build::build(session, dir),
+            Some(Command::Dev(args)) => dev::dev(session, args),
             Some(Command::Status) => status::status(session),
             Some(Command::Cluster(command)) => cluster::run(session, command),
             Some(Command::Transfers { watch, command }) => match command {

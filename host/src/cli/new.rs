@@ -100,7 +100,8 @@ pub(super) fn new(session: &mut Session<'_>, args: &New) -> anyhow::Result<Exit>
     let list = written.join("  ");
     session.print(&format!(
         "made {0}/: {list}\nguest-sdk: {sdk}\n\nnext:\n  cd {0}\n  cargo test        natively, in memory\n  \
-         host build        for wasm32-wasip2\n  host --vnode target/wasm32-wasip2/release/{1}.wasm\n",
+         host build        for wasm32-wasip2\n  \
+         host dev          serve it, and swap it whenever it is saved\n  host --vnode target/wasm32-wasip2/release/{1}.wasm\n",
         args.name,
         crate_name(&args.name)
     ))?;

@@ -31,6 +31,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Options of every command.
+    pub(super) fn global(&self) -> &Global {
+        self.global
+    }
+
     /// The node to ask.
     pub(super) fn client(&self) -> Result<Client, ClientError> {
         self.client_within(self.timeout().unwrap_or(ANSWER))

@@ -107,7 +107,7 @@ struct Stage {
 /// `host guest plan`.
 pub(super) fn plan(session: &mut Session<'_>, file: &Path, terms: &Terms) -> anyhow::Result<Exit> {
     let client = session.client_within(session.timeout().unwrap_or(TAKE_IN))?;
-    let body = send(&client, file, terms, true)?;
+    let body = send_file(&client, file, terms, true)?;
     if session.wants_json() {
         session.print_json(&body)?;
         return Ok(Exit::Ok);
@@ -121,7 +121,7 @@ pub(super) fn plan(session: &mut Session<'_>, file: &Path, terms: &Terms) -> any
 /// `host guest upgrade`.
 pub(super) fn upgrade(session: &mut Session<'_>, upgrade: &Upgrade) -> anyhow::Result<Exit> {
     let client = session.client_within(session.timeout().unwrap_or(TAKE_IN))?;
-    let body = send(&client, &upgrade.file, &upgrade.terms, false)?;
+    let body = send_file(&client, &upgrade.file, &upgrade.terms, false)?;
     let rollout: Rollout = client.view(body.clone())?;
     if !upgrade.wait {
         return print(session, &rollout, &body);
@@ -168,14 +168,30 @@ fn moving(client: &Client) -> anyhow::Result<String> {
     }
 }
 
-/// Sends the component, to be planned or rolled out.
-fn send(client: &Client, file: &Path, terms: &Terms, plan: bool) -> anyhow::Result<Value> {
-    let bytes = std::fs::read(file)
-        .with_context(|| format!("cannot read the component\n  in: {}", file.display()))?;
+/// Sends the component in a file, to be planned or rolled out.
+fn send_file(client: &Client, file: &Path, terms: &Terms, plan: bool) -> anyhow::Result<Value> {
+    let bytes = component(file)?;
     let service = match &terms.service {
         Some(service) => service.clone(),
         None => service_of(client, file)?,
     };
+    Ok(send(client, &service, &bytes, terms, plan)?)
+}
+
+/// The bytes of a component.
+pub(super) fn component(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file)
+        .with_context(|| format!("cannot read the component\n  in: {}", file.display()))
+}
+
+/// Sends a component, to be planned or rolled out for a service.
+pub(super) fn send(
+    client: &Client,
+    service: &str,
+    bytes: &[u8],
+    terms: &Terms,
+    plan: bool,
+) -> Result<Value, ClientError> {
     let mut query = Vec::new();
     if let Some(percent) = terms.canary {
         query.push(("canary", percent.to_string()));
@@ -193,7 +209,7 @@ fn send(client: &Client, file: &Path, terms: &Terms, plan: bool) -> anyhow::Resu
         }
     }
     let path = format!("/v1/services/{service}/rollouts");
-    Ok(client.post_bytes(&path, &query, &bytes)?)
+    client.post_bytes(&path, &query, bytes)
 }
 
 /// The only service of the node, else the one that the component says it is.
@@ -215,7 +231,11 @@ fn print(session: &mut Session<'_>, rollout: &Rollout, body: &Value) -> anyhow::
 }
 
 /// Shows how far a rollout is until it is done or back. One that is paused is waited for: somebody may let it go on.
-fn follow(session: &mut Session<'_>, client: &Client, begun: &Rollout) -> anyhow::Result<Exit> {
+pub(super) fn follow(
+    session: &mut Session<'_>,
+    client: &Client,
+    begun: &Rollout,
+) -> anyhow::Result<Exit> {
     let limit = session.timeout().unwrap_or(LIMIT);
     let begin = Instant::now();
     let mut shown = String::new();

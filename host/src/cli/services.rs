@@ -24,7 +24,7 @@ pub(super) struct Body {
 pub(super) struct Service {
     pub(super) name: String,
     version: String,
-    digest: String,
+    pub(super) digest: String,
     pub(super) commands: Vec<CommandView>,
     n: Option<u32>,
     r: Option<u32>,

@@ -129,6 +129,8 @@ fn wrong_command_lines_are_refused() {
         "host bench compare a",
         "host bench plot",
         "host --n 1 --n 2 --vnode kv",
+        "host dev --nodes 0",
+        "host dev --port 70000",
     ] {
         let error = parse_line(line).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{line}");
@@ -152,6 +154,8 @@ fn every_documented_command_parses() {
         "host new x --template counter --sdk 0.1",
         "host build",
         "host build dir",
+        "host dev",
+        "host dev kv.wasm --nodes 3 --port 0",
         "host status -e http://a:1 --format json --color never --timeout 1s",
         "host --format json --endpoint http://a:1 status",
         "host vnode list",

@@ -121,6 +121,30 @@ pub(super) fn until(
     }
 }
 
+/// Waits until so many nodes are members, which they are when their joins are committed.
+pub(super) fn members(client: &Client, count: usize, limit: Duration) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    loop {
+        let view = match client.get("/v1/cluster", &[]) {
+            Ok(body) => client.view(body)?,
+            Err(error) if error.is_passing() => View::default(),
+            Err(error) => return Err(error.into()),
+        };
+        let valid = view.members.iter().filter(|one| one.status == "valid");
+        let found = valid.count();
+        if found >= count {
+            return Ok(());
+        }
+        if begin.elapsed() >= limit {
+            let limit = humantime::format_duration(limit);
+            let what = format!("{found} of {count} nodes are members after {limit}");
+            let next = "`host cluster status` and `host cluster plan` tell what is staged";
+            return Err(Failure::ran_out(what).next(next).into());
+        }
+        std::thread::sleep(EVERY);
+    }
+}
+
 impl Goal {
     fn word(self) -> &'static str {
         match self {

@@ -13,7 +13,7 @@ use vnode_ring::{PartitionId, Role};
 use super::request::{Failure, Replies, Request};
 use super::service::{CommandStats, Ended};
 use super::touched::Touched;
-use super::{Guest, Ran, Vnode, finish, seed};
+use super::{Guest, Ran, Vnode, fail, finish, seed};
 use crate::descriptor::CommandSpec;
 use crate::resp::wire::{self, ReplyError};
 use crate::wasm::{
@@ -202,16 +202,16 @@ impl Vnode {
             let took = now.saturating_duration_since(request.arrived);
             let ended = match (verdict, answer, &committed) {
                 (Some(failure), _, _) => {
-                    replies.fail(request.reply_to, &failure);
+                    fail(replies, request, &failure);
                     failure.ended()
                 }
                 (None, Answer::Error { code, message }, _) => {
                     let failure = refusal(code, message);
-                    replies.fail(request.reply_to, &failure);
+                    fail(replies, request, &failure);
                     Ended::Error
                 }
                 (None, Answer::Ok { effects, .. }, Err(failure)) if !effects.is_empty() => {
-                    replies.fail(request.reply_to, failure);
+                    fail(replies, request, failure);
                     Ended::Error
                 }
                 (None, Answer::Ok { effects, reply }, committed) => {

@@ -482,6 +482,7 @@ impl Vnode {
             service = self.service.name(),
             partition = %self.partition,
             %error,
+            backtrace = error.backtrace().map(tracing::field::display),
             "guest failed; its instance is made again"
         );
         self.end();
@@ -514,6 +515,7 @@ impl Vnode {
                     service = self.service.name(),
                     partition = %self.partition,
                     %error,
+                    backtrace = error.backtrace().map(tracing::field::display),
                     "vnode does not start; its commands are refused and it is tried again"
                 );
                 Guest::Down {
@@ -589,6 +591,19 @@ fn finish(
             };
             replies.push(request.reply_to, after, |out| out.extend_from_slice(&reply));
         }
-        Err(failure) => replies.fail(request.reply_to, &failure),
+        Err(failure) => fail(replies, request, &failure),
     }
+}
+
+/// Answers a command with an error.
+fn fail(replies: &mut Replies, request: Request, failure: &Failure) {
+    if let Failure::Refused { code, message } = failure {
+        // Nothing is wrong with the node, but who writes the guest wants to see it.
+        tracing::debug!(
+            target: "guest",
+            command = %String::from_utf8_lossy(request.words.get(0)),
+            "refused: {code} {message}"
+        );
+    }
+    replies.fail(request.reply_to, failure);
 }

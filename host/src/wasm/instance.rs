@@ -11,7 +11,7 @@ use super::bindings::exports::vnode::host::vnode as exported;
 use super::bindings::vnode::host::types as contract;
 use super::engine::ticks;
 use super::state::{Scope, VnodeState};
-use super::{GuestError, bindings, doors, reply};
+use super::{Frames, GuestError, bindings, doors, reply};
 use crate::store::{Commit, StoreError};
 
 /// One command for the typed door.
@@ -119,8 +119,10 @@ impl Instance {
         match start() {
             Ok(Ok(guest)) => Ok(Instance { store, guest }),
             Ok(Err(refused)) => {
-                let error =
-                    GuestError::Trap(format!("init refused: {}", super::one_line(&refused)));
+                let error = GuestError::Trap {
+                    why: format!("init refused: {}", super::one_line(&refused)),
+                    frames: Frames::default(),
+                };
                 Err(Box::new((store.into_data(), error)))
             }
             Err(error) => {

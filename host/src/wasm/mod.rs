@@ -7,6 +7,7 @@
 mod cache;
 mod doors;
 mod engine;
+mod frames;
 mod guest;
 mod imports;
 mod instance;
@@ -19,6 +20,7 @@ mod wasi;
 
 pub use cache::CompileCache;
 pub use engine::{Engine, Limits};
+pub use frames::Frames;
 pub use guest::{Guest, LoadError, interface};
 pub use instance::{CoveragePage, Done, Hook, Instance, TypedCommand};
 pub use packed::{Answer, Answers, Effect, Effects, FrameHead, FrameWriter};
@@ -48,8 +50,13 @@ use bindings::exports::vnode::host::vnode as exported;
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum GuestError {
     /// The guest trapped: a panic, an unreachable, memory out of bounds, no memory left.
-    #[error("{0}")]
-    Trap(String),
+    #[error("{why}")]
+    Trap {
+        /// What the guest said, or the trap.
+        why: String,
+        /// Where it was; not for clients.
+        frames: Frames,
+    },
     /// The guest used up its time.
     #[error("guest used its budget")]
     Deadline,
@@ -64,13 +71,25 @@ pub enum GuestError {
 impl GuestError {
     /// Sorts a wasmtime error; `said` is the last that the guest wrote to stderr, usually its panic message.
     fn from_wasmtime(error: &wasmtime::Error, said: Option<String>) -> GuestError {
-        match error.downcast_ref::<wasmtime::Trap>() {
-            Some(wasmtime::Trap::Interrupt) => GuestError::Deadline,
-            Some(trap) => GuestError::Trap(said.unwrap_or_else(|| trap.to_string())),
-            None => match said {
-                Some(said) => GuestError::Trap(said),
-                None => GuestError::Trap(one_line(&error.root_cause().to_string())),
-            },
+        let trap = error.downcast_ref::<wasmtime::Trap>();
+        if trap == Some(&wasmtime::Trap::Interrupt) {
+            return GuestError::Deadline;
+        }
+        let why = said.unwrap_or_else(|| match trap {
+            Some(trap) => trap.to_string(),
+            None => one_line(&error.root_cause().to_string()),
+        });
+        GuestError::Trap {
+            why,
+            frames: Frames::of(error),
+        }
+    }
+
+    /// Where in the guest it happened, if that is known.
+    pub fn backtrace(&self) -> Option<&Frames> {
+        match self {
+            GuestError::Trap { frames, .. } => frames.shown(),
+            _ => None,
         }
     }
 }
