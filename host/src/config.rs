@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::descriptor::Quorum;
 
@@ -163,9 +163,22 @@ pub struct ServiceSettings {
     /// Where it has numbers, they hold in place of the guest's.
     #[serde(flatten)]
     pub quorum: Quorum,
+    /// What the replicas that are waited for have to be besides.
+    #[serde(flatten)]
+    pub demands: Demands,
+    /// Time for a command's reply, in place of `limits.request_timeout` and no longer than that.
+    #[serde(
+        rename = "request_timeout_milliseconds",
+        serialize_with = "milliseconds"
+    )]
+    pub request_timeout: Option<Duration>,
     /// Of values written without knowing of each other the one with the later clock is kept and the others are **lost**, whatever
     /// the guest would do with them.
     pub last_write_wins: bool,
+}
+
+fn milliseconds<S: Serializer>(time: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_millis()).serialize(to)
 }
 
 /// Most replicas that a key may have.
@@ -180,6 +193,33 @@ pub struct Replication {
     pub r: u32,
     /// Replicas that a write waits for, 1 to n.
     pub w: u32,
+    /// What those have to be besides.
+    pub demands: Demands,
+}
+
+/// What replicas that are waited for have to be. The names are riak's; 0 asks for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Demands {
+    /// How many of r have to be primaries.
+    pub pr: u32,
+    /// How many of w have to be primaries.
+    pub pw: u32,
+    /// How many of w have to have the write on disk.
+    pub dw: u32,
+    /// On how many different nodes they have to be.
+    pub node_confirms: u32,
+}
+
+impl Demands {
+    /// Each with the name that it has in the file of settings.
+    pub fn named(&mut self) -> [(&'static str, &mut u32); 4] {
+        [
+            ("pr", &mut self.pr),
+            ("pw", &mut self.pw),
+            ("dw", &mut self.dw),
+            ("node_confirms", &mut self.node_confirms),
+        ]
+    }
 }
 
 /// How keys become places on the ring. Fixed when a cluster is made.
@@ -371,7 +411,17 @@ impl Config {
     /// Replication of a service: what the operator says of it, else what its guest says, else the node's default.
     pub fn service_replication(&self, service: &str, guest: Quorum) -> Replication {
         let operator = self.services.get(service).copied().unwrap_or_default();
-        self.replication.narrowed(guest).narrowed(operator.quorum)
+        Replication {
+            demands: operator.demands,
+            ..self.replication.narrowed(guest).narrowed(operator.quorum)
+        }
+    }
+
+    /// Time for the reply to a command of a service.
+    pub fn service_timeout(&self, service: &str) -> Duration {
+        let operator = self.services.get(service);
+        let own = operator.and_then(|settings| settings.request_timeout);
+        own.unwrap_or(self.limits.request_timeout)
     }
 }
 
@@ -385,6 +435,7 @@ impl Replication {
             n,
             r: over.r.unwrap_or(self.r).min(n),
             w: over.w.unwrap_or(self.w).min(n),
+            demands: self.demands,
         }
     }
 }
@@ -453,7 +504,12 @@ impl Default for Config {
             data: None,
             ring_size: 64,
             hash: HashId::V1,
-            replication: Replication { n: 3, r: 2, w: 2 },
+            replication: Replication {
+                n: 3,
+                r: 2,
+                w: 2,
+                demands: Demands::default(),
+            },
             services: BTreeMap::new(),
             storage: StorageKind::Disk,
             sync: SyncMode::Interval,

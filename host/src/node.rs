@@ -469,7 +469,7 @@ fn services(
             n: u16::try_from(replication.n).unwrap_or(u16::MAX),
         };
         let index = u16::try_from(index).unwrap_or(u16::MAX);
-        let within = config.limits.request_timeout;
+        let within = config.service_timeout(&descriptor.name);
         let executors = config.executor_count();
         Arc::new(Service::new(
             index,

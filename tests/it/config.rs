@@ -50,6 +50,22 @@ fn a_flag_wins_over_a_variable_and_that_over_the_file_and_that_over_the_default(
 }
 
 #[test]
+fn a_service_has_demands_of_its_own_and_a_command_may_lower_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "[service.kv]\nnode_confirms = 2\n");
+    let node = Starter::three(&["--storage", "memory", "--config", &path]).start();
+    let mut client = node.client();
+    let refused = client.run("SET k v");
+    assert!(
+        refused.text().contains("wanted w=2 node_confirms=2"),
+        "{refused:?}"
+    );
+    let lowered = client.run("VNODE.WITH NODE_CONFIRMS 1 -- SET k v");
+    assert_eq!(lowered, Reply::ok());
+    assert_eq!(client.run("INCR hits"), Reply::Int(1));
+}
+
+#[test]
 fn a_node_uses_what_the_file_and_the_environment_say() {
     let folder = tempfile::tempdir().unwrap();
     let contents = "vnode = [\"kv\", \"ping\"]\nring_size = 16\nstorage = \"memory\"\n\

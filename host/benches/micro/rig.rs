@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::Instant;
-use vnode_host::config::Replication;
+use vnode_host::config::{Demands, Replication};
 use vnode_host::node::BUILT_IN;
 use vnode_host::ring::{HashId, PartitionId, RingSize};
 use vnode_host::store::{DiskSettings, Engine, Store};
@@ -89,7 +89,12 @@ pub(crate) fn kv() -> Arc<Service> {
         0,
         Arc::new(guest),
         placement,
-        Replication { n: 1, r: 1, w: 1 },
+        Replication {
+            n: 1,
+            r: 1,
+            w: 1,
+            demands: Demands::default(),
+        },
         Duration::from_secs(1),
         0,
     ))

@@ -37,6 +37,10 @@ fn default_file() -> String {
     text.push_str(
         "\n# Replication of one service, by its name; what is left out is its guest's wish, then n, r and w above.\n\
          # [service.kv]\n# n = 3\n# r = 2\n# w = 2\n\
+         # pr = 0   # so many of r have to be primaries; pw of w\n# pw = 0\n\
+         # dw = 0   # so many of w have it on disk\n\
+         # node_confirms = 0   # on so many different nodes; 0: as many as w, of those that can be reached\n\
+         # request_timeout = \"1s\"\n\
          # last_write_wins = false   # true loses all but one of concurrent writes\n",
     );
     text
@@ -94,12 +98,22 @@ pub(super) fn show(session: &mut Session<'_>, run: &RunArgs) -> anyhow::Result<E
         let quorum = settings.quorum;
         let number = |value: Option<u32>| value.map(|value| value.to_string());
         let lossy = settings.last_write_wins.then(|| "true".to_owned());
-        for (name, value) in [
+        let time = settings.request_timeout.map(humantime::format_duration);
+        let mut demands = settings.demands;
+        let demands = demands.named().map(|(name, value)| {
+            let value = (*value > 0).then(|| value.to_string());
+            (name, value)
+        });
+        let rest = [
+            ("request_timeout", time.map(|time| time.to_string())),
+            ("last_write_wins", lossy),
+        ];
+        let numbers = [
             ("n", number(quorum.n)),
             ("r", number(quorum.r)),
             ("w", number(quorum.w)),
-            ("last_write_wins", lossy),
-        ] {
+        ];
+        for (name, value) in numbers.into_iter().chain(demands).chain(rest) {
             if let Some(value) = value {
                 table.row([format!("service.{service}.{name}"), value, "file".into()]);
             }

@@ -50,13 +50,23 @@ fn services(config: &Config, file: &Contents) -> Result<(), ConfigError> {
             Err(ConfigError::Value { key, why, origin })
         };
         // A number that is inherited gives way to a smaller n; one that is written beside it may not contradict it.
-        for (name, value) in [("r", quorum.r), ("w", quorum.w)] {
+        let mut demands = settings.demands;
+        let demands = demands.named().map(|(name, value)| (name, Some(*value)));
+        let numbers = [("r", quorum.r), ("w", quorum.w)];
+        for (name, value) in numbers.into_iter().chain(demands) {
             if let Some(value) = value.filter(|value| *value > n) {
                 return refuse(
                     name,
                     format!("{name}={value} waits for more replicas than there are (n={n})"),
                 );
             }
+        }
+        let most = config.limits.request_timeout;
+        if settings.request_timeout.is_some_and(|own| own > most) {
+            let most = humantime::format_duration(most);
+            let why =
+                format!("a service may not have more time than limits.request_timeout={most}");
+            return refuse("request_timeout", why);
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The file of settings: TOML with the keys of the table of settings, and `[service.NAME]` with n, r, w and last_write_wins.
+//! The file of settings: TOML with the keys of the table of settings, and `[service.NAME]` with what is about one service.
 //!
 //! Unknown keys are refused here, with the line. Values keep their line, so that `host config show` can name it.
 
@@ -8,9 +8,26 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::codec::{Codec, Kind, Replicas, Switch};
+use super::codec::{Codec, Count, Kind, Replicas, Switch, Time};
 use super::settings::{SETTINGS, Setting};
-use super::{ConfigError, Origin, ServiceSettings};
+use super::{ConfigError, N_MAX, Origin, ServiceSettings};
+
+/// What `[service.NAME]` may have.
+const OF_A_SERVICE: [&str; 9] = [
+    "n",
+    "r",
+    "w",
+    "pr",
+    "pw",
+    "dw",
+    "node_confirms",
+    "request_timeout",
+    "last_write_wins",
+];
+/// Of the replicas that are waited for.
+type Demanded = Count<0, { N_MAX as usize }>;
+/// From a millisecond to an hour.
+type ServiceTime = Time<1, 3_600_000>;
 
 /// A file of settings, read and known to have no foreign keys. The default is no file.
 #[derive(Clone, Debug, Default)]
@@ -118,7 +135,20 @@ impl Contents {
                     settings.last_write_wins = Switch::parse(&text).map_err(refuse)?;
                     continue;
                 }
-                _ => continue,
+                "request_timeout" => {
+                    let text: String = text(ServiceTime::KIND)?;
+                    settings.request_timeout = Some(ServiceTime::parse(&text).map_err(refuse)?);
+                    continue;
+                }
+                _ => {
+                    let mut demands = settings.demands.named().into_iter();
+                    if let Some((_, demand)) = demands.find(|(known, _)| *known == name) {
+                        let text: String = text(Demanded::KIND)?;
+                        let count = Demanded::parse(&text).map_err(refuse)?;
+                        *demand = u32::try_from(count).unwrap_or(u32::MAX);
+                    }
+                    continue;
+                }
             };
             *slot = Some(Replicas::parse(&text(Replicas::KIND)?).map_err(refuse)?);
         }
@@ -132,9 +162,7 @@ impl Contents {
                 .strip_prefix("service.")
                 .map(|rest| rest.rsplit_once('.'))
             {
-                Some(Some((_, name))) => {
-                    matches!(name, "n" | "r" | "w" | "last_write_wins")
-                }
+                Some(Some((_, name))) => OF_A_SERVICE.contains(&name),
                 // `[service.kv]` with nothing in it asks for nothing; `service = 3` is an error.
                 Some(None) => matches!(entry.value, Value::Other(EMPTY_TABLE)),
                 None if key == "limits" => matches!(entry.value, Value::Other(EMPTY_TABLE)),

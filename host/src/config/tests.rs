@@ -234,7 +234,12 @@ fn services_have_numbers_of_their_own() {
         r: None,
         w: None,
     };
-    let replication = |n, r, w| Replication { n, r, w };
+    let replication = |n, r, w| Replication {
+        n,
+        r,
+        w,
+        demands: Demands::default(),
+    };
     assert_eq!(
         config.service_replication("kv", guest),
         replication(5, 1, 4)
@@ -251,6 +256,22 @@ fn services_have_numbers_of_their_own() {
         resolve(&[("n", "1")], &[], "").replication,
         replication(1, 1, 1)
     );
+}
+
+#[test]
+fn services_have_demands_and_a_time_of_their_own() {
+    let file =
+        "[service.kv]\npr = 1\npw = 2\ndw = 3\nnode_confirms = 2\nrequest_timeout = \"200ms\"\n";
+    let config = resolve(&[], &[], file);
+    let demands = |service| {
+        let replication = config.service_replication(service, Quorum::default());
+        let mut demands = replication.demands;
+        demands.named().map(|(_, value)| *value)
+    };
+    assert_eq!(demands("kv"), [1, 2, 3, 2]);
+    assert_eq!(demands("ping"), [0, 0, 0, 0]);
+    assert_eq!(config.service_timeout("kv"), Duration::from_millis(200));
+    assert_eq!(config.service_timeout("ping"), Duration::from_secs(1));
 }
 
 /// A file, and how the refusal begins.
@@ -276,6 +297,18 @@ const WRONG: &[(&str, &str)] = &[
     (
         "[service.kv]\nq = 1",
         "service.kv.q: there is no such setting",
+    ),
+    (
+        "[service.kv]\npw = 4",
+        "service.kv.pw: pw=4 waits for more replicas than there are (n=3)",
+    ),
+    (
+        "[service.kv]\ndw = 9",
+        "service.kv.dw: \"9\" is not a whole number from 0 to 8",
+    ),
+    (
+        "[service.kv]\nrequest_timeout = \"2s\"",
+        "service.kv.request_timeout: a service may not have more time than limits.request_timeout=1s",
     ),
     (
         "[service.kv]\nlast_write_wins = 1",

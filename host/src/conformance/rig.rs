@@ -12,7 +12,7 @@ use vnode_ring::{HashId, ObjectRef, PartitionId, RingSize, Role};
 
 use super::rows::{Rows, Stored};
 use super::script::Step;
-use crate::config::Replication;
+use crate::config::{Demands, Replication};
 use crate::descriptor::{CommandKind, CommandSpec};
 use crate::store::{Batch, Engine, Liveness, RowKey, Store};
 use crate::vnode::request::{Consistency, Replies, ReplyTo, Request, Words, Work};
@@ -94,7 +94,12 @@ impl Rig {
             0,
             Arc::clone(guest),
             placement,
-            Replication { n: 1, r: 1, w: 1 },
+            Replication {
+                n: 1,
+                r: 1,
+                w: 1,
+                demands: Demands::default(),
+            },
             Duration::MAX,
             0,
         );

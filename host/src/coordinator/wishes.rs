@@ -45,10 +45,10 @@ impl Wishes {
             n,
             r: self.r.unwrap_or(of.r.min(n)),
             w: self.w.unwrap_or(of.w.min(n)),
-            pr: self.pr.unwrap_or(of.pr),
-            pw: self.pw.unwrap_or(of.pw),
-            dw: self.dw.unwrap_or(of.dw),
-            node_confirms: self.node_confirms.unwrap_or(of.node_confirms),
+            pr: self.pr.unwrap_or(of.pr.min(n)),
+            pw: self.pw.unwrap_or(of.pw.min(n)),
+            dw: self.dw.unwrap_or(of.dw.min(n)),
+            node_confirms: self.node_confirms.unwrap_or(of.node_confirms.min(n)),
             timeout_ms: self.timeout_ms.unwrap_or(of.timeout_ms).min(of.timeout_ms),
         };
         let numbers = [

@@ -146,6 +146,7 @@ pub(super) fn services(node: &Shared) -> Value {
             "n": service.replication.n,
             "r": service.replication.r,
             "w": service.replication.w,
+            "demands": service.replication.demands,
             "merge": descriptor.merge,
             "schema_reads_from": descriptor.schema_reads_from,
             "schema_writes": descriptor.schema_writes,

@@ -171,6 +171,10 @@ fn consistency(service: Replication, command: Quorum, within: Duration) -> Consi
         n: few(n),
         r: few(wished.r),
         w: few(wished.w),
+        pr: few(service.demands.pr),
+        pw: few(service.demands.pw),
+        dw: few(service.demands.dw),
+        node_confirms: few(service.demands.node_confirms),
         ..Consistency::single(within)
     }
 }
