@@ -174,10 +174,9 @@ fn cycle(shared: &Shared, owed: &mut Option<u64>) -> Result<(), StoreError> {
     }
     shared.flush.done.notify_all();
     let freed = recovery::delete(&shared.journal.directory, sealed)?;
-    shared
-        .journal
-        .file_bytes
-        .fetch_sub(freed, Ordering::Relaxed);
+    // A segment that a crash has left may be longer than what was read of it.
+    let left = |bytes: u64| Some(bytes.saturating_sub(freed));
+    let _ = (shared.journal.file_bytes).fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
     *owed = None;
     Ok(())
 }

@@ -68,6 +68,9 @@ impl Writer {
         file.sync_all()
             .map_err(io_error("sync the journal", &path))?;
         sync_directory(&journal.directory)?;
+        journal
+            .file_bytes
+            .fetch_add(SEGMENT_HEAD as u64, Ordering::Relaxed);
         Ok(Self {
             file,
             segment,

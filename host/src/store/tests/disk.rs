@@ -76,6 +76,42 @@ fn a_dropped_partition_comes_back_empty_under_another_actor() {
 }
 
 #[test]
+fn a_row_after_many_flushes_does_not_start_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = open(
+        directory.path(),
+        Durability::Interval(Duration::from_millis(20)),
+    );
+    let mut store = engine.open("kv", 3).unwrap();
+    let segments = || -> Vec<String> {
+        let files = fs::read_dir(directory.path().join("journal")).unwrap();
+        files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    for n in 0..2000_u64 {
+        let commit = put(&mut *store, n, b"k", &[7; 100]);
+        if n % 100 == 0 {
+            wait_durable(&engine, commit);
+        }
+    }
+    eventually("the last flush is over", || segments().len() == 1);
+    let before = segments();
+    for n in 0..20_u64 {
+        let commit = put(&mut *store, n, b"k", &[8; 100]);
+        wait_durable(&engine, commit);
+    }
+    let number = |names: &[String]| -> u64 {
+        let number = |name: &String| name.trim_end_matches(".log").parse().unwrap();
+        names.iter().map(number).max().unwrap()
+    };
+    let flushes = number(&segments()) - number(&before);
+    assert!(flushes <= 2, "{flushes} flushes of 20 rows");
+    // Also of what is on disk: a count that went below nothing would be more than any disk holds.
+    assert!(engine.disk_bytes() < 1 << 30, "{}", engine.disk_bytes());
+}
+
+#[test]
 fn only_always_makes_acknowledgements_wait() {
     for (durability, waits) in [
         (Durability::Always, true),
