@@ -51,6 +51,8 @@ fn start_logging(config: &Config, invocation: &Invocation) -> anyhow::Result<()>
     // Standard output carries the banner; lines of the log go beside it.
     let lines = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // That would be said on standard error as well, and the node would end when its disk is full.
+        .log_internal_errors(false)
         .with_env_filter(filter);
     let json = match config.log_format {
         LogFormat::Json => true,

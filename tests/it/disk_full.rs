@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use tests::resp::{Client, Reply};
 use tests::{Node, Starter, arg, eventually, text, tool};
 
-/// A node whose directory is a file system of 20 MiB, most of it ballast; and where the ballast is seen from here.
+/// A node whose directory is a file system of 20 MiB, most of it ballast, and whose log can be written nowhere; and where the ballast is seen from here.
 fn on_a_small_disk(mount: &tempfile::TempDir) -> Option<(Node, PathBuf)> {
     let script = format!(
-        "mount -t tmpfs -o size=20m none {0} && head -c 13M /dev/zero > {0}/ballast && exec \"$@\"",
+        "mount -t tmpfs -o size=20m none {0} && head -c 13M /dev/zero > {0}/ballast && exec \"$@\" 2>/dev/full",
         mount.path().display()
     );
     let mut trial = tool("unshare")?;
