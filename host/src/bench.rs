@@ -60,6 +60,9 @@ pub(crate) enum BenchError {
     /// No node to connect to.
     #[error("there is no node to connect to\n  next: name one with --node ADDR")]
     NoNode,
+    /// Keys cannot be drawn like that.
+    #[error("{0}\n  next: --zipf takes an exponent such as 0.99")]
+    Keys(String),
     /// A fault that could not be done when its time comes.
     #[error(
         "cannot {label:?}: {why}\n  next: `host cluster status` has the names of nodes; signals reach those of this machine alone"

@@ -13,7 +13,7 @@ use vnode_host::ring::{HashId, PartitionId, RingSize};
 use vnode_host::store::{DiskSettings, Engine, Store};
 use vnode_host::vnode::request::{Consistency, Replies, ReplyTo, Request, Words, Work};
 use vnode_host::vnode::service::{CommandStats, Service};
-use vnode_host::wasm::{self, Guest, Placement, VnodeState};
+use vnode_host::wasm::{self, Guest, Placement, Values, VnodeState};
 
 /// Keys in the one vnode that is measured: as many as do not fit the processor's caches.
 pub(crate) const KEYS: usize = 100_000;
@@ -82,7 +82,6 @@ pub(crate) fn kv() -> Arc<Service> {
     let placement = Placement {
         service: "kv".into(),
         hash: HashId::V1,
-        ring_size: RingSize::new(RingSize::MIN).unwrap(),
         n: 1,
     };
     Arc::new(Service::new(
@@ -106,7 +105,10 @@ pub(crate) fn state(service: &Service, storage: &Storage) -> VnodeState {
         Arc::clone(&service.first().guest),
         service.placement.clone(),
     );
-    VnodeState::new(guest, placement, PARTITION, "bench".into(), storage.open()).unwrap()
+    let values = Values::new(guest, Arc::default());
+    let size = RingSize::new(RingSize::MIN).unwrap();
+    let place = (size, PARTITION);
+    VnodeState::new(values, placement, place, "bench".into(), storage.open()).unwrap()
 }
 
 /// Something that runs commands of kv from a mailbox, as a vnode does.
@@ -133,8 +135,9 @@ impl Load {
     pub(crate) fn new(service: &Service) -> Load {
         let here = |number| {
             let key = key(number);
-            let (hash, partition) = service.placement.locate(&key);
-            (partition == PARTITION).then_some((hash, key))
+            let hash = service.placement.hash_of(&key);
+            let size = RingSize::new(RingSize::MIN).unwrap();
+            (size.range_of(hash) == PARTITION).then_some((hash, key))
         };
         let descriptor = service.first().guest.descriptor();
         let position = |name| u16::try_from(descriptor.command(name).unwrap().0).unwrap();

@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use vnode_host::ring::{Actor, Dot, HashId, Hlc, encode_successor};
+use vnode_host::ring::{Actor, Dot, FIRST_SCHEMA, HashId, Hlc, VersionRef, encode_successor};
 use vnode_host::store::{Batch, DiskSettings, Engine, Liveness, RowKey, Store};
 
 use crate::rig::{Backend, KEYS, Storage, VALUE, key};
@@ -32,7 +32,13 @@ impl Rows {
             },
         );
         let clock = Hlc::next(Hlc::default(), 1_700_000_000_000);
-        encode_successor(None, dot, clock, Some(&VALUE), &mut object);
+        let version = VersionRef {
+            dot,
+            hlc: clock,
+            schema: FIRST_SCHEMA,
+            value: Some(&VALUE),
+        };
+        encode_successor(None, version, &mut object);
         Rows {
             keys: (0..KEYS).map(keyed).collect(),
             object,

@@ -86,7 +86,7 @@ pub(super) fn fill(
     timeout: Duration,
 ) -> Result<(), BenchError> {
     let mut line = Line::new(node, timeout)?;
-    let mut keys = (lane..shared.keys)
+    let mut keys = (lane..shared.keys.count())
         .step_by(usize::try_from(lanes).unwrap_or(1))
         .peekable();
     let mut requests = Vec::new();

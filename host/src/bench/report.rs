@@ -53,6 +53,9 @@ pub(crate) struct SettingsView {
     pub(crate) threads: u16,
     pub(crate) pipeline: usize,
     pub(crate) keys: u64,
+    /// Exponent of the distribution that keys were drawn from; evenly without it.
+    #[serde(default)]
+    pub(crate) zipf: Option<f64>,
     pub(crate) value_bytes: usize,
     pub(crate) duration_seconds: f64,
     pub(crate) timeout_seconds: f64,
@@ -282,13 +285,17 @@ impl Report {
         } else {
             String::new()
         };
+        let zipf = settings
+            .zipf
+            .map(|exponent| format!(" (zipf {exponent})"))
+            .unwrap_or_default();
         let nodes = if self.nodes.len() == 1 {
             "1 node".into()
         } else {
             format!("{} nodes", self.nodes.len())
         };
         format!(
-            "{}: {} workers{pipeline}, {pace}, {} keys, {} B values, {nodes}",
+            "{}: {} workers{pipeline}, {pace}, {} keys{zipf}, {} B values, {nodes}",
             settings.workload,
             settings.workers,
             figures::grouped(settings.keys),
@@ -312,6 +319,7 @@ impl SettingsView {
             threads: settings.threads,
             pipeline: settings.pipeline,
             keys: settings.keys,
+            zipf: settings.zipf,
             value_bytes: settings.value_bytes,
             duration_seconds: settings.duration.as_secs_f64(),
             timeout_seconds: settings.timeout.as_secs_f64(),

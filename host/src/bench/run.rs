@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::BenchError;
 use super::client::{self, NodeFacts};
+use super::draw::Keys;
 use super::faults::{Fault, Mark};
 use super::generator::{End, Generator, Orders, Told};
 use super::pace::Pace;
@@ -16,8 +17,6 @@ use super::windows::{Cell, Failures, Window, Windows};
 use super::worker::{Shared, Tally, Worker};
 use super::workload::Workload;
 
-/// Length of a window.
-pub(super) const WINDOW: Duration = Duration::from_secs(1);
 /// How late a fault may come.
 const NAP: Duration = Duration::from_millis(5);
 
@@ -35,11 +34,15 @@ pub(crate) struct Settings {
     pub(crate) pipeline: usize,
     /// Keys are numbers below this.
     pub(crate) keys: u64,
+    /// Exponent of the Zipf distribution that keys are drawn from; without it each is as likely as any other.
+    pub(crate) zipf: Option<f64>,
     /// Bytes of a value.
     pub(crate) value_bytes: usize,
     /// Operations a second in an open loop; a closed loop without it.
     pub(crate) rate: Option<u64>,
     pub(crate) duration: Duration,
+    /// What is counted together in graphs and CSV.
+    pub(crate) window: Duration,
     /// Longest wait for an answer.
     pub(crate) timeout: Duration,
     /// Decides operations and keys.
@@ -74,7 +77,7 @@ pub(crate) struct Outcome {
     pub(super) interrupted: bool,
 }
 
-/// Runs it. `stop` ends it early; `tell` hears of each second, while answers are waited for elsewhere.
+/// Runs it. `stop` ends it early; `tell` hears of each window, while answers are waited for elsewhere.
 ///
 /// # Errors
 /// A node cannot be reached or does not take the keys, a fault cannot be done, the system refuses; nothing is measured then.
@@ -93,7 +96,7 @@ pub(crate) fn run(
     let shared = Shared {
         workload: settings.workload.clone(),
         values: Values::new(run_number(), settings.value_bytes),
-        keys: settings.keys,
+        keys: Keys::new(settings.keys, settings.zipf).map_err(BenchError::Keys)?,
         seed: settings.seed,
         workers: settings.workers,
     };
@@ -120,7 +123,7 @@ pub(crate) fn run(
             nodes: &settings.nodes,
             stop,
         };
-        let windows = Windows::new(empty.clone(), WINDOW, settings.duration);
+        let windows = Windows::new(empty.clone(), settings.window, settings.duration);
         let tally = Tally {
             windows,
             failures: Failures::default(),
@@ -242,7 +245,7 @@ fn collect(
         let due = faults
             .peek()
             .map(|fault| fault.at.saturating_sub(start.elapsed()));
-        match heard.recv_timeout(due.map_or(WINDOW, |due| due.max(NAP))) {
+        match heard.recv_timeout(due.map_or(settings.window, |due| due.max(NAP))) {
             Ok(Told::Window(window)) => collected.window(window, tell),
             Ok(Told::End(end)) => collected.end(end),
             Err(RecvTimeoutError::Timeout) => {}
@@ -330,7 +333,7 @@ mod tests {
     fn window(number: usize, successful: u64, until_ms: u64) -> Window {
         let mut cell = Cell::empty().unwrap();
         cell.successful = successful;
-        let from = WINDOW * u32::try_from(number).unwrap();
+        let from = Duration::from_secs(1) * u32::try_from(number).unwrap();
         Window {
             number,
             from,

@@ -1,4 +1,4 @@
-//! What came of the operations, second by second.
+//! What came of the operations, window by window.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::draw::Dice;
+use super::draw::{Dice, Keys};
 use super::own::{self, Asker, Known, Own};
 use super::reply::{self, Malformed, Reply};
 use super::values::{LOADER, Stamp, Values};
@@ -18,8 +18,7 @@ const REMEMBERED_MAX: usize = 2_000_000;
 pub(super) struct Shared {
     pub(super) workload: Workload,
     pub(super) values: Values,
-    /// Keys are numbers below this.
-    pub(super) keys: u64,
+    pub(super) keys: Keys,
     /// Chance of the whole run.
     pub(super) seed: u64,
     /// How many workers there are.
@@ -155,7 +154,7 @@ impl Worker {
                 .get(number)
                 .map(|operation| operation.check);
             if check != Some(Check::GetOwnPut) {
-                return (number, self.dice.below(shared.keys));
+                return (number, shared.keys.draw(&mut self.dice));
             }
             if let Some(key) = self.own.as_ref().and_then(|own| own.any(&mut self.dice)) {
                 return (number, key);

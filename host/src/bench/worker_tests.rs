@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use super::super::draw::Keys;
 use super::super::windows::Cell;
 use super::*;
 
@@ -7,7 +8,7 @@ fn shared(workload: Workload) -> Shared {
     Shared {
         workload,
         values: Values::new(1, 100),
-        keys: 50,
+        keys: Keys::new(50, None).unwrap(),
         seed: 1,
         workers: 1,
     }

@@ -53,9 +53,15 @@ pub struct BenchRun {
     /// How long
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration)]
     pub duration: Duration,
-    /// Keys are numbers below this, each as often as any other
+    /// What graphs, CSV files and lines count together
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = window)]
+    pub window: Duration,
+    /// Keys are numbers below this, each as often as any other unless --zipf is given
     #[arg(long, default_value = "100000", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub keys: u64,
+    /// Some keys are wanted more often than others: key K in proportion to 1/(K+1)^EXPONENT, such as 0.99
+    #[arg(long, value_name = "EXPONENT", value_parser = exponent)]
+    pub zipf: Option<f64>,
     /// Size of a value
     #[arg(long, default_value = "100B", value_name = "SIZE", value_parser = value_size)]
     pub value: bytesize::ByteSize,
@@ -83,6 +89,24 @@ fn duration(text: &str) -> Result<Duration, String> {
     match sensible.contains(&duration) {
         true => Ok(duration),
         false => Err("a run takes from 100ms to 7days".into()),
+    }
+}
+
+/// Short enough to see a pause, and long enough to count something.
+fn window(text: &str) -> Result<Duration, String> {
+    let window = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let sensible = Duration::from_millis(10)..=Duration::from_secs(3600);
+    match sensible.contains(&window) {
+        true => Ok(window),
+        false => Err("a window takes from 10ms to 1h".into()),
+    }
+}
+
+/// Of a Zipf distribution.
+fn exponent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(exponent) if (0.0..=10.0).contains(&exponent) => Ok(exponent),
+        _ => Err("an exponent is a number from 0 to 10".into()),
     }
 }
 
