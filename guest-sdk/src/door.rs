@@ -4,7 +4,8 @@ use crate::bindings::exports::vnode::host::{batch, vnode as wit};
 use crate::bindings::vnode::host::types;
 use crate::command::{Command, Context};
 use crate::lifecycle_bindings::exports::vnode::host::lifecycle;
-use crate::vnode::{Lifecycle, Merge, Vnode, not_active};
+use crate::migration_bindings::exports::vnode::host::migration;
+use crate::vnode::{Lifecycle, Merge, Migrate, Vnode, not_active};
 use crate::{Error, Identity, Page, Result, convert};
 
 /// A vnode at work.
@@ -90,6 +91,29 @@ pub fn merge<T: Vnode>(key: &[u8], values: Vec<Vec<u8>>) -> Vec<u8> {
     }
 }
 
+/// Puts values from one schema into another.
+pub fn migrate<T: Migrate>(
+    written: u32,
+    wanted: u32,
+    rows: &[migration::Row],
+) -> Result<Vec<Vec<u8>>, String> {
+    let (oldest, own) = (*T::SCHEMA.start(), *T::SCHEMA.end());
+    let rows = rows.iter();
+    if wanted == own && (oldest..=own).contains(&written) {
+        let newer = rows.map(|row| T::newer(written, &row.key, &row.value));
+        return newer.collect();
+    }
+    if written == own && (T::BACK_TO..own).contains(&wanted) {
+        let older = rows.map(|row| T::older(wanted, &row.key, &row.value));
+        return older.collect();
+    }
+    Err(format!(
+        "{} goes from schemas {oldest} to {own} to schema {own}, and back to {}, not from {written} to {wanted}",
+        T::NAME,
+        T::BACK_TO
+    ))
+}
+
 fn with_command<T: Vnode, R>(
     command: &types::Command,
     f: impl FnOnce(&Command<'_>) -> Result<R>,
@@ -140,6 +164,19 @@ impl<E: Export> wit::Guest for E {
 impl<E: Export> batch::Guest for E {
     fn handle_batch(frames: Vec<u8>) -> Vec<u8> {
         E::with(|instance| crate::batch::run(instance, frames))
+    }
+}
+
+impl<E: Export> migration::Guest for E
+where
+    E::Vnode: Migrate,
+{
+    fn migrate(
+        written: u32,
+        wanted: u32,
+        rows: Vec<migration::Row>,
+    ) -> Result<Vec<Vec<u8>>, String> {
+        migrate::<E::Vnode>(written, wanted, &rows)
     }
 }
 

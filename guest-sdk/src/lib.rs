@@ -34,15 +34,15 @@ pub use spec::{
 };
 #[doc(hidden)]
 pub use vnode::check;
-pub use vnode::{Lifecycle, Merge, MergeFn, Page, Vnode};
+pub use vnode::{Lifecycle, Merge, MergeFn, Migrate, Page, Vnode};
 
 /// Everything that a guest usually needs.
 pub mod prelude {
     pub use crate::spec::{any, coverage, coverage_write, each, read, write};
     pub use crate::store::Projection;
     pub use crate::{
-        Bytes, Command, CommandSpec, Error, Identity, Lifecycle, Merge, Page, Reply, Result, Vnode,
-        log, store,
+        Bytes, Command, CommandSpec, Error, Identity, Lifecycle, Merge, Migrate, Page, Reply,
+        Result, Vnode, log, store,
     };
 }
 
@@ -88,10 +88,33 @@ pub mod lifecycle_bindings {
     });
 }
 
+/// The other optional part of the contract.
+#[doc(hidden)]
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated code"
+)]
+pub mod migration_bindings {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "package vnode:sdk; world migrates { export vnode:host/migration@0.1.0; }",
+        world: "vnode:sdk/migrates",
+        pub_export_macro: true,
+        export_macro_name: "export_migration",
+        default_bindings_module: "guest_sdk::migration_bindings",
+        type_section_suffix: "migrates",
+    });
+}
+
 /// Exports a [`Vnode`] from the guest's crate: once, at the top of `lib.rs`.
 ///
-/// `export!(Kv)` exports the two doors for commands, `export!(Kv, lifecycle)` also what [`Lifecycle`] hears. A vnode
-/// that the host would refuse does not compile:
+/// `export!(Kv)` exports the two doors for commands, `export!(Kv, lifecycle)` also what [`Lifecycle`] hears,
+/// `export!(Kv, migration)` what [`Migrate`] does, and `export!(Kv, lifecycle, migration)` both. A vnode that the host would refuse
+/// does not compile:
 ///
 /// ```compile_fail
 /// use guest_sdk::prelude::*;
@@ -119,6 +142,17 @@ macro_rules! export {
     ($vnode:ty, lifecycle) => {
         $crate::export!(@vnode $vnode, {
             $crate::lifecycle_bindings::export_lifecycle!(Exported with_types_in $crate::lifecycle_bindings);
+        });
+    };
+    ($vnode:ty, migration) => {
+        $crate::export!(@vnode $vnode, {
+            $crate::migration_bindings::export_migration!(Exported with_types_in $crate::migration_bindings);
+        });
+    };
+    ($vnode:ty, lifecycle, migration) => {
+        $crate::export!(@vnode $vnode, {
+            $crate::lifecycle_bindings::export_lifecycle!(Exported with_types_in $crate::lifecycle_bindings);
+            $crate::migration_bindings::export_migration!(Exported with_types_in $crate::migration_bindings);
         });
     };
     (@vnode $vnode:ty, {$($more:tt)*}) => {

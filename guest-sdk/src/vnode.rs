@@ -97,6 +97,58 @@ pub trait Lifecycle: Vnode {
     }
 }
 
+/// Puts stored values from one schema into another; `export!(Kv, migration)` exports it. The vnode is then handed values of
+/// the last schema of [`SCHEMA`](Vnode::SCHEMA) only, and the host keeps in mind which is in which.
+///
+/// Both functions have to depend on their arguments alone: they run without an instance and without a store, and each
+/// replica calls them for itself.
+///
+/// ```
+/// use guest_sdk::prelude::*;
+///
+/// #[derive(Default)]
+/// struct Names;
+///
+/// impl Vnode for Names {
+///     const NAME: &'static str = "names";
+///     const COMMANDS: &'static [CommandSpec] = &[read("NAME").arity(2).key(1).syntax("key").summary("A name")];
+///     /// Schema 1 has the name alone, schema 2 a title in front, behind which is a line break.
+///     const SCHEMA: std::ops::RangeInclusive<u32> = 1..=2;
+///
+///     fn handle(&mut self, command: &Command) -> Result<Reply> {
+///         Ok(store::get(command.bytes(1)?)?.into())
+///     }
+/// }
+///
+/// impl Migrate for Names {
+///     const BACK_TO: u32 = 1;
+///
+///     fn newer(_: u32, _: &[u8], name: &[u8]) -> Result<Vec<u8>, String> {
+///         Ok([b"\n", name].concat())
+///     }
+///
+///     fn older(_: u32, _: &[u8], value: &[u8]) -> Result<Vec<u8>, String> {
+///         let name = value.splitn(2, |byte| *byte == b'\n').nth(1);
+///         name.map(<[u8]>::to_vec).ok_or_else(|| "a value without a title".into())
+///     }
+/// }
+/// guest_sdk::export!(Names, migration);
+/// ```
+pub trait Migrate: Vnode {
+    /// The oldest schema into which [`older`](Self::older) can put what this vnode writes. Until a rollout is final, what is
+    /// stored has to be in a schema that the version before reads; the default says that this vnode cannot go back.
+    const BACK_TO: u32 = *Self::SCHEMA.end();
+
+    /// A value of schema `from` in the schema that this vnode writes.
+    fn newer(from: u32, key: &[u8], value: &[u8]) -> Result<Vec<u8>, String>;
+
+    /// A value of the schema that this vnode writes in schema `to`.
+    fn older(to: u32, key: &[u8], value: &[u8]) -> Result<Vec<u8>, String> {
+        let _ = (key, value);
+        Err(format!("this vnode cannot go back to schema {to}"))
+    }
+}
+
 /// What becomes of versions of a key that were written without knowing of each other.
 #[derive(Clone, Copy, Debug)]
 pub enum Merge {

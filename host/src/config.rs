@@ -145,6 +145,12 @@ pub struct Limits {
     /// 99th percentile of the durations of a new version, percent of that of the old one. Default 150. Beyond it the rollout goes
     /// back.
     pub rollout_p99_percent: usize,
+    /// Commands in a thousand that a canary may answer, or write, otherwise than the old version beside it. Default 1. Beyond it the
+    /// rollout goes back; 1000 is never.
+    pub rollout_divergence_per_mille: usize,
+    /// Memory of an instance of a new version, percent of `memory_per_vnode`, if none of the old one has as much. Default 80. Beyond
+    /// it the rollout goes back.
+    pub rollout_memory_percent: usize,
 }
 
 /// Where a guest comes from.
@@ -558,6 +564,8 @@ impl Default for Limits {
             rollout_traps_per_mille: 0,
             rollout_errors_per_mille: 1,
             rollout_p99_percent: 150,
+            rollout_divergence_per_mille: 1,
+            rollout_memory_percent: 80,
         }
     }
 }

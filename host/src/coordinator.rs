@@ -19,8 +19,11 @@ mod pace;
 pub mod reaping;
 pub mod repair;
 mod replicas;
+pub mod resize;
 pub mod rollouts;
+pub mod schemas;
 mod sending;
+pub mod shadows;
 pub mod swap;
 pub mod trace;
 pub mod transfers;
@@ -41,7 +44,9 @@ use vnode_ring::{PartitionId, RingSize, Role, View};
 use self::carry::Carried;
 use self::front::Front;
 use self::healing::Healing;
+use self::resize::Resizing;
 use self::rollouts::Gate;
+use self::shadows::Shadows;
 use self::swap::Pauses;
 use self::trace::{Recorder, Step};
 use self::transfers::Transfers;
@@ -54,7 +59,7 @@ use crate::resp::catalog::GuestCommand;
 use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::resp::{Protocol, write};
-use crate::store::Acknowledge;
+use crate::store::{Acknowledge, Engine};
 use crate::vnode::request::{Consistency, Failure, ReplyTo, Request, Words, Work};
 use crate::vnode::seed;
 use crate::vnode::service::Service;
@@ -94,6 +99,8 @@ pub struct Limits {
     pub tombstone_grace: Duration,
     /// When a version is too bad to go on with.
     pub gate: Thresholds,
+    /// Commands in a thousand that may end otherwise than with the old version.
+    pub divergence_per_mille: u64,
     /// How requests are read.
     pub requests: crate::resp::codec::Limits,
 }
@@ -133,7 +140,6 @@ struct Call {
 pub struct Coordinator {
     services: Vec<Arc<Service>>,
     front: RwLock<Arc<Front>>,
-    ring_size: RingSize,
     views: watch::Sender<Arc<View>>,
     inboxes: Vec<Arc<Inbox>>,
     seats: Seats,
@@ -148,9 +154,12 @@ pub struct Coordinator {
     calls: AtomicUsize,
     cluster: Arc<Cluster>,
     library: Arc<Library>,
+    engine: Arc<Engine>,
     /// What this node thinks of the rollouts that it drives, by service.
     gates: Mutex<BTreeMap<String, Gate>>,
+    shadows: Shadows,
     healing: Healing,
+    resizing: Mutex<Resizing>,
     pauses: Pauses,
     carried: Mutex<Carried>,
     /// Another partition has been carried.
@@ -169,16 +178,14 @@ impl Coordinator {
         limits: Limits,
         acknowledge: Acknowledge,
         stamps: Stamps,
-        (cluster, library): (Arc<Cluster>, Arc<Library>),
+        (cluster, library, engine): (Arc<Cluster>, Arc<Library>, Arc<Engine>),
     ) -> Arc<Coordinator> {
         let front = Front::new(&services, view.map());
-        let ring_size = view.ring().size();
         let coordinator = Arc::new_cyclic(|me| Coordinator {
             me: Weak::clone(me),
-            seats: Seats::new(services.len() * usize::from(ring_size.get())),
+            seats: Seats::new(services.len(), view.ring().size()),
             services,
             front: RwLock::new(Arc::new(front)),
-            ring_size,
             views: watch::Sender::new(Arc::new(view)),
             inboxes: std::iter::repeat_with(Arc::default)
                 .take(executors)
@@ -193,8 +200,11 @@ impl Coordinator {
             calls: AtomicUsize::new(0),
             cluster,
             library,
+            engine,
             gates: Mutex::default(),
+            shadows: Shadows::default(),
             healing: Healing::default(),
+            resizing: Mutex::default(),
             pauses: Pauses::default(),
             carried: Mutex::default(),
             carried_one: Notify::new(),
@@ -215,9 +225,9 @@ impl Coordinator {
             .find(|service| service.name().eq_ignore_ascii_case(name))
     }
 
-    /// The number of partitions, which never changes.
+    /// The number of partitions, as this node knows the ring now.
     pub fn ring_size(&self) -> RingSize {
-        self.ring_size
+        self.views.borrow().ring().size()
     }
 
     /// The cluster as this node knows it now.
@@ -252,7 +262,7 @@ impl Coordinator {
 
     /// The seat of a vnode.
     pub fn seat(&self, service: usize, partition: PartitionId) -> usize {
-        service * usize::from(self.ring_size.get()) + usize::from(partition.0)
+        self.seats.number(service, partition)
     }
 
     /// The executor that starts the vnode of a seat, ends it, and gets what comes for it from outside.
@@ -352,7 +362,7 @@ impl Coordinator {
         let mut positions = spec.key_positions(words.len());
         let Some(first) = positions.next() else {
             return match spec.kind {
-                CommandKind::Any => Ok(self.anywhere()),
+                CommandKind::Any => Ok(self.anywhere(front.ring_size())),
                 _ => Err(Failure::Usage("the command needs a key".into())),
             };
         };
@@ -366,7 +376,8 @@ impl Coordinator {
                 "key of {bytes} bytes, the limit is {key_bytes_max} (key_bytes_max)"
             )));
         }
-        let located = locate(service, spec, words.get(first));
+        let size = front.ring_size();
+        let located = locate(service, spec, size, words.get(first));
         if positions.next().is_none() {
             return Ok(located);
         }
@@ -375,7 +386,7 @@ impl Coordinator {
         }
         let elsewhere = spec
             .key_positions(words.len())
-            .map(|position| locate(service, spec, words.get(position)))
+            .map(|position| locate(service, spec, size, words.get(position)))
             .any(|other| !same_partition(&other, &located));
         if elsewhere {
             return Err(Failure::Usage(format!(
@@ -386,9 +397,9 @@ impl Coordinator {
         Ok(located)
     }
 
-    fn anywhere(&self) -> Route {
-        let draw = seed(self.next_id()) % u64::from(self.ring_size.get());
-        let partition = PartitionId(u16::try_from(draw).unwrap_or(0));
+    fn anywhere(&self, size: RingSize) -> Route {
+        let draw = seed(self.next_id()) % u64::from(size.get());
+        let partition = size.at(u16::try_from(draw).unwrap_or(0));
         Route::One { partition, hash: 0 }
     }
 
@@ -713,15 +724,16 @@ pub(crate) fn now_ms() -> u64 {
         })
 }
 
-fn locate(service: &Service, spec: &CommandSpec, key: &[u8]) -> Route {
+fn locate(service: &Service, spec: &CommandSpec, size: RingSize, key: &[u8]) -> Route {
     let prefix = spec.keys.as_ref().map_or("", |keys| keys.prefix.as_str());
-    let (hash, partition) = if prefix.is_empty() {
-        service.placement.locate(key)
+    let hash = service.placement.hash_of(key);
+    let place = if prefix.is_empty() {
+        hash
     } else {
         let prefixed = [prefix.as_bytes(), key].concat();
-        let (_, partition) = service.placement.locate(&prefixed);
-        (service.placement.locate(key).0, partition)
+        service.placement.hash_of(&prefixed)
     };
+    let partition = size.range_of(place);
     Route::One { partition, hash }
 }
 

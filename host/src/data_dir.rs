@@ -36,6 +36,9 @@ pub struct Identity {
     pub node_id: String,
     /// Partitions of the ring.
     pub ring_size: Option<u16>,
+    /// How often the ring was resized before it had that size, modulo 16.
+    #[serde(default)]
+    pub ring_generation: u8,
     /// How keys are hashed.
     pub hash: Option<String>,
     /// Services that ever had rows here.
@@ -284,6 +287,7 @@ fn new_identity(name: &str) -> Result<Identity, DataDirError> {
         name: name.to_owned(),
         node_id: format!("{:032x}", u128::from_be_bytes(id)),
         ring_size: None,
+        ring_generation: 0,
         hash: None,
         services: Vec::new(),
     })

@@ -215,6 +215,16 @@ impl Descriptor {
 }
 
 impl CommandSpec {
+    /// Whether the other says the same to whoever runs it; what people read may differ.
+    pub fn is_as(&self, other: &CommandSpec) -> bool {
+        let unread = |spec: &CommandSpec| CommandSpec {
+            summary: String::new(),
+            syntax: String::new(),
+            ..spec.clone()
+        };
+        unread(self) == unread(other)
+    }
+
     /// Whether `words`, the name included, agrees with the arity.
     pub fn takes(&self, words: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
@@ -228,6 +238,14 @@ impl CommandSpec {
     /// Whether it looks at the values under its keys.
     pub fn looks(&self) -> bool {
         self.keys.is_some() && !self.blind
+    }
+
+    /// Whether it is about the whole ring.
+    pub fn covers(&self) -> bool {
+        matches!(
+            self.kind,
+            CommandKind::Coverage | CommandKind::CoverageWrite
+        )
     }
 
     /// Whether running it may change what is stored.

@@ -11,6 +11,7 @@ mod plan;
 mod problem;
 mod rollouts;
 mod serve;
+mod shadow;
 mod transfers;
 mod views;
 
@@ -85,6 +86,13 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route(
             "/v1/services/{service}/rollouts/current/{action}",
             post(rollouts::act),
+        )
+        .route(
+            "/v1/services/{service}/shadow",
+            post(shadow::begin)
+                .layer(DefaultBodyLimit::max(component_bytes_max))
+                .get(shadow::report)
+                .delete(shadow::end),
         )
         .route("/v1/node/drain", post(drain))
         .route("/v1/openapi.json", get(openapi))

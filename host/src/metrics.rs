@@ -283,6 +283,32 @@ impl NodeCollector {
         Ok(())
     }
 
+    /// What shadows have made of the commands of vnodes on this node: tried versions, and the old one on the canaries of rollouts.
+    fn shadows(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Commands that another version ran beside the serving one, by how that compared";
+        let name = "shadow_commands";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for ((service, command), seen) in self.coordinator.shadowed() {
+            let outcomes = [
+                ("equal", seen.compared - seen.differ),
+                ("different", seen.differ),
+                ("trap", seen.traps),
+                ("overrun", seen.overruns),
+            ];
+            for (outcome, count) in outcomes {
+                let labels = [
+                    ("service", service.as_str()),
+                    ("command", command.as_str()),
+                    ("outcome", outcome),
+                ];
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn node(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let connections: usize = self
             .coordinator
@@ -298,11 +324,11 @@ impl NodeCollector {
                 "Clients connected by RESP",
                 i64::try_from(connections).unwrap_or(i64::MAX),
             ),
-            (
-                "partitions",
-                "Vnodes of this node, over all services",
-                i64::try_from(self.coordinator.seats().len()).unwrap_or(i64::MAX),
-            ),
+            ("partitions", "Vnodes of this node, over all services", {
+                let partitions = usize::from(self.coordinator.ring_size().get());
+                let vnodes = self.coordinator.services().len() * partitions;
+                i64::try_from(vnodes).unwrap_or(i64::MAX)
+            }),
             ("ready", "1 while the node takes commands", i64::from(ready)),
             (
                 "storage_writable",
@@ -340,6 +366,7 @@ impl NodeCollector {
                 None,
             )?;
         self.versions(encoder)?;
+        self.shadows(encoder)?;
         self.pauses(encoder)?;
         let help = "What this node runs";
         let mut family = encoder.encode_descriptor("guest", help, None, MetricType::Info)?;

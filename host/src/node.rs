@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use vnode_ring::rollout::gate::Thresholds;
-use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError, RingSize};
+use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError};
 
 use self::membership::Membership;
 use crate::config::{Config, StorageKind, SyncMode};
@@ -193,7 +193,7 @@ impl Node {
         let (mut data_dir, library, guests) = guests::load(&config, &path, &name)?;
         let (size, hash) = membership::ring_of(&config, &mut data_dir, &node, &control)?;
         let engine = Arc::new(open_store(&config, &data_dir)?);
-        let services = services(&config, guests, size, hash);
+        let services = services(&config, guests, hash);
         let seat = membership::Seat {
             path: data_dir.cluster_path(),
             node: node.clone(),
@@ -202,6 +202,7 @@ impl Node {
         };
         let opened = membership::open(&config, seat, &services, membership::rng()?);
         let membership = control.block_on(opened)?;
+        membership::keep_ring(&mut data_dir, membership.first_view().ring())?;
         let acknowledge = engine.acknowledge();
         let stamps = Stamps {
             first_id: crate::vnode::seed(now_ms() ^ u64::from(std::process::id()) << 40),
@@ -407,7 +408,11 @@ impl Parts {
             limits(&config),
             self.acknowledge,
             stamps,
-            (Arc::clone(membership.cluster()), self.library),
+            (
+                Arc::clone(membership.cluster()),
+                self.library,
+                Arc::clone(&self.engine),
+            ),
         );
         coordinator.open_versions(coordinator.view().map());
         let run_id = format!(
@@ -456,7 +461,6 @@ impl Parts {
 fn services(
     config: &Config,
     guests: Vec<Arc<crate::wasm::Guest>>,
-    ring_size: RingSize,
     hash: HashId,
 ) -> Vec<Arc<Service>> {
     let service = |(index, guest): (usize, Arc<crate::wasm::Guest>)| {
@@ -465,7 +469,6 @@ fn services(
         let placement = Placement {
             service: descriptor.name.as_str().into(),
             hash,
-            ring_size,
             n: u16::try_from(replication.n).unwrap_or(u16::MAX),
         };
         let index = u16::try_from(index).unwrap_or(u16::MAX);
@@ -506,7 +509,9 @@ fn limits(config: &Config) -> Limits {
             traps_per_mille: limits.rollout_traps_per_mille as u64,
             errors_per_mille: limits.rollout_errors_per_mille as u64,
             p99_percent: limits.rollout_p99_percent as u64,
+            memory_percent: limits.rollout_memory_percent as u64,
         },
+        divergence_per_mille: limits.rollout_divergence_per_mille as u64,
         requests: crate::resp::codec::Limits {
             arg_bytes_max: limits.value_bytes_max,
             args_max: limits.args_max,

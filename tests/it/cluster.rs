@@ -14,6 +14,7 @@ mod kills;
 mod moving;
 mod plans;
 mod registers;
+mod resizing;
 mod transfers;
 
 const MEMORY: &[&str] = &["--storage", "memory"];

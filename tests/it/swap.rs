@@ -3,6 +3,8 @@
 mod bad;
 mod crashes;
 mod good;
+mod schemas;
+mod shadow;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -142,6 +142,10 @@ fn tell(
             format!("{begun} partitions are to move"),
         );
     }
+    tell_of_resize(cluster, old, new);
+    if old.ring().size() != new.ring().size() {
+        return;
+    }
     let moved = new
         .ring()
         .owners()
@@ -153,6 +157,24 @@ fn tell(
         let text = format!("{moved} partitions have changed their owner");
         feed.add("transfer", None, epoch, text);
     }
+}
+
+/// The same of a resize.
+fn tell_of_resize(cluster: &Cluster, old: &ClusterMap, new: &ClusterMap) {
+    let stage = |map: &ClusterMap| map.resize().map(|one| (one.id, one.is_filling()));
+    let (before, now) = (stage(old), stage(new));
+    let (from, to) = (old.ring().size(), new.ring().size());
+    let text = match (before, new.resize()) {
+        _ if before == now => return,
+        (None, Some(resize)) => format!(
+            "the ring is to be resized from {} to {} partitions",
+            resize.from, resize.to
+        ),
+        (_, None) => "every node has cleaned up after the resize".into(),
+        _ if from != to => format!("the ring has {to} partitions now, and had {from}"),
+        _ => format!("the resize is given up; the ring keeps its {to} partitions"),
+    };
+    cluster.feed().add("plan", None, new.epoch(), text);
 }
 
 /// Does what is due, until this node is no member any more; then says so. To be called before commands are let in: what may have

@@ -24,7 +24,7 @@ impl Cluster {
     pub(crate) fn freeze_offered(&self, vnodes: &impl Vnodes) {
         let view = vnodes.view();
         for partition in self.offered().keys() {
-            if *view.ring().owner(*partition) == self.name {
+            if view.ring().is_owner(&self.name, *partition) {
                 vnodes.freeze(*partition);
             }
         }
@@ -52,7 +52,7 @@ impl Cluster {
         let view = vnodes.view();
         let transfers = map.transfers().iter();
         let carried = transfers.filter(|(partition, transfer)| {
-            *map.ring().owner(**partition) == self.name
+            map.ring().is_owner(&self.name, **partition)
                 && view.is_up(&transfer.to)
                 && vnodes.is_carried(**partition, &transfer.to)
         });
@@ -122,7 +122,7 @@ impl Cluster {
                 let map = self.map();
                 let still_ours = |partition: &&PartitionId| {
                     map.as_ref()
-                        .is_some_and(|map| *map.ring().owner(**partition) == self.name)
+                        .is_some_and(|map| map.ring().is_owner(&self.name, **partition))
                 };
                 for partition in offered.keys().filter(still_ours) {
                     vnodes.thaw(*partition);

@@ -130,7 +130,7 @@ impl Cover {
     /// Goes round once from `first`, always taking the furthest vnode that holds the next range.
     fn from(size: RingSize, available: &[bool], n: u16, first: PartitionId) -> Cover {
         let is_up = |partition: PartitionId| {
-            let up = available.get(usize::from(partition.0));
+            let up = available.get(usize::from(partition.number()));
             up.copied().unwrap_or_default()
         };
         let mut cover = Cover::default();

@@ -7,12 +7,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha1::{Digest, Sha1};
 
 use crate::etf::{self, Term};
 
 const HASH_BYTES: usize = 20;
+/// Generations that partition ids tell apart. No more than two are ever in use.
+const GENERATIONS: u8 = 16;
+/// Bits of a partition id below its generation.
+const NUMBER_BITS: u32 = 12;
 
 /// Why a ring size, a partition id or a hash id was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,10 +48,15 @@ pub enum IndexError {
     },
 }
 
-/// The number of partitions of a ring: a power of two, fixed when the cluster is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u32", into = "u32")]
-pub struct RingSize(u16);
+/// The number of partitions of a ring: a power of two.
+///
+/// With it goes the *generation* of the ring, which each resize counts up. The partitions of two generations have different
+/// ids, even where the rings have the same size, so nothing that was meant for one is ever taken for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RingSize {
+    partitions: u16,
+    generation: u8,
+}
 
 impl RingSize {
     /// The smallest ring size.
@@ -63,24 +73,62 @@ impl RingSize {
         if !partitions.is_power_of_two() || !(Self::MIN..=Self::MAX).contains(&partitions) {
             return Err(refused);
         }
-        u16::try_from(partitions).map(RingSize).map_err(|_| refused)
+        let partitions = u16::try_from(partitions).map_err(|_| refused)?;
+        Ok(RingSize {
+            partitions,
+            generation: 0,
+        })
+    }
+
+    /// The size of the ring of the next generation. After the sixteenth the first comes again, whose rows are long gone.
+    ///
+    /// # Errors
+    /// See [`RingSize::new`].
+    pub fn next_generation(self, partitions: u32) -> Result<RingSize, IndexError> {
+        RingSize::of_generation(partitions, self.generation + 1)
+    }
+
+    /// The size of a ring that was resized so often, modulo 16.
+    ///
+    /// # Errors
+    /// See [`RingSize::new`].
+    pub fn of_generation(partitions: u32, generation: u8) -> Result<RingSize, IndexError> {
+        let generation = generation % GENERATIONS;
+        Ok(RingSize {
+            generation,
+            ..RingSize::new(partitions)?
+        })
+    }
+
+    /// How often the ring was resized, modulo 16.
+    #[must_use]
+    pub fn generation(self) -> u8 {
+        self.generation
     }
 
     /// The number of partitions.
     #[must_use]
     pub fn get(self) -> u16 {
-        self.0
+        self.partitions
     }
 
     /// All partitions, in ring order.
     pub fn partitions(self) -> impl ExactSizeIterator<Item = PartitionId> {
-        (0..self.0).map(PartitionId)
+        (0..self.partitions).map(move |number| self.at(number))
+    }
+
+    /// The partition at a position, counted on from the ring's beginning as often as need be.
+    #[must_use]
+    pub fn at(self, number: u16) -> PartitionId {
+        // The size is a power of two: the mask is the remainder.
+        let number = number & (self.partitions - 1);
+        PartitionId(u16::from(self.generation) << NUMBER_BITS | number)
     }
 
     /// Whether `partition` exists on this ring.
     #[must_use]
     pub fn contains(self, partition: PartitionId) -> bool {
-        partition.0 < self.0
+        self.at(partition.number()) == partition
     }
 
     /// Checks a partition number that came from outside.
@@ -89,9 +137,9 @@ impl RingSize {
     /// Refuses numbers from the ring size up.
     pub fn partition(self, number: u32) -> Result<PartitionId, IndexError> {
         u16::try_from(number)
-            .map(PartitionId)
             .ok()
-            .filter(|&partition| self.contains(partition))
+            .filter(|&number| number < self.partitions)
+            .map(|number| self.at(number))
             .ok_or(IndexError::Partition {
                 found: number,
                 ring_size: self,
@@ -101,8 +149,8 @@ impl RingSize {
     /// The partition `steps` further along the ring, wrapping at its end.
     #[must_use]
     pub fn after(self, partition: PartitionId, steps: u16) -> PartitionId {
-        // The size is a power of two, so it divides 2^16 and wrapping additions stay right; the mask is the remainder.
-        PartitionId(partition.0.wrapping_add(steps) & (self.0 - 1))
+        // The size is a power of two, so it divides 2^16 and wrapping additions stay right.
+        self.at(partition.number().wrapping_add(steps))
     }
 
     /// The partition that holds the first replica of a key: the one at the next boundary after the key's hash.
@@ -119,7 +167,7 @@ impl RingSize {
         let segment = prefix >> self.segment_bits();
         // At most 12 bits are left; the mask only says so to the conversion.
         let segment = u16::try_from(segment & 0xffff).unwrap_or_default();
-        self.after(PartitionId(segment), 1)
+        self.at(segment.wrapping_add(1))
     }
 
     /// The first and the last hash prefix (both included) of the keys whose first replica is on `partition`.
@@ -127,7 +175,7 @@ impl RingSize {
     /// The range never wraps: partition 0, being the boundary after the top of the hash space, takes the last segment.
     #[must_use]
     pub fn hash_range(self, partition: PartitionId) -> (u64, u64) {
-        let segment = u64::from(self.after(partition, self.0 - 1).0);
+        let segment = u64::from(self.after(partition, self.partitions - 1).number());
         let first = segment << self.segment_bits();
         let width_less_one = (1 << self.segment_bits()) - 1;
         (first, first | width_less_one)
@@ -163,7 +211,7 @@ impl RingSize {
     /// The index, big-endian.
     fn index(self, partition: PartitionId) -> [u8; HASH_BYTES] {
         // N is 2^k with k at most 12, so partition * 2^(160-k) touches only the top 16 bits.
-        let top = self.after(partition, 0).0 << (u16::BITS - self.0.ilog2());
+        let top = self.after(partition, 0).number() << (u16::BITS - self.partitions.ilog2());
         let [high, low] = top.to_be_bytes();
         let mut index = [0; HASH_BYTES];
         for (byte, value) in index.iter_mut().zip([high, low]) {
@@ -174,7 +222,7 @@ impl RingSize {
 
     /// How many bits of a 64-bit prefix lie below the segment number.
     fn segment_bits(self) -> u32 {
-        u64::BITS - self.0.ilog2()
+        u64::BITS - self.partitions.ilog2()
     }
 }
 
@@ -188,25 +236,72 @@ impl TryFrom<u32> for RingSize {
 
 impl From<RingSize> for u32 {
     fn from(size: RingSize) -> u32 {
-        size.0.into()
+        size.partitions.into()
     }
 }
 
 impl fmt::Display for RingSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.partitions.fmt(f)
     }
 }
 
-/// A partition's position on the ring, from 0 to the ring size less one.
+/// For people the number of partitions; for programs the generation as well, in the upper half.
+impl Serialize for RingSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let generation = match serializer.is_human_readable() {
+            true => 0,
+            false => u32::from(self.generation) << u16::BITS,
+        };
+        serializer.serialize_u32(generation | u32::from(self.partitions))
+    }
+}
+
+impl<'de> Deserialize<'de> for RingSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RingSize, D::Error> {
+        let both = u32::deserialize(deserializer)?;
+        let size = RingSize::new(both & u32::from(u16::MAX)).map_err(D::Error::custom)?;
+        match u8::try_from(both >> u16::BITS) {
+            Ok(generation) if generation < GENERATIONS => Ok(RingSize { generation, ..size }),
+            _ => Err(D::Error::custom(format!("{both} is no size of a ring"))),
+        }
+    }
+}
+
+/// A partition of a ring: its position, from 0 to the ring size less one, and above that the ring's generation.
 ///
 /// Ids from outside go through [`RingSize::partition`] (or [`RingSize::contains`] after deserialising).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct PartitionId(pub u16);
+
+impl PartitionId {
+    /// The generation of its ring, modulo 16.
+    #[must_use]
+    pub fn generation(self) -> usize {
+        usize::from(self.0 >> NUMBER_BITS)
+    }
+
+    /// The position on the ring, which is what people call it by.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        self.0 & ((1 << NUMBER_BITS) - 1)
+    }
+}
 
 impl fmt::Display for PartitionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.number().fmt(f)
+    }
+}
+
+/// For people the position; for programs all of it.
+impl Serialize for PartitionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let id = match serializer.is_human_readable() {
+            true => self.number(),
+            false => self.0,
+        };
+        serializer.serialize_u16(id)
     }
 }
 
@@ -323,6 +418,48 @@ mod tests {
             RingSize::new(12).unwrap_err().to_string(),
             "ring size 12 is not a power of two from 8 to 4096; choose 64 if unsure"
         );
+    }
+
+    #[test]
+    fn partitions_of_two_generations_are_never_taken_for_each_other() {
+        let first = size(16);
+        let second = first.next_generation(32).unwrap();
+        let third = second.next_generation(16).unwrap();
+        assert_ne!(first, third);
+        for (a, b) in [(first, second), (second, third), (first, third)] {
+            assert!(a.partitions().all(|partition| !b.contains(partition)));
+            assert!(b.partitions().all(|partition| !a.contains(partition)));
+        }
+        let partition = third.partition(15).unwrap();
+        assert_eq!(
+            (partition.number(), partition.to_string()),
+            (15, "15".into())
+        );
+        assert_eq!(third.after(partition, 1), third.at(0));
+        assert_eq!(
+            third.hash_range(partition),
+            first.hash_range(PartitionId(15))
+        );
+        assert_eq!(third.index_hex(partition), first.index_hex(PartitionId(15)));
+        let round = (0..GENERATIONS).try_fold(first, |size, _| size.next_generation(16));
+        assert_eq!(round, Ok(first));
+    }
+
+    #[test]
+    fn a_generation_is_written_for_programs_and_not_for_people() {
+        let config = bincode::config::standard();
+        let second = size(16).next_generation(32).unwrap();
+        let both = (second, second.at(31));
+        let bytes = bincode::serde::encode_to_vec(both, config).unwrap();
+        let (read, _): ((RingSize, PartitionId), usize) =
+            bincode::serde::decode_from_slice(&bytes, config).unwrap();
+        assert_eq!(read, both);
+        let first = bincode::serde::encode_to_vec(size(16), config).unwrap();
+        let number = bincode::serde::encode_to_vec(16_u32, config).unwrap();
+        assert_eq!(first, number, "as it was before there were generations");
+        let bad = bincode::serde::encode_to_vec(16 << 16 | 32_u32, config).unwrap();
+        let read: Result<(RingSize, usize), _> = bincode::serde::decode_from_slice(&bad, config);
+        assert!(read.is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! - [`rollout`]: how a service goes from one version of its guest to another, stage by stage, and back.
 //! - [`view`]: what one node knows of its cluster at one moment, and where that sends a command.
 //! - [`quorum`]: when enough replicas have answered a request, and when they no longer can.
+//! - [`split`]: how a ring doubles and halves while every key keeps its nodes.
 //! - [`tree`]: where two replicas of a range differ, without sending the range.
 //! - [`coverage`]: the vnodes that together hold every key once.
 //! - [`object`]: what a key holds, merged without losing concurrent writes, and its bytes.
@@ -30,6 +31,7 @@ pub mod preflist;
 pub mod quorum;
 pub mod ring;
 pub mod rollout;
+pub mod split;
 pub mod tree;
 pub mod view;
 
@@ -41,15 +43,17 @@ pub use index::{HashId, IndexError, KeyHash, PartitionId, RingSize};
 pub use map::change::{Change, Staged};
 pub use map::limits::TransferLimits;
 pub use map::plan::{Move, NotPlanId, Plan, PlanId};
+pub use map::resize::{Resize, ResizeError, ResizeEvent, ResizeStage};
 pub use map::{ClusterId, ClusterMap, MapError, MapEvent, NotClusterId, Transfer};
 pub use member::{Addresses, Card, GuestCard, Member, MemberStatus, WEIGHT};
 pub use object::{
-    Actor, CONTEXT_ACTORS_MAX, Context, Dot, Hlc, Merged, Object, ObjectError, ObjectRef,
-    VERSIONS_MAX, Version, VersionRef, encode_successor, merge_encoded,
+    Actor, CONTEXT_ACTORS_MAX, Context, Dot, FIRST_SCHEMA, Hlc, Merged, Object, ObjectError,
+    ObjectRef, VERSIONS_MAX, Version, VersionRef, encode_successor, merge_encoded,
 };
 pub use preflist::{Replica, ReplicaKind, preflist, preflist_from, primaries};
 pub use quorum::{Answer, Collector, Outcome, Quorum, QuorumError, Requirement, Shortage};
 pub use ring::{NodeName, Ring, RingError};
 pub use rollout::{Order, Release, Rollout, RolloutError, RolloutEvent, Stage, Terms, Versions};
+pub use split::Split;
 pub use tree::{LEAVES, Leaves, Tree, TreeError, TreeRow};
 pub use view::{Holder, Place, REPLICAS_MAX, Role, View};

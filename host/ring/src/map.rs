@@ -7,6 +7,7 @@
 pub mod change;
 pub mod limits;
 pub mod plan;
+pub mod resize;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use self::change::{Change, Staged};
 use self::limits::TransferLimits;
 use self::plan::{Plan, PlanId};
+use self::resize::{Resize, ResizeError, ResizeEvent};
 use crate::claim::Claimer;
 use crate::index::{HashId, PartitionId, RingSize};
 use crate::member::{Card, Member, MemberStatus, WEIGHT};
@@ -84,6 +86,8 @@ pub struct ClusterMap {
     limits: TransferLimits,
     /// By the names of the services; those that have had a rollout.
     versions: BTreeMap<String, Versions>,
+    /// From its commit until nobody has rows of the other ring any more.
+    resize: Option<Resize>,
 }
 
 /// Something that happens to a map.
@@ -135,6 +139,8 @@ pub enum MapEvent {
         /// What.
         event: RolloutEvent,
     },
+    /// Something happens to the resize that is under way.
+    Resize(ResizeEvent),
 }
 
 /// Why an event does not happen. The words are for operators.
@@ -239,6 +245,9 @@ pub enum MapError {
     /// It does not happen to a rollout.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
+    /// The ring cannot be resized, or is being resized and something else has to wait.
+    #[error(transparent)]
+    Resize(#[from] ResizeError),
 }
 
 impl ClusterMap {
@@ -269,6 +278,7 @@ impl ClusterMap {
             next_attempt: 1,
             limits: TransferLimits::default(),
             versions: BTreeMap::new(),
+            resize: None,
         }
     }
 
@@ -341,6 +351,12 @@ impl ClusterMap {
         &self.versions
     }
 
+    /// The resize under way, until nobody has rows of the other ring any more.
+    #[must_use]
+    pub fn resize(&self) -> Option<&Resize> {
+        self.resize.as_ref()
+    }
+
     /// Which version a partition of a service is to run; none as long as there was no rollout, when each node runs what it was
     /// started with.
     #[must_use]
@@ -400,6 +416,7 @@ impl ClusterMap {
         let mut next = self.clone();
         next.happen(event)?;
         next.let_go();
+        resize::finish(&mut next);
         if next != *self {
             let epoch = self.epoch() + 1;
             next.ring = next.ring.at_epoch(epoch);
@@ -418,6 +435,7 @@ impl ClusterMap {
                 hash,
                 location,
             } => {
+                resize::check_none(self)?;
                 self.check_join(node, card, *size, *hash)?;
                 self.let_join(node, card, location.as_ref());
                 Ok(())
@@ -478,12 +496,16 @@ impl ClusterMap {
                 Ok(())
             }
             MapEvent::Rollout { service, event } => {
+                if matches!(event, RolloutEvent::Begun { .. }) {
+                    resize::check_none(self)?;
+                }
                 let versions = self.versions.get(service).cloned();
                 let around = self.surroundings(service);
                 let versions = rollout::happen(service, versions, event, &around)?;
                 self.versions.insert(service.clone(), versions);
                 Ok(())
             }
+            MapEvent::Resize(event) => resize::happen(self, event),
         }
     }
 
@@ -498,7 +520,7 @@ impl ClusterMap {
         });
         Surroundings {
             epoch: self.epoch() + 1,
-            owners: self.ring.owners(),
+            ring: &self.ring,
             serving: serving.collect(),
             transfers: self.transfers.len(),
         }
@@ -667,6 +689,7 @@ struct Parts {
     next_attempt: u64,
     limits: TransferLimits,
     versions: BTreeMap<String, Versions>,
+    resize: Option<Resize>,
 }
 
 impl TryFrom<Parts> for ClusterMap {
@@ -683,6 +706,7 @@ impl TryFrom<Parts> for ClusterMap {
             next_attempt: parts.next_attempt,
             limits: parts.limits,
             versions: parts.versions,
+            resize: parts.resize,
         };
         map.check()?;
         Ok(map)
@@ -701,6 +725,7 @@ impl From<ClusterMap> for Parts {
             next_attempt: map.next_attempt,
             limits: map.limits,
             versions: map.versions,
+            resize: map.resize,
         }
     }
 }

@@ -21,6 +21,9 @@ pub use self::merging::{Merged, merge_encoded};
 /// The most siblings an object may have after a client's write.
 pub const VERSIONS_MAX: usize = 100;
 
+/// The schema of values that say nothing of theirs.
+pub const FIRST_SCHEMA: u32 = 1;
+
 /// Why an object's or a token's bytes, or an object's growth, were refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
@@ -106,11 +109,24 @@ pub struct Version {
     pub dot: Dot,
     /// When it was written; orders siblings, decides nothing else.
     pub hlc: Hlc,
+    /// The schema of the value's bytes, as the guest numbers them; [`FIRST_SCHEMA`] for a tombstone.
+    pub schema: u32,
     /// The value, or `None` for a tombstone.
     pub value: Option<Vec<u8>>,
 }
 
 impl Version {
+    /// A view of it.
+    #[must_use]
+    pub fn as_ref(&self) -> VersionRef<'_> {
+        VersionRef {
+            dot: self.dot,
+            hlc: self.hlc,
+            schema: self.schema,
+            value: self.value.as_deref(),
+        }
+    }
+
     /// What siblings are ordered by: later stamps win, equal stamps are told apart by the dot.
     fn age(&self) -> (Hlc, Dot) {
         (self.hlc, self.dot)
@@ -118,10 +134,11 @@ impl Version {
 
     /// Picks one of two versions that claim the same dot.
     ///
-    /// That happens only when an actor reused a sequence number. Any rule that every replica applies alike lets them converge.
+    /// That happens when replicas keep one write in different schemas, of which the later stays, and when an actor reused a
+    /// sequence number. Any rule that every replica applies alike lets them converge.
     fn settle(self, other: Version) -> Version {
         debug_assert_eq!(self.dot, other.dot);
-        if (other.hlc, &other.value) > (self.hlc, &self.value) {
+        if other.as_ref().strength() > self.as_ref().strength() {
             other
         } else {
             self
@@ -153,7 +170,7 @@ impl Object {
         &self.versions
     }
 
-    /// Applies one write: `value`, or a deletion for `None`, by a writer who had seen `seen`.
+    /// Applies one write: a value in its schema, or a deletion for `None`, by a writer who had seen `seen`.
     ///
     /// Versions covered by `seen` are superseded, the others stay as siblings. `dot` must be fresh: covered neither by this
     /// object's context nor by `seen` (if it is, the vnode lost its counter and needs a new [`Actor`], because other replicas
@@ -167,7 +184,7 @@ impl Object {
         seen: &Context,
         dot: Dot,
         hlc: Hlc,
-        value: Option<Vec<u8>>,
+        (schema, value): (u32, Option<Vec<u8>>),
     ) -> Result<(), ObjectError> {
         let stays = |version: &Version| version.dot != dot && !seen.covers(version.dot);
         let count = self.versions.iter().filter(|v| stays(v)).count() + 1;
@@ -184,7 +201,13 @@ impl Object {
         self.context = context;
         self.versions.retain(stays);
         let at = self.versions.partition_point(|version| version.dot < dot);
-        self.versions.insert(at, Version { dot, hlc, value });
+        let version = Version {
+            dot,
+            hlc,
+            schema: value.as_ref().map_or(FIRST_SCHEMA, |_| schema),
+            value,
+        };
+        self.versions.insert(at, version);
         Ok(())
     }
 
@@ -220,10 +243,15 @@ impl Object {
 
     /// The live values, latest first.
     pub fn live(&self) -> impl Iterator<Item = &[u8]> {
+        let live = self.live_versions();
+        live.filter_map(|version| version.value.as_deref())
+    }
+
+    /// The versions that have a value, latest first.
+    pub fn live_versions(&self) -> impl Iterator<Item = &Version> {
         let mut live: Vec<&Version> = self.versions.iter().filter(|v| v.value.is_some()).collect();
         live.sort_unstable_by_key(|version| std::cmp::Reverse(version.age()));
         live.into_iter()
-            .filter_map(|version| version.value.as_deref())
     }
 
     /// The latest live value; a deletion concurrent with it does not hide it.
@@ -248,6 +276,19 @@ impl Object {
         if let Some(latest) = self.versions.iter().map(Version::age).max() {
             self.versions.retain(|version| version.age() == latest);
         }
+    }
+
+    /// The same object with its values in other schemas: each is replaced by what `map` makes of its schema and bytes.
+    #[must_use]
+    pub fn map_values(mut self, mut map: impl FnMut(u32, Vec<u8>) -> (u32, Vec<u8>)) -> Object {
+        for version in &mut self.versions {
+            if let Some(value) = version.value.take() {
+                let (schema, value) = map(version.schema, value);
+                version.schema = schema;
+                version.value = Some(value);
+            }
+        }
+        self
     }
 
     /// Appends the object's bytes to `out`. Equal objects give equal bytes.

@@ -189,16 +189,23 @@ impl Ring {
     /// When the partition is not on this ring. Check ids from outside with [`RingSize::partition`].
     #[must_use]
     pub fn owner(&self, partition: PartitionId) -> &NodeName {
-        match self.owners.get(usize::from(partition.0)) {
+        let owner = self.owners.get(usize::from(partition.number()));
+        match owner.filter(|_| self.size.contains(partition)) {
             Some(owner) => owner,
             None => unreachable!("partition {partition} on a ring of {}", self.size),
         }
     }
 
+    /// Whether a node owns a partition; nobody owns those of another ring.
+    #[must_use]
+    pub fn is_owner(&self, node: &NodeName, partition: PartitionId) -> bool {
+        self.size.contains(partition) && self.owner(partition) == node
+    }
+
     /// The same ring with another owner of one partition.
     pub(crate) fn with_owner(&self, partition: PartitionId, owner: NodeName) -> Ring {
         let mut ring = self.clone();
-        if let Some(place) = ring.owners.get_mut(usize::from(partition.0)) {
+        if let Some(place) = ring.owners.get_mut(usize::from(partition.number())) {
             *place = owner;
         }
         ring

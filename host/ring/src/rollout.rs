@@ -10,6 +10,7 @@
 pub mod gate;
 mod order;
 mod refusal;
+pub mod shadow;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +20,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::order::Order;
 pub use self::refusal::RolloutError;
+use self::shadow::Expected;
 pub use self::versions::Versions;
 pub(crate) use self::versions::{Surroundings, happen};
 use crate::index::PartitionId;
-use crate::ring::NodeName;
+use crate::ring::{NodeName, Ring};
 
 /// Parts of the ring that a rollout moves after its canaries, percent.
 const WAVES: [u8; 3] = [25, 50, 100];
@@ -38,12 +40,14 @@ pub struct Release {
     pub schema_reads_from: u32,
     /// Schema that it writes, the newest that it reads.
     pub schema_writes: u32,
+    /// Oldest schema in which it can have stored what it writes, by a migration of its own; `schema_writes` if it has none.
+    pub schema_stores_from: u32,
     /// Size of the component.
     pub bytes: u64,
 }
 
 /// How a rollout is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// Replicas of each key of the service.
     pub n: u16,
@@ -57,6 +61,8 @@ pub struct Terms {
     pub soak_ms: u64,
     /// The operator knows that what the new version writes cannot be read by the old one, or the other way round.
     pub forced: bool,
+    /// Commands that are meant to answer something else than in the old version.
+    pub expected: Expected,
 }
 
 /// How far a rollout is.
@@ -81,6 +87,14 @@ impl Stage {
     #[must_use]
     pub fn is_over(self) -> bool {
         matches!(self, Stage::Finalized | Stage::RolledBack)
+    }
+}
+
+impl Release {
+    /// Whether what this version stores before it is final can be read by the one before, so that it may take over again.
+    #[must_use]
+    pub fn leads_back_to(&self, before: &Release) -> bool {
+        self.schema_stores_from.min(self.schema_writes) <= before.schema_writes
     }
 }
 
@@ -188,18 +202,19 @@ impl Rollout {
         id: u64,
         (from, to): (Release, Release),
         terms: Terms,
-        owners: &[NodeName],
+        ring: &Ring,
         reported: BTreeMap<NodeName, u32>,
     ) -> Rollout {
-        let size = u16::try_from(owners.len()).unwrap_or(u16::MAX);
+        let size = ring.size().get();
         // Rounded down: a canary is to be small.
         let part = u32::from(size) * u32::from(terms.canary_percent) / 100;
         let canaries = u16::try_from(part).unwrap_or(size).max(1);
+        let order = Order::new(ring, terms.n, terms.w, canaries);
         Rollout {
             id,
             from,
             to,
-            order: Order::new(owners, terms.n, terms.w, canaries),
+            order,
             terms,
             stage: Stage::Distributing,
             step: 0,
@@ -212,9 +227,9 @@ impl Rollout {
 
     /// One that has not begun, for those who want to know what it would do.
     #[must_use]
-    pub fn preview((from, to): (Release, Release), terms: Terms, owners: &[NodeName]) -> Rollout {
+    pub fn preview((from, to): (Release, Release), terms: Terms, ring: &Ring) -> Rollout {
         let nobody = BTreeMap::new();
-        Rollout::new(0, (from, to), terms, owners, nobody)
+        Rollout::new(0, (from, to), terms, ring, nobody)
     }
 
     /// The partitions that are to run the new version now, in the order in which they moved.
@@ -222,6 +237,19 @@ impl Rollout {
     pub fn moved(&self) -> &[PartitionId] {
         let moved = usize::from(self.moved);
         self.order.partitions.get(..moved).unwrap_or_default()
+    }
+
+    /// The partitions where the old version runs as the shadow of the new one: the canaries, as long as stages are
+    /// watched.
+    #[must_use]
+    pub fn shadowed(&self) -> &[PartitionId] {
+        let canaries = usize::from(self.order.canaries);
+        match self.stage {
+            Stage::Canary | Stage::Wave(_) if !self.terms.all_at_once => {
+                self.order.partitions.get(..canaries).unwrap_or_default()
+            }
+            _ => &[],
+        }
     }
 
     /// In which order they move.

@@ -7,8 +7,8 @@
 
 use proptest::prelude::*;
 use vnode_ring::{
-    Actor, Context, Dot, Hlc, Merged, Object, ObjectRef, VERSIONS_MAX, Version, encode_successor,
-    merge_encoded,
+    Actor, Context, Dot, FIRST_SCHEMA, Hlc, Merged, Object, ObjectRef, VERSIONS_MAX, Version,
+    VersionRef, encode_successor, merge_encoded,
 };
 
 const REPLICAS: usize = 3;
@@ -76,6 +76,7 @@ fn play(steps: &[Step]) -> (Vec<Object>, Vec<Dot>) {
                 // Stamps are far from the order of writing, as clocks may be.
                 let hlc = Hlc(seq * 7 % 13);
                 let value = (!delete).then(|| seq.to_be_bytes().to_vec());
+                let value = (FIRST_SCHEMA, value);
                 replicas[replica].put(seen, dot, hlc, value).unwrap();
                 writes.push(dot);
             }
@@ -104,6 +105,7 @@ fn encoded(object: &Object) -> Vec<u8> {
 /// Any object at all: small numbers, so that dots collide, and contents that may disagree about a dot.
 fn object() -> impl Strategy<Value = Object> {
     let version = (
+        0..3u32,
         0..4u64,
         1..6u64,
         0..5u64,
@@ -114,10 +116,10 @@ fn object() -> impl Strategy<Value = Object> {
     (versions, extra).prop_map(|(versions, extra)| {
         let mut object = Object::default();
         let nothing = Context::default();
-        for (actor, seq, hlc, value) in versions {
+        for (schema, actor, seq, hlc, value) in versions {
             let actor = Actor(actor);
             object
-                .put(&nothing, Dot { actor, seq }, Hlc(hlc), value)
+                .put(&nothing, Dot { actor, seq }, Hlc(hlc), (schema, value))
                 .unwrap();
         }
         let mut seen = Object::default();
@@ -127,8 +129,13 @@ fn object() -> impl Strategy<Value = Object> {
         });
         let actor = Actor(9);
         // A write that has seen the extra dots and is itself superseded: only its context remains.
-        seen.put(&dots.collect(), Dot { actor, seq: 1 }, Hlc(0), None)
-            .unwrap();
+        seen.put(
+            &dots.collect(),
+            Dot { actor, seq: 1 },
+            Hlc(0),
+            (FIRST_SCHEMA, None),
+        )
+        .unwrap();
         object.merge(seen);
         object
     })
@@ -212,7 +219,7 @@ proptest! {
         prop_assert_eq!(view.is_deleted(), object.is_deleted());
         prop_assert_eq!(&view.context(), object.context());
         let single = match object.versions() {
-            [one] => Some(one.value.as_deref()),
+            [one] => Some(one.as_ref()),
             _ => None,
         };
         prop_assert_eq!(view.single(), single);
@@ -228,16 +235,18 @@ proptest! {
         old in proptest::option::of(object()),
         actor in 0..7u64,
         seq in 1..20u64,
+        schema in 0..4u32,
         value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
     ) {
         let dot = Dot { actor: Actor(actor), seq };
         let old_bytes = old.as_ref().map(encoded);
         let mut fast = b"before".to_vec();
         let old_ref = old_bytes.as_deref().map(|bytes| ObjectRef::parse(bytes).unwrap());
-        encode_successor(old_ref.as_ref(), dot, Hlc(3), value.as_deref(), &mut fast);
+        let version = VersionRef { dot, hlc: Hlc(3), schema, value: value.as_deref() };
+        encode_successor(old_ref.as_ref(), version, &mut fast);
         let mut object = old.unwrap_or_default();
         let seen = object.context().clone();
-        object.put(&seen, dot, Hlc(3), value).unwrap();
+        object.put(&seen, dot, Hlc(3), (schema, value)).unwrap();
         let mut slow = b"before".to_vec();
         object.encode(&mut slow);
         prop_assert_eq!(fast, slow);
@@ -303,7 +312,12 @@ fn clients_that_pass_contexts_back_stay_far_below_the_sibling_limit() {
             seq += 1;
             let actor = Actor(1);
             object
-                .put(&seen, Dot { actor, seq }, Hlc(seq), Some(vec![0; 8]))
+                .put(
+                    &seen,
+                    Dot { actor, seq },
+                    Hlc(seq),
+                    (FIRST_SCHEMA, Some(vec![0; 8])),
+                )
                 .unwrap();
         }
         assert_eq!(object.versions().len(), CLIENTS);

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use vnode_ring::rollout::gate::{Sample, Thresholds, Verdict, judge};
+use vnode_ring::rollout::shadow::Expected;
 use vnode_ring::{
     Addresses, Card, ClusterId, ClusterMap, GuestCard, HashId, MapError, MapEvent, NodeName, Order,
-    PartitionId, Release, RingSize, Rollout, RolloutError, RolloutEvent, Stage, Terms,
+    PartitionId, Release, Ring, RingSize, Rollout, RolloutError, RolloutEvent, Stage, Terms,
 };
 
 const KV: &str = "kv";
@@ -23,6 +24,7 @@ fn node(name: &str) -> NodeName {
 
 fn release(version: &str) -> Release {
     Release {
+        schema_stores_from: 1,
         digest: format!("digest of {version}"),
         version: version.into(),
         schema_reads_from: 1,
@@ -79,6 +81,7 @@ fn terms() -> Terms {
         all_at_once: false,
         soak_ms: 0,
         forced: false,
+        expected: Expected::Nothing,
     }
 }
 
@@ -211,6 +214,23 @@ fn a_rollout_goes_by_its_stages_and_is_final_when_the_operator_says_so() {
 }
 
 #[test]
+fn the_old_version_runs_beside_the_new_one_on_the_canaries_until_all_have_moved() {
+    let mut map = cluster(64, &["a", "b", "c"]);
+    happen(&mut map, begin("1", "2", terms())).unwrap();
+    assert_eq!(rollout(&map).shadowed(), []);
+    let canaries = usize::from(rollout(&map).order().canaries);
+    for stage in [Stage::Canary, Stage::Wave(25)] {
+        report_all(&mut map);
+        advance(&mut map).unwrap();
+        assert_eq!(rollout(&map).stage, stage);
+        let moved = rollout(&map).moved();
+        assert_eq!(rollout(&map).shadowed(), &moved[..canaries]);
+    }
+    roll_back(&mut map).unwrap();
+    assert_eq!(rollout(&map).shadowed(), []);
+}
+
+#[test]
 fn all_at_once_has_no_canaries() {
     let mut map = cluster(8, &["a"]);
     let terms = Terms {
@@ -222,6 +242,7 @@ fn all_at_once_has_no_canaries() {
     advance(&mut map).unwrap();
     assert_eq!(running(&map), BTreeMap::from([("2".into(), 8)]));
     assert_eq!(rollout(&map).stages_left(), [Stage::Done]);
+    assert_eq!(rollout(&map).shadowed(), []);
 }
 
 #[test]
@@ -231,8 +252,8 @@ fn only_one_rollout_of_a_service_is_under_way_and_a_new_one_makes_the_one_before
         all_at_once: true,
         ..terms()
     };
-    happen(&mut map, begin("1", "2", at_once)).unwrap();
-    let refused = happen(&mut map, begin("1", "3", at_once)).unwrap_err();
+    happen(&mut map, begin("1", "2", at_once.clone())).unwrap();
+    let refused = happen(&mut map, begin("1", "3", at_once.clone())).unwrap_err();
     assert!(
         matches!(refused, RolloutError::UnderWay { .. }),
         "{refused}"
@@ -271,6 +292,7 @@ fn schemas_that_cannot_be_read_need_force() {
             to: Release {
                 schema_reads_from: reads_from,
                 schema_writes: writes,
+                schema_stores_from: writes,
                 ..release("2")
             },
             terms: Terms { forced, ..terms() },
@@ -280,6 +302,53 @@ fn schemas_that_cannot_be_read_need_force() {
         assert!(refused.to_string().contains("--force"), "{refused}");
         happen(&mut map, event(true)).unwrap();
     }
+}
+
+fn ceiling(map: &ClusterMap) -> u32 {
+    map.versions()["kv"].ceiling()
+}
+
+#[test]
+fn nothing_newer_than_the_old_version_reads_is_stored_until_a_rollout_is_final() {
+    let mut map = cluster(8, &["a"]);
+    // It migrates back, so it needs no force.
+    let to = Release {
+        schema_writes: 2,
+        schema_stores_from: 1,
+        ..release("2")
+    };
+    let begun = |from: &Release, to: &Release| RolloutEvent::Begun {
+        from: from.clone(),
+        to: to.clone(),
+        terms: Terms {
+            all_at_once: true,
+            ..terms()
+        },
+        by: node("a"),
+    };
+    happen(&mut map, begun(&release("1"), &to)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(ceiling(&map), 1);
+        report_all(&mut map);
+        advance(&mut map).unwrap();
+    }
+    assert_eq!((rollout(&map).stage, ceiling(&map)), (Stage::Done, 1));
+    let id = rollout(&map).id;
+    happen(&mut map, RolloutEvent::Finalized { id }).unwrap();
+    assert_eq!(ceiling(&map), 2);
+    // Now there are values that the first version does not read.
+    let refused = happen(&mut map, begun(&to, &release("1"))).unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            RolloutError::Older {
+                reads: 1,
+                stored: 2,
+                ..
+            }
+        ),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -378,8 +447,10 @@ proptest! {
         canaries_max in 1_u16..20,
     ) {
         let w = w.min(n);
-        let order = Order::new(&owners, n, w, canaries_max);
         let size = owners.len();
+        let ring_size = RingSize::new(u32::try_from(size).unwrap()).unwrap();
+        let ring = Ring::new(ring_size, HashId::V1, owners.clone(), 1).unwrap();
+        let order = Order::new(&ring, n, w, canaries_max);
         let all: BTreeSet<_> = order.partitions.iter().collect();
         prop_assert_eq!((all.len(), order.partitions.len()), (size, size));
         let in_lists = |moved: &[PartitionId]| -> Vec<usize> {
@@ -454,6 +525,7 @@ const THRESHOLDS: Thresholds = Thresholds {
     traps_per_mille: 0,
     errors_per_mille: 1,
     p99_percent: 150,
+    memory_percent: 80,
 };
 
 /// So many commands, of which so many failed and trapped, all of which took as long as the bucket of that number says.
@@ -516,6 +588,22 @@ fn the_gate_tells_good_from_bad_and_from_too_little() {
         judge(&sample(1000, 50, 10, 9), &old, &THRESHOLDS),
         Verdict::Good
     );
+}
+
+#[test]
+fn a_version_that_needs_much_more_memory_goes_back() {
+    let uses = |memory_percent| Sample {
+        memory_percent,
+        ..sample(2000, 0, 0, 3)
+    };
+    let judged = |new, old| judge(&uses(new), &uses(old), &THRESHOLDS);
+    assert_eq!(judged(80, 10), Verdict::Good);
+    assert!(matches!(judged(81, 10), Verdict::Breach(why) if why.contains("81 %")));
+    // The old version needs as much.
+    assert_eq!(judged(81, 81), Verdict::Good);
+    // Of all instances the largest counts, and what it has now.
+    assert_eq!(uses(90).and(&uses(20)).memory_percent, 90);
+    assert_eq!(uses(90).since(&uses(80)).memory_percent, 90);
 }
 
 #[test]

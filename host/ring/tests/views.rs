@@ -10,8 +10,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vnode_ring::{
     Addresses, Card, ClusterId, ClusterMap, HashId, Holder, Member, MemberStatus, NodeName,
-    PartitionId, Place, REPLICAS_MAX, Replica, ReplicaKind, Ring, RingSize, Role, Staged, Transfer,
-    TransferLimits, Versions, View, WEIGHT, preflist_from,
+    PartitionId, Place, REPLICAS_MAX, Replica, ReplicaKind, Resize, Ring, RingSize, Role, Staged,
+    Transfer, TransferLimits, Versions, View, WEIGHT, preflist_from,
 };
 
 fn node(number: u8) -> NodeName {
@@ -46,6 +46,7 @@ fn map(ring: Ring, nodes: u8) -> ClusterMap {
         1_u64,
         TransferLimits::default(),
         BTreeMap::<String, Versions>::new(),
+        None::<Resize>,
     );
     let config = bincode::config::standard();
     let bytes = bincode::serde::encode_to_vec(parts, config).unwrap();

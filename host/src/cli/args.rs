@@ -229,6 +229,11 @@ pub enum Cluster {
         /// 100 is as much as others
         weight: u16,
     },
+    /// Stage that the ring is to have twice or half as many partitions; the present number gives up a resize under way
+    Resize {
+        /// How many partitions, a power of two
+        partitions: u16,
+    },
     /// What a commit of the staged changes would do
     Plan,
     /// Carry out a plan; exit 5 when it is stale
@@ -338,6 +343,8 @@ pub enum Guest {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Try a version on live commands of some partitions of the node: its effects are thrown away, and what differs is reported
+    Shadow(Shadow),
     /// Replace a guest by another version on all nodes while they serve, and go back by itself if that is worse
     Upgrade(Upgrade),
     /// Hold the rollout where it is
@@ -363,6 +370,28 @@ pub struct Upgrade {
     pub wait: bool,
 }
 
+/// A version to try.
+#[derive(Args, Debug)]
+pub struct Shadow {
+    /// A component; without it what is tried now, or was last, is shown
+    pub file: Option<PathBuf>,
+    /// The service; the node's only one, or the one that the component names
+    #[arg(long)]
+    pub service: Option<String>,
+    /// Whose commands it gets; a few that are far apart without it
+    #[arg(long, value_name = "P,…", value_delimiter = ',', requires = "file")]
+    pub partitions: Option<Vec<u16>>,
+    /// The same as a part of those that the node owns
+    #[arg(long, value_name = "P%", value_parser = percent, conflicts_with = "partitions", requires = "file")]
+    pub share: Option<u8>,
+    /// How long [default: 30s]
+    #[arg(long = "for", value_name = "DUR", value_parser = humantime::parse_duration, requires = "file")]
+    pub within: Option<Duration>,
+    /// End what is tried now
+    #[arg(long, conflicts_with = "file")]
+    pub stop: bool,
+}
+
 /// How a rollout is to be done.
 #[derive(Args, Debug)]
 pub struct Terms {
@@ -381,6 +410,9 @@ pub struct Terms {
     /// The removed commands and unreadable values that `plan` names are known
     #[arg(long)]
     pub force: bool,
+    /// These commands are meant to answer something else than in the old version; all, if none is named
+    #[arg(long, value_name = "COMMAND,…", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub expect_divergence: Option<String>,
 }
 
 /// Which rollout.

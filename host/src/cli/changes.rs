@@ -21,6 +21,7 @@ pub(super) struct Change {
     by: Option<String>,
     location: Option<String>,
     weight: Option<u16>,
+    ring_size: Option<u16>,
     epoch: Option<u64>,
     /// Its join was taken back.
     withdrawn: bool,
@@ -37,6 +38,9 @@ impl fmt::Display for Change {
             "leave" | "force-remove" => '-',
             _ => '~',
         };
+        if let Some(partitions) = self.ring_size {
+            return write!(f, "{mark} {action} the ring to {partitions} partitions");
+        }
         write!(f, "{mark} {action} {node}")?;
         if let Some(by) = &self.by {
             write!(f, " by {by}")?;
@@ -71,6 +75,7 @@ pub(super) fn wish(command: &args::Cluster) -> Option<Value> {
         Cluster::Weight { node, weight } => {
             json!({ "action": "weight", "node": node, "weight": weight })
         }
+        Cluster::Resize { partitions } => json!({ "action": "resize", "ring_size": partitions }),
         Cluster::Status
         | Cluster::Plan
         | Cluster::Commit(_)
@@ -184,6 +189,11 @@ mod tests {
                 "weight b 0",
                 json!({"action": "weight", "node": "b", "weight": 0}),
                 "~ weight b 0",
+            ),
+            (
+                "resize 32",
+                json!({"action": "resize", "ring_size": 32}),
+                "~ resize the ring to 32 partitions",
             ),
         ] {
             let mut answer = sent.clone();

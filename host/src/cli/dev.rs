@@ -275,6 +275,7 @@ impl Swapping {
         let terms = Terms {
             service: Some(self.service.clone()),
             canary: None,
+            expect_divergence: None,
             all_at_once: true,
             soak: Some(Duration::ZERO),
             force: true,

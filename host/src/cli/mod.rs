@@ -25,6 +25,7 @@ mod run_args;
 mod safety;
 mod services;
 mod settings;
+mod shadow;
 mod status;
 mod table;
 mod templates;
@@ -148,6 +149,7 @@ fn guest_command(session: &mut Session<'_>, command: &args::Guest) -> anyhow::Re
         args::Guest::Show => services::show(session),
         args::Guest::Plan { file, terms } => rollout::plan(session, file, terms),
         args::Guest::Upgrade(upgrade) => rollout::upgrade(session, upgrade),
+        args::Guest::Shadow(wish) => shadow::shadow(session, wish),
         args::Guest::Pause(of) => act(session, "pause", of),
         args::Guest::Advance(of) => act(session, "advance", of),
         args::Guest::Finalize(of) => act(session, "finalize", of),

@@ -27,6 +27,7 @@ struct Plan {
     transfers: Vec<Pair>,
     warnings: Vec<String>,
     total: Total,
+    resize: Option<Copies>,
     safety: Safety,
 }
 
@@ -51,6 +52,15 @@ struct Pair {
     unknown_partitions: usize,
     bytes: u64,
     lossy: bool,
+}
+
+/// What each node copies of its own rows, because the ring is resized.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Copies {
+    objects: u64,
+    bytes: u64,
+    estimated_seconds: f64,
 }
 
 /// What all that is copied weighs, as far as the owners have said.
@@ -120,6 +130,7 @@ fn text(session: &Session<'_>, plan: &Plan) -> String {
     text.push_str(&format!("\n{}\n", members(&plan.members)));
     text.push_str(&transfers(session, &plan.transfers));
     text.push_str(&plan.total.text());
+    text.push_str(&plan.resize.as_ref().map(Copies::text).unwrap_or_default());
     let all = plan.members.iter().map(|member| member.next_partitions);
     text.push_str(&plan.safety.text(session, all.sum()));
     for warning in &plan.warnings {
@@ -160,6 +171,17 @@ impl Pair {
             bytes if self.unknown_partitions > 0 => format!("{text} (over {})", size(bytes)),
             bytes => format!("{text} ({})", size(bytes)),
         }
+    }
+}
+
+impl Copies {
+    fn text(&self) -> String {
+        format!(
+            "  Copies:    {} in {} objects that stay on their nodes, about {:.0}s; commands go on\n",
+            size(self.bytes),
+            self.objects,
+            self.estimated_seconds.max(1.0)
+        )
     }
 }
 

@@ -15,7 +15,7 @@ use super::report::{Exit, Failure};
 use super::services;
 
 /// Time of the node to check and compile a component.
-const TAKE_IN: Duration = Duration::from_secs(120);
+pub(super) const TAKE_IN: Duration = Duration::from_secs(120);
 /// How often the node is asked how far it is.
 const EVERY: Duration = Duration::from_millis(100);
 /// How long `--wait` waits at most when nobody says.
@@ -45,6 +45,7 @@ pub(super) struct Rollout {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Released {
+    schema_writes: u32,
     pub(super) version: String,
     digest: String,
 }
@@ -57,6 +58,14 @@ struct Gate {
     watched_milliseconds: u64,
     new: Counted,
     old: Counted,
+    compared: Compared,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Compared {
+    compared: u64,
+    differ: u64,
 }
 
 #[derive(Default, Deserialize)]
@@ -75,6 +84,7 @@ struct Plan {
     to: Released,
     changes: Changes,
     way_back: bool,
+    migrates: bool,
     canaries: Vec<u16>,
     stages: Vec<Stage>,
     soak_milliseconds: u64,
@@ -208,12 +218,15 @@ pub(super) fn send(
             query.push((name, "true".to_owned()));
         }
     }
+    if let Some(commands) = &terms.expect_divergence {
+        query.push(("expect_divergence", commands.clone()));
+    }
     let path = format!("/v1/services/{service}/rollouts");
     client.post_bytes(&path, &query, bytes)
 }
 
 /// The only service of the node, else the one that the component says it is.
-fn service_of(client: &Client, file: &Path) -> anyhow::Result<String> {
+pub(super) fn service_of(client: &Client, file: &Path) -> anyhow::Result<String> {
     let body: services::Body = client.view(client.get("/v1/services", &[])?)?;
     match body.services.as_slice() {
         [only] => Ok(only.name.clone()),
@@ -340,9 +353,9 @@ pub(super) fn rollout_text(rollout: &Rollout) -> String {
     let mut text = format!("rollout    {}   {}\n", progress(rollout), rollout.state);
     if let Some(gate) = &rollout.gate {
         let soak = humantime::format_duration(Duration::from_millis(rollout.soak_milliseconds));
-        let (new, old) = (&gate.new, &gate.old);
+        let (new, old, both) = (&gate.new, &gate.old, &gate.compared);
         text.push_str(&format!(
-            "gate       {}: {}   {} of {soak}   new: {} commands, {} errors, {} traps   old: {}, {}, {}\n",
+            "gate       {}: {}   {} of {soak}   new: {} commands, {} errors, {} traps   old: {}, {}, {}   {} of {} ended otherwise\n",
             gate.state,
             gate.text,
             humantime::format_duration(Duration::from_secs(gate.watched_milliseconds / 1000)),
@@ -351,7 +364,9 @@ pub(super) fn rollout_text(rollout: &Rollout) -> String {
             new.traps,
             old.commands,
             old.errors,
-            old.traps
+            old.traps,
+            both.differ,
+            both.compared
         ));
     }
     text
@@ -381,6 +396,19 @@ fn plan_text(session: &Session<'_>, plan: &Plan) -> String {
         .map(|one| format!("{} ({})", one.command, one.what.join(", ")))
         .collect();
     list("changed", &changed);
+    let (old, new) = (plan.from.schema_writes, plan.to.schema_writes);
+    if old != new {
+        let how = match (plan.migrates, plan.way_back) {
+            (true, true) => {
+                "values are migrated when they are read; they are stored anew when it is final"
+            }
+            (true, false) => {
+                "values are migrated when they are read; it stores the new schema at once"
+            }
+            (false, _) => "values stay as they are until they are written",
+        };
+        list("schema", &[format!("{old} -> {new}   {how}")]);
+    }
     let stages = plan.stages.iter();
     let stages: Vec<String> = stages
         .map(|stage| format!("{}: {} partitions", stage.stage, stage.partitions))

@@ -55,8 +55,9 @@ impl Limits {
 pub(super) struct Transfer {
     /// None for hints, which have no attempts.
     id: Option<u64>,
-    kind: String,
-    partition: u32,
+    pub(super) kind: String,
+    /// None for a node that divides its own rows.
+    partition: Option<u32>,
     pub(super) from: String,
     pub(super) to: String,
     state: String,
@@ -168,7 +169,7 @@ fn text(list: &Transfers) -> String {
         table.row([
             optional(transfer.id),
             transfer.kind.clone(),
-            transfer.partition.to_string(),
+            optional(transfer.partition),
             format!("{} -> {}", transfer.from, transfer.to),
             phase.unwrap_or(&transfer.state).clone(),
             transfer

@@ -10,7 +10,7 @@ use super::args::Goal;
 use super::client::{Client, ClientError};
 use super::output::{ANSWER, Session};
 use super::report::{Exit, Failure};
-use super::transfers::Transfers;
+use super::transfers::{Transfer, Transfers};
 use vnode_cluster::raft::voters::VOTERS_MAX;
 
 /// How often the node is asked.
@@ -207,7 +207,14 @@ fn settled(client: &Client) -> Result<Look, ClientError> {
         return Ok(Look::Done(body));
     }
     let moves: Transfers = client.view(client.get("/v1/transfers", &[])?)?;
-    let moving = moves.transfers.len();
+    let (resizing, moves): (Vec<_>, Vec<_>) = moves
+        .transfers
+        .into_iter()
+        .partition(|transfer: &Transfer| transfer.kind == "resize");
+    if !resizing.is_empty() {
+        open.insert(0, "the ring is being resized".into());
+    }
+    let moving = moves.len();
     if moving > 0 {
         let text = format!(
             "{moving} of {} partitions still move: {}",
@@ -261,9 +268,9 @@ fn silent_voters(members: &[Member]) -> Option<String> {
 }
 
 /// `a -> b 12, a -> c 9`.
-fn pairs(moves: &Transfers) -> String {
+fn pairs(moves: &[Transfer]) -> String {
     let mut pairs: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for transfer in &moves.transfers {
+    for transfer in moves {
         *pairs.entry((&transfer.from, &transfer.to)).or_default() += 1;
     }
     let pairs: Vec<String> = pairs

@@ -211,6 +211,10 @@ pub const SETTINGS: &[Setting] = &[
         "Errors in a thousand commands, and more than twice those of the old version, at which a rollout goes back"),
     setting!("limits.rollout_p99_percent", "rollout-p99-percent", "VNODE_ROLLOUT_P99_PERCENT", Count<100, 1_000_000>, "N", limits.rollout_p99_percent,
         "99th percentile of durations, percent of that of the old version, at which a rollout goes back"),
+    setting!("limits.rollout_divergence_per_mille", "rollout-divergence-per-mille", "VNODE_ROLLOUT_DIVERGENCE_PER_MILLE", Count<0, 1000>, "N", limits.rollout_divergence_per_mille,
+        "Of a thousand commands those that end otherwise than with the old version, at which a rollout goes back; 1000 is never"),
+    setting!("limits.rollout_memory_percent", "rollout-memory-percent", "VNODE_ROLLOUT_MEMORY_PERCENT", Count<1, 100>, "N", limits.rollout_memory_percent,
+        "Memory of an instance, percent of memory_per_vnode and more than any of the old version has, at which a rollout goes back"),
 ];
 
 /// The setting of that dotted key.

@@ -18,7 +18,7 @@ use crate::store::{Batch, Engine, Liveness, RowKey, Store};
 use crate::vnode::request::{Consistency, Replies, ReplyTo, Request, Words, Work};
 use crate::vnode::service::{CommandStats, Service};
 use crate::vnode::{Call, Ran, Vnode, seed};
-use crate::wasm::{Guest, Placement, Scope, TypedCommand, VnodeState};
+use crate::wasm::{self, Guest, Placement, Scope, TypedCommand, VnodeState};
 
 /// Partitions of the ring.
 const RING: u32 = 8;
@@ -69,6 +69,7 @@ pub(super) type Values = BTreeMap<(PartitionId, Vec<u8>), Vec<Vec<u8>>>;
 /// The node.
 pub(super) struct Rig {
     service: Arc<Service>,
+    size: RingSize,
     plan: Plan,
     engine: Engine,
     seats: BTreeMap<PartitionId, Seat>,
@@ -87,7 +88,6 @@ impl Rig {
         let placement = Placement {
             service: guest.descriptor().name.as_str().into(),
             hash: HashId::V1,
-            ring_size: RingSize::new(RING).map_err(|error| error.to_string())?,
             n: 1,
         };
         let service = Service::new(
@@ -109,6 +109,7 @@ impl Rig {
         }
         let mut rig = Rig {
             service: Arc::new(service),
+            size: RingSize::new(RING).map_err(|error| error.to_string())?,
             plan,
             engine: Engine::memory(),
             seats: BTreeMap::new(),
@@ -117,7 +118,7 @@ impl Rig {
                 .collect(),
             budget: guest.limits().command_budget * PATIENCE,
         };
-        for partition in rig.service.placement.ring_size.partitions() {
+        for partition in rig.size.partitions() {
             let store = rig
                 .engine
                 .open(rig.service.name(), partition.0)
@@ -239,10 +240,11 @@ impl Rig {
     }
 
     fn start(&self, partition: PartitionId, rows: Rows) -> Result<Vnode, String> {
+        let guest = Arc::clone(&self.service.first().guest);
         let state = VnodeState::new(
-            Arc::clone(&self.service.first().guest),
+            wasm::Values::new(guest, Arc::clone(&self.service.ceiling)),
             self.service.placement.clone(),
-            partition,
+            (self.size, partition),
             self.plan.node.into(),
             Box::new(rows),
         );
@@ -266,7 +268,10 @@ impl Rig {
         let (hash, partition) = match (key, &spec.keys) {
             (Some(key), Some(keys)) => {
                 let routed = [keys.prefix.as_bytes(), key].concat();
-                (placement.locate(key).0, placement.locate(&routed).1)
+                (
+                    placement.hash_of(key),
+                    self.size.range_of(placement.hash_of(&routed)),
+                )
             }
             _ => (0, PartitionId(0)),
         };

@@ -27,6 +27,8 @@ pub(super) enum Ask {
     Samples(String, [String; 2]),
     /// What the claimant thinks of the rollout of a service.
     Gate(String),
+    /// How the versions of a rollout of a service, by its number, have compared.
+    Compared(String, u64),
 }
 
 impl Coordinator {
@@ -39,6 +41,7 @@ impl Coordinator {
             Ok(Ask::Holdings) => to_bytes(&self.holdings_here()),
             Ok(Ask::Samples(service, digests)) => to_bytes(&self.samples_here(&service, &digests)),
             Ok(Ask::Gate(service)) => to_bytes(&self.gate_here(&service)),
+            Ok(Ask::Compared(service, id)) => to_bytes(&self.compared_here(&service, id)),
             Ok(Ask::Component(ask)) => to_bytes(&self.component_part(ask).await),
             Err(failure) => to_bytes(&Err::<(), String>(failure.to_string())),
         }

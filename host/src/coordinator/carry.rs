@@ -118,7 +118,8 @@ impl Coordinator {
 
     /// Whether all that the vnodes of a partition held a moment ago is on that node.
     pub(super) fn is_carried(&self, partition: PartitionId, to: &NodeName) -> bool {
-        self.held(partition).bytes == 0 || self.carried().there.get(&partition) == Some(to)
+        let holds = self.held(partition).bytes > 0 || self.is_filling(partition);
+        !holds || self.carried().there.get(&partition) == Some(to)
     }
 
     /// Forgets what is not under way any more: a partition that goes again later has to be carried again. Guests that have agreed to
@@ -142,7 +143,7 @@ impl Coordinator {
             over
         };
         for (partition, to) in stay {
-            if view.ring().owner(partition) == view.me() {
+            if view.ring().is_owner(view.me(), partition) {
                 let hook = Hook::HandoffCancelled(to.to_string());
                 self.tell_guests(partition, &hook).await;
             }
@@ -155,7 +156,7 @@ impl Coordinator {
             over.map(|(which, _)| *which).collect()
         };
         for which in over {
-            if view.ring().owner(which.partition) == view.me() {
+            if view.ring().is_owner(view.me(), which.partition) {
                 self.tell_of(which, "was given up");
                 self.transfers().forget(which);
             }

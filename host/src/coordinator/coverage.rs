@@ -67,36 +67,16 @@ impl Coordinator {
         let within = self.limits.coverage_timeout;
         let begun = Instant::now();
         let joined = async {
-            if spec.aggregate == Aggregate::Cursor {
-                return self.scan_page(target, spec, words, call).await;
-            }
-            let mut joined = Joined::new(spec.aggregate, &self.limits);
-            let plan = self.plan(target, call.wishes.partial)?;
-            self.bring_together(target, &plan).await;
-            let mut ranges: VecDeque<_> = plan.into();
-            let mut window = VecDeque::new();
             loop {
-                while window.len() < WINDOW
-                    && let Some(part) = ranges.pop_front()
-                {
-                    let command = self.command(spec, words, part.range);
-                    window.push_back(self.pages(target, part, command));
-                }
-                let Some(mut pages) = window.pop_front() else {
-                    return Ok(joined.finish());
+                let size = self.ring_size();
+                let joined = match spec.aggregate {
+                    Aggregate::Cursor => self.scan_page(target, spec, words, call).await,
+                    _ => self.join_parts(target, spec, words, (call, begun)).await,
                 };
-                let (mut part, mut part_of) = ((Vec::new(), 0), None);
-                while let Some(page) = pages.recv().await {
-                    let (covered, page) = page?;
-                    part_of = Some(covered);
-                    joined.add_page(&page)?;
-                    if call.recorder.is_some() {
-                        part.0.extend_from_slice(&page.items);
-                        part.1 += page.count;
-                    }
-                }
-                if let (Some(recorder), Some(covered)) = (&call.recorder, part_of) {
-                    self.record_part(recorder, &covered, begun, part);
+                // The parts of two rings do not fit together, and a vnode that had not heard of the new one may lack what was written
+                // by that.
+                if self.ring_size() == size {
+                    return joined;
                 }
             }
         };
@@ -106,6 +86,44 @@ impl Coordinator {
                 within,
                 limit: "coverage_timeout",
             }),
+        }
+    }
+
+    async fn join_parts(
+        &self,
+        target: GuestCommand,
+        spec: &CommandSpec,
+        words: &Words,
+        (call, begun): (&Call, Instant),
+    ) -> Result<Vec<u8>, Failure> {
+        let mut joined = Joined::new(spec.aggregate, &self.limits);
+        let plan = self.plan(target, call.wishes.partial)?;
+        self.bring_together(target, &plan).await;
+        let mut ranges: VecDeque<_> = plan.into();
+        let mut window = VecDeque::new();
+        loop {
+            while window.len() < WINDOW
+                && let Some(part) = ranges.pop_front()
+            {
+                let command = self.command(spec, words, part.range);
+                window.push_back(self.pages(target, part, command, Vec::new()));
+            }
+            let Some(mut pages) = window.pop_front() else {
+                return Ok(joined.finish());
+            };
+            let (mut part, mut part_of) = ((Vec::new(), 0), None);
+            while let Some(page) = pages.recv().await {
+                let (covered, page) = page?;
+                part_of = Some(covered);
+                joined.add_page(&page)?;
+                if call.recorder.is_some() {
+                    part.0.extend_from_slice(&page.items);
+                    part.1 += page.count;
+                }
+            }
+            if let (Some(recorder), Some(covered)) = (&call.recorder, part_of) {
+                self.record_part(recorder, &covered, begun, part);
+            }
         }
     }
 
@@ -123,12 +141,32 @@ impl Coordinator {
             let spec = front
                 .spec(target)
                 .ok_or_else(|| Failure::Usage("no such command".into()))?;
-            for covered in self.plan(target, false)? {
+            // Where to go on. A place means the same on every ring, so a resize changes nothing.
+            let mut reached = Vec::new();
+            loop {
+                let size = self.ring_size();
+                let from = reached
+                    .first_chunk()
+                    .map_or(0, |hash| u64::from_be_bytes(*hash));
+                let mut plan = self.plan(target, false)?.into_iter();
+                let Some(covered) = plan.find(|one| size.hash_range(one.range).1 >= from) else {
+                    return Ok(());
+                };
                 self.bring_together(target, std::slice::from_ref(&covered))
                     .await;
                 let range = covered.range;
-                let mut pages = self.pages(target, covered, self.command(spec, words, range));
+                let last = size.hash_range(range).1;
+                let mut pages = self.pages(
+                    target,
+                    covered,
+                    self.command(spec, words, range),
+                    reached.clone(),
+                );
                 while let Some(page) = pages.recv().await {
+                    if self.ring_size() != size {
+                        // Perhaps not all that was written by the new ring is in it.
+                        break;
+                    }
                     let (_, page) = page?;
                     let part = Part {
                         range,
@@ -138,9 +176,13 @@ impl Coordinator {
                     if parts.send(Ok(part)).await.is_err() {
                         return Ok(());
                     }
+                    reached = match (page.next, last.checked_add(1)) {
+                        (Some(place), _) => place,
+                        (None, Some(next)) => next.to_be_bytes().to_vec(),
+                        (None, None) => return Ok(()),
+                    };
                 }
             }
-            Ok(())
         };
         let ended = sent.await;
         self.count_coverage(target, ended.as_ref().err(), begun);
@@ -181,7 +223,8 @@ impl Coordinator {
     /// write that was acknowledged.
     fn plan(&self, target: GuestCommand, partial: bool) -> Result<Vec<Covered>, Failure> {
         let (mut covered, mut missing) = (Vec::new(), Vec::new());
-        for range in self.ring_size.partitions() {
+        let size = self.ring_size();
+        for range in size.partitions() {
             match self.covered(target, range) {
                 Some(one) => covered.push(one),
                 None => missing.push(range.to_string()),
@@ -193,7 +236,7 @@ impl Coordinator {
                 missing.join(", ")
             )));
         }
-        covered.sort_by_key(|covered| self.ring_size.hash_range(covered.range).0);
+        covered.sort_by_key(|covered| size.hash_range(covered.range).0);
         Ok(covered)
     }
 
@@ -231,12 +274,13 @@ impl Coordinator {
         }
     }
 
-    /// Asks for all pages of a range, one after another; at most one waits to be taken.
+    /// Asks for all pages of a range from a place on, one after another; at most one waits to be taken.
     fn pages(
         &self,
         target: GuestCommand,
         covered: Covered,
         command: TypedCommand,
+        from: Vec<u8>,
     ) -> mpsc::Receiver<Result<(Covered, CoveragePage), Failure>> {
         let (pages, received) = mpsc::channel(1);
         let Some(coordinator) = self.me.upgrade() else {
@@ -249,7 +293,14 @@ impl Coordinator {
                 covered,
                 command,
             };
-            let mut cursor = None;
+            let first = reader
+                .coordinator
+                .ring_size()
+                .hash_range(reader.covered.range)
+                .0;
+            // At the beginning of the range, as a guest is used to, there is no place to go on from.
+            let mut cursor =
+                Some(from).filter(|from| from.as_slice() > first.to_be_bytes().as_slice());
             loop {
                 let page = reader.page(cursor.as_deref()).await;
                 let next = page.as_ref().ok().and_then(|page| page.next.clone());
@@ -295,7 +346,7 @@ impl Coordinator {
     async fn page_for(&self, asked: PageAsk) -> Result<CoveragePage, Failure> {
         let view = self.view();
         let partition = asked.partition;
-        let owned = self.ring_size.contains(partition) && view.ring().owner(partition) == view.me();
+        let owned = view.ring().is_owner(view.me(), partition);
         let service = self
             .services
             .iter()
@@ -328,7 +379,7 @@ impl Coordinator {
             .ok()
             .and_then(|text| text.parse::<u64>().ok())
             .ok_or_else(|| Failure::Usage("invalid cursor".into()))?;
-        let size = self.ring_size;
+        let size = self.ring_size();
         let mut joined = Joined::new(Aggregate::Concat, &self.limits);
         let mut next = cursor;
         let ahead = self
@@ -397,6 +448,9 @@ impl Reader<'_> {
                 Err(failure) if failure.passes() && begun.elapsed() < MOVES_WITHIN => {
                     tokio::time::sleep(RETRY_EVERY).await;
                     let range = self.covered.range;
+                    if !self.coordinator.ring_size().contains(range) {
+                        return Err(failure);
+                    }
                     if let Some(covered) = self.coordinator.covered(self.target, range) {
                         self.covered = covered;
                     }

@@ -64,11 +64,11 @@ impl Coordinator {
     /// The ranges that this node compares: those whose first replica it owns, of services with several.
     fn led(&self) -> Vec<(Arc<Service>, PartitionId)> {
         let view = self.view();
-        let mine = |range: &PartitionId| view.ring().owner(*range) == view.me();
+        let mine = |range: &PartitionId| view.ring().is_owner(view.me(), *range);
         let several = self.services().iter().filter(|service| service.n() > 1);
         several
             .flat_map(|service| {
-                let ranges = self.ring_size().partitions().filter(mine);
+                let ranges = view.ring().size().partitions().filter(mine);
                 ranges.map(|range| (Arc::clone(service), range))
             })
             .collect()

@@ -20,6 +20,7 @@ use crate::vnode::service::Service;
 pub struct Front {
     catalog: Catalog,
     offers: Vec<Offer>,
+    size: RingSize,
 }
 
 /// A service as clients see it.
@@ -42,9 +43,10 @@ struct Next {
 impl Front {
     /// What these services offer at this map.
     pub fn new(services: &[Arc<Service>], map: &ClusterMap) -> Front {
+        let size = map.ring().size();
         let offers: Vec<Offer> = services
             .iter()
-            .map(|service| Offer::new(service, map.versions().get(service.name())))
+            .map(|service| Offer::new(service, size, map.versions().get(service.name())))
             .collect();
         let described = services.iter().zip(&offers);
         let described = described.map(|(service, offer)| offer.descriptor(service));
@@ -55,7 +57,21 @@ impl Front {
         Front {
             catalog: Catalog::offering(described.collect(), offered),
             offers,
+            size,
         }
+    }
+
+    /// The same for a ring of another size.
+    #[must_use]
+    pub fn at_size(mut self, size: RingSize) -> Front {
+        self.size = size;
+        self.offers.iter_mut().for_each(|offer| offer.size = size);
+        self
+    }
+
+    /// Size of the ring by which commands are sent.
+    pub fn ring_size(&self) -> RingSize {
+        self.size
     }
 
     /// Every name that a client may use.
@@ -120,8 +136,8 @@ fn number(target: GuestCommand) -> u16 {
 }
 
 impl Offer {
-    fn new(service: &Service, versions: Option<&Versions>) -> Offer {
-        let (size, n) = (service.placement.ring_size, service.n());
+    fn new(service: &Service, size: RingSize, versions: Option<&Versions>) -> Offer {
+        let n = service.n();
         let of =
             |edition: Option<Arc<Edition>>| edition.unwrap_or_else(|| Arc::clone(service.first()));
         let Some(versions) = versions else {

@@ -67,6 +67,9 @@ pub async fn hand_back(coordinator: Arc<Coordinator>) {
     loop {
         let view = coordinator.view();
         for hint in coordinator.hints() {
+            if !view.ring().size().contains(hint.partition) {
+                continue;
+            }
             let (which, owner) = (hint.which(), view.ring().owner(hint.partition));
             let due = coordinator
                 .transfers()
@@ -121,7 +124,7 @@ impl Coordinator {
     /// Partitions that this node does not own, with rows.
     fn not_owned(&self) -> Vec<Hint> {
         let view = self.view();
-        let foreign = self.ring_size().partitions();
+        let foreign = view.ring().size().partitions();
         // What comes here to stay is no hint.
         let foreign = foreign.filter(|partition| {
             view.ring().owner(*partition) != view.me() && !self.comes(*partition)
@@ -131,7 +134,7 @@ impl Coordinator {
                 let number = self.seat(usize::from(service.index), partition);
                 let seat = self.seats().lock(number)?;
                 let store = seat.figures().store;
-                (store.bytes > 0).then(|| Hint {
+                (store.bytes > 0 && !seat.is_filling()).then(|| Hint {
                     seat: number,
                     service: Arc::clone(service),
                     partition,
@@ -159,7 +162,7 @@ impl Coordinator {
         };
         let mut sending = self.begin_sending(hint.which(), owner, 0, total).await?;
         // From now on nobody is let in who brings it: if nobody was, what is removed here is nowhere needed here.
-        if self.comes(hint.partition) || self.view().ring().owner(hint.partition) != owner {
+        if self.comes(hint.partition) || !self.view().ring().is_owner(owner, hint.partition) {
             return Err(Stop::Held("the partition changes its owner".into()));
         }
         sending.enter(match hint.kept_until {

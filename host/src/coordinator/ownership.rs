@@ -31,16 +31,21 @@ impl Coordinator {
     }
 
     fn owns(view: &View, partition: PartitionId) -> bool {
-        view.ring().owner(partition) == view.me()
+        view.ring().is_owner(view.me(), partition)
     }
 
     /// Opens the seats of what this node owns at first. Nobody sits there yet, and nothing waits.
     pub(super) fn take_up_ownership(&self) {
         let view = self.view();
-        for partition in self.ring_size.partitions() {
+        let resize = view.map().resize();
+        // Rows may be left that lie by the numbers of the ring before.
+        let filling =
+            resize.is_some_and(|one| one.to == view.ring().size() && one.is_left(view.me()));
+        for partition in view.ring().size().partitions() {
             let owned = Self::owns(&view, partition);
             for mut seat in self.seats_of(partition).filter_map(|n| self.seats.lock(n)) {
                 seat.set_owned(owned);
+                seat.set_filling(filling);
             }
         }
     }
@@ -82,7 +87,7 @@ impl Coordinator {
         }
     }
 
-    fn send_all(&self, number: usize, requests: impl IntoIterator<Item = Request>) {
+    pub(super) fn send_all(&self, number: usize, requests: impl IntoIterator<Item = Request>) {
         let Some(inbox) = self.inboxes.get(self.executor_of(number)) else {
             return;
         };
@@ -122,8 +127,12 @@ impl Vnodes for Coordinator {
 
     fn publish(&self, view: View) {
         let old = self.view();
-        let changed = self
-            .ring_size
+        if old.ring().size() != view.ring().size() {
+            return self.flip(old.ring().size(), view);
+        }
+        let changed = view
+            .ring()
+            .size()
             .partitions()
             .filter(|partition| Self::owns(&old, *partition) != Self::owns(&view, *partition));
         let (comes, goes): (Vec<_>, Vec<_>) =

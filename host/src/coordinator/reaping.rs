@@ -134,8 +134,8 @@ impl Coordinator {
 /// The first replica of a range, if it is this node's to look after and nothing is missing or moving in the cluster.
 fn whole(view: &View, range: PartitionId) -> Option<Holder> {
     let all_up = view.nodes().iter().all(|node| view.is_up(node));
-    let still = view.map().transfers().is_empty();
-    let mine = view.ring().owner(range) == view.me();
+    let still = view.map().transfers().is_empty() && view.map().resize().is_none();
+    let mine = view.ring().is_owner(view.me(), range);
     (all_up && still && mine).then_some(Holder {
         partition: range,
         node: view.my_position()?,
@@ -150,7 +150,7 @@ fn everybody(view: &View, range: PartitionId, n: u16) -> (Vec<Holder>, Vec<Holde
     for step in 0..N_MAX.min(size.get()) {
         let partition = size.after(range, step);
         for (node, name) in (0..).zip(view.nodes()) {
-            let owns = view.ring().owner(partition) == name;
+            let owns = view.ring().is_owner(name, partition);
             let role = match owns {
                 true => Role::Primary,
                 false => Role::Fallback,

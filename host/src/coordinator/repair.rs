@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vnode_ring::{Holder, NodeName, PartitionId};
+use vnode_ring::{Holder, NodeName, PartitionId, View};
 
 use super::Coordinator;
 use super::asks::Ask;
@@ -44,6 +44,9 @@ impl Coordinator {
     /// Why it does not, in words for an operator.
     pub async fn repair(&self, partition: PartitionId) -> Result<NodeName, String> {
         let view = self.view();
+        if !view.ring().size().contains(partition) {
+            return Err(format!("there is no partition {partition} any more"));
+        }
         let owner = view.ring().owner(partition).clone();
         if owner == *view.me() {
             self.repair_here(partition)?;
@@ -61,7 +64,7 @@ impl Coordinator {
     pub(super) fn repair_here(&self, partition: PartitionId) -> Result<(), String> {
         let view = self.view();
         let (which, me) = (repair(partition), view.me());
-        if !self.ring_size.contains(partition) || view.ring().owner(partition) != me {
+        if !view.ring().is_owner(me, partition) {
             return Err(format!(
                 "partition {partition} belongs to another node by now; ask again"
             ));
@@ -90,7 +93,8 @@ impl Coordinator {
     }
 
     async fn see_through(&self, which: Which) {
-        while self.view().ring().owner(which.partition) == self.view().me() {
+        let mine = |view: &View| view.ring().is_owner(view.me(), which.partition);
+        while mine(&self.view()) {
             let due = self.transfers().is_due(which, self.steady_ms());
             if due {
                 match self.try_to_repair(which).await {

@@ -46,7 +46,8 @@ impl Coordinator {
         key: &[u8],
     ) -> Result<Vec<Replica>, Failure> {
         let view = self.view();
-        let (hash, range) = service.placement.locate(key);
+        let hash = service.placement.hash_of(key);
+        let range = view.ring().size().range_of(hash);
         let held = Held { hash, digest: 0 };
         let mut replicas = Vec::new();
         for holder in &view.preferred(range, service.n()) {

@@ -11,10 +11,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use vnode_ring::rollout::gate::{Sample, Verdict, judge};
+use vnode_ring::rollout::shadow::{Compared, Tally, breach};
 use vnode_ring::{MapEvent, MemberStatus, NodeName, Rollout, RolloutEvent, Stage, Versions, View};
 
 use super::asks::{Ask, from_bytes, to_bytes};
 use super::{Coordinator, join_all};
+use crate::vnode::edition::Edition;
+use crate::vnode::service::Service;
 use vnode_cluster::failpoint;
 
 /// How often a rollout is looked at.
@@ -37,6 +40,8 @@ pub struct Gate {
     pub new: Sample,
     /// What the old one has done.
     pub old: Sample,
+    /// What the old one, beside the new one on the canaries, has done otherwise since the rollout began.
+    pub compared: Tally,
 }
 
 /// A stage that is being watched.
@@ -142,6 +147,10 @@ impl Coordinator {
         };
         let watched = watch.since.elapsed();
         let soak = Duration::from_millis(rollout.terms.soak_ms);
+        let compared = self.compared(view, service, rollout).await;
+        let all = compared
+            .values()
+            .fold(Tally::default(), |all, one: &Compared| all.and(&one.tally));
         let gate = |state: &str, text: String| Gate {
             state: state.into(),
             text,
@@ -149,8 +158,13 @@ impl Coordinator {
             watched_ms: u64::try_from(watched.as_millis()).unwrap_or(u64::MAX),
             new,
             old,
+            compared: all,
         };
-        let verdict = judge(&new, &old, &self.limits.gate);
+        let threshold = self.limits.divergence_per_mille;
+        let verdict = match breach(&compared, &rollout.terms.expected, threshold) {
+            Some(why) => Verdict::Breach(why),
+            None => judge(&new, &old, &self.limits.gate),
+        };
         let (shown, over) = match verdict {
             Verdict::Breach(why) => {
                 self.gates()
@@ -273,9 +287,25 @@ impl Coordinator {
         for (sample, digest) in samples.iter_mut().zip(digests) {
             if let Some(edition) = service.edition(digest) {
                 *sample = edition.counters().sample();
+                sample.memory_percent = self.memory_percent(service, &edition);
             }
         }
         samples
+    }
+}
+
+impl Coordinator {
+    /// Linear memory of the largest instance of a version on this node, percent of what one may have.
+    fn memory_percent(&self, service: &Service, edition: &Edition) -> u64 {
+        let partitions = self.ring_size().partitions();
+        let seats = partitions.map(|partition| self.seat(usize::from(service.index), partition));
+        let bytes = seats.filter_map(|number| {
+            let seat = self.seats.lock(number)?;
+            let figures = seat.figures();
+            (figures.digest == *edition.digest()).then_some(figures.memory_bytes)
+        });
+        let most = edition.guest.limits().memory_bytes_max.max(1) as u64;
+        bytes.max().unwrap_or_default() as u64 * 100 / most
     }
 }
 

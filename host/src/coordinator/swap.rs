@@ -49,13 +49,13 @@ impl Pauses {
 }
 
 /// Commands of a seat wait as long as it lives.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     coordinator: &'a Coordinator,
     number: usize,
 }
 
 impl<'a> Held<'a> {
-    fn new(coordinator: &'a Coordinator, number: usize) -> Held<'a> {
+    pub(super) fn new(coordinator: &'a Coordinator, number: usize) -> Held<'a> {
         if let Some(mut seat) = coordinator.seats.lock(number) {
             seat.set_held(true);
         }
@@ -115,7 +115,7 @@ impl Coordinator {
     }
 
     /// Waits until the vnode of a seat that is held is there.
-    async fn settled(&self, number: usize) -> Result<(), String> {
+    pub(super) async fn settled(&self, number: usize) -> Result<(), String> {
         let until = Instant::now() + BACK_WITHIN;
         while self.seats.lock(number).is_some_and(|seat| seat.is_taken()) {
             if Instant::now() >= until {

@@ -34,7 +34,7 @@ impl Step {
     /// Appends `[node, partition, kind, outcome, microseconds]`, or `[node, partition, partial reply]`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let node = Value::bulk(self.node.as_str());
-        let partition = Value::Int(i64::from(self.partition.0));
+        let partition = Value::Int(i64::from(self.partition.number()));
         if let Some((items, count)) = &self.part {
             write::array(out, 3);
             node.encode(Protocol::Resp3, out);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use vnode_ring::{NodeName, PartitionId, TransferLimits};
+use vnode_ring::{NodeName, PartitionId, RingSize, TransferLimits};
 
 use super::pace::{Pace, Rate};
 
@@ -30,10 +30,12 @@ pub enum Kind {
     Hinted,
     /// A partition is filled again from its other replicas.
     Repair,
+    /// A node divides or joins its own rows, because the ring is resized.
+    Resize,
 }
 
 impl Kind {
-    /// All of them.
+    /// All that go from node to node.
     pub const ALL: [Kind; 3] = [Kind::Ownership, Kind::Hinted, Kind::Repair];
 
     /// As it is shown.
@@ -42,6 +44,7 @@ impl Kind {
             Kind::Ownership => "ownership",
             Kind::Hinted => "hinted",
             Kind::Repair => "repair",
+            Kind::Resize => "resize",
         }
     }
 }
@@ -463,6 +466,13 @@ impl Transfers {
         let over = self.all.remove(&which)?;
         self.totals.entry(which.kind).or_default().finished += 1;
         Some(over)
+    }
+
+    /// Forgets all transfers of partitions of other rings.
+    pub fn forget_all_but(&mut self, size: RingSize) {
+        self.all.retain(|which, _| size.contains(which.partition));
+        self.incoming
+            .retain(|(_, which), _| size.contains(which.partition));
     }
 
     /// It is not to happen any more.

@@ -11,16 +11,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use vnode_ring::{
-    ClusterMap, MapEvent, NodeName, PartitionId, Release, Rollout, RolloutEvent, Versions, View,
+    ClusterMap, FIRST_SCHEMA, MapEvent, NodeName, PartitionId, Release, RingSize, Rollout,
+    RolloutEvent, Versions, View,
 };
 
 use super::Coordinator;
 use super::asks::{Ask, from_bytes, to_bytes};
 use crate::library::LibraryError;
-use crate::store::Engine;
+use crate::store::{Engine, Store, StoreError};
+use crate::vnode::Vnode;
 use crate::vnode::edition::Edition;
 use crate::vnode::service::Service;
-use crate::wasm::{Guest, Instance, VnodeState};
+use crate::wasm::{Guest, Instance, Values, VnodeState};
 use vnode_cluster::failpoint;
 
 /// How often it is looked whether something is left to do, besides at each change of the map.
@@ -55,8 +57,10 @@ pub async fn follow(coordinator: Arc<Coordinator>) {
             coordinator.forget_versions(&needed);
             kept = needed;
         }
+        coordinator.follow_shadows(&view).await;
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
+            () = coordinator.shadows.changed() => {}
             _ = look.tick() => {}
         }
     }
@@ -74,6 +78,9 @@ impl Coordinator {
     pub fn open_versions(&self, map: &ClusterMap) {
         for service in &self.services {
             let versions = map.versions().get(service.name());
+            if let Some(versions) = versions {
+                service.ceiling.set(versions.ceiling());
+            }
             for release in versions.iter().flat_map(|versions| versions.at_hand()) {
                 if service.edition(&release.digest).is_some() {
                     continue;
@@ -87,6 +94,41 @@ impl Coordinator {
             }
         }
         self.renew_front(map);
+    }
+
+    /// A vnode of a partition of a ring of that size. The guest of one that the node owns starts at once, that of another when there
+    /// is a command for it. One whose version is not here serves nothing.
+    ///
+    /// # Errors
+    /// When its store cannot give it a name.
+    pub fn vnode(
+        &self,
+        service: &Arc<Service>,
+        (size, partition): (RingSize, PartitionId),
+        store: Box<dyn Store>,
+    ) -> Result<Vnode, StoreError> {
+        let view = self.view();
+        let owned = view.ring().is_owner(view.me(), partition) && !self.is_filling(partition);
+        let assigned = self.assigned(view.map(), service, partition);
+        let edition = Arc::clone(assigned.as_ref().unwrap_or(service.first()));
+        let values = Values::new(Arc::clone(&edition.guest), Arc::clone(&service.ceiling));
+        let state = VnodeState::new(
+            values,
+            service.placement.clone(),
+            (size, partition),
+            view.me().as_str().into(),
+            store,
+        )?;
+        let service = Arc::clone(service);
+        Ok(match assigned {
+            Ok(_) if owned => Vnode::start(service, edition, state),
+            Ok(_) => Vnode::resting(service, edition, state),
+            Err(why) => {
+                let mut vnode = Vnode::resting(service, edition, state);
+                vnode.withhold(&why);
+                vnode
+            }
+        })
     }
 
     /// The version that a vnode is to run, or that it is not here.
@@ -105,6 +147,8 @@ impl Coordinator {
     }
 
     async fn follow_one(&self, view: &View, service: &Arc<Service>, versions: &Versions) {
+        // Before anything runs a version that could store something else.
+        service.ceiling.set(versions.ceiling());
         let rollout = versions.rollout();
         let reports = |rollout: &&Rollout| {
             view.map().members().contains_key(view.me()) && !rollout.has_reported(view.me())
@@ -133,7 +177,7 @@ impl Coordinator {
         }
         let mut outcome = Ok(());
         for partition in self.order(rollout) {
-            let swapped = self.follow_vnode(view, service, partition).await;
+            let swapped = self.follow_vnode(service, versions, partition).await;
             if let Err(why) = swapped {
                 outcome = Err(format!("partition {partition}: {why}"));
                 break;
@@ -154,25 +198,29 @@ impl Coordinator {
 
     /// The partitions in the order in which they get their versions: those that go back, the newest first.
     fn order(&self, rollout: Option<&Rollout>) -> Vec<PartitionId> {
+        let size = self.ring_size();
+        let in_use = |rollout: &Rollout| {
+            let mut partitions = rollout.order().partitions.iter();
+            partitions.all(|partition| size.contains(*partition))
+        };
         match rollout {
-            Some(rollout) if rollout.moved().is_empty() => {
+            // The ring may have been resized since.
+            Some(rollout) if rollout.moved().is_empty() && in_use(rollout) => {
                 let order = rollout.order().partitions.iter();
                 order.rev().copied().collect()
             }
-            _ => self.ring_size.partitions().collect(),
+            _ => size.partitions().collect(),
         }
     }
 
     /// Gives a vnode the version that it is to run.
     async fn follow_vnode(
         &self,
-        view: &View,
         service: &Arc<Service>,
+        versions: &Versions,
         partition: PartitionId,
     ) -> Result<(), String> {
-        let Some(release) = view.map().assigned(service.name(), partition) else {
-            return Ok(());
-        };
+        let release = versions.assigned(partition);
         let number = self.seat(usize::from(service.index), partition);
         let runs = self.seats.lock(number).is_some_and(|seat| {
             let figures = seat.figures();
@@ -182,8 +230,19 @@ impl Coordinator {
             return Ok(());
         }
         failpoint("swap-next");
+        if versions.under_way().is_none() {
+            failpoint("swap-back");
+        }
         match service.edition(&release.digest) {
-            Some(edition) => self.swap(number, &edition).await,
+            Some(edition) => {
+                if let Some(rollout) = versions.under_way()
+                    && rollout.to == *release
+                    && rehearses(rollout, &edition.guest)
+                {
+                    self.rehearse(service, partition, &edition).await?;
+                }
+                self.swap(number, &edition).await
+            }
             None => {
                 let why = not_here(release);
                 self.withhold(number, &why).await;
@@ -209,6 +268,7 @@ impl Coordinator {
             Ok(Err(LibraryError::Load(error))) => return Err(Lack::Unfit(error.to_string())),
             _ => {
                 let bytes = self.fetch(view, release).await.map_err(Lack::Passing)?;
+                failpoint("version-fetched");
                 let (library, digest) = (Arc::clone(&self.library), release.digest.clone());
                 let taken =
                     tokio::task::spawn_blocking(move || library.take_in(&digest, &bytes)).await;
@@ -254,7 +314,9 @@ impl Coordinator {
             let store = Engine::memory().open(service.name(), 0);
             let store = store.map_err(|error| error.to_string())?;
             let placement = service.placement.clone();
-            let state = VnodeState::new(guest, placement, PartitionId(0), node, store);
+            let values = Values::new(guest, Arc::default());
+            let size = view.ring().size();
+            let state = VnodeState::new(values, placement, (size, size.at(0)), node, store);
             let state = state.map_err(|error| error.to_string())?;
             Instance::start(state)
                 .map(drop)
@@ -363,6 +425,12 @@ impl Coordinator {
         }
         self.library.retain(needed);
     }
+}
+
+/// Whether what is stored may be something that the new version cannot read, and no operator has said that this is known.
+fn rehearses(rollout: &Rollout, guest: &Guest) -> bool {
+    let unread = rollout.to.schema_reads_from > FIRST_SCHEMA && !rollout.terms.forced;
+    guest.migrates() || unread
 }
 
 fn not_here(release: &Release) -> String {

@@ -30,8 +30,9 @@ pub struct Changed {
 }
 
 impl Changes {
-    /// What replacing `old` by `new` changes.
-    pub fn new(old: &Descriptor, new: &Descriptor) -> Changes {
+    /// What replacing `old` by `new` changes; the oldest schema in which the new version can have stored what it writes is
+    /// `stores_from`.
+    pub fn new(old: &Descriptor, new: &Descriptor, stores_from: u32) -> Changes {
         let mut changes = Changes::default();
         for spec in &new.commands {
             match old.command(&spec.name) {
@@ -60,10 +61,15 @@ impl Changes {
                 "it reads schemas from {} on, and {} is stored; values would be lost to it",
                 new.schema_reads_from, old.schema_writes
             ));
-        } else if new.schema_writes > old.schema_writes {
+        } else if new.schema_writes < old.schema_writes {
             changes.needs_force.push(format!(
-                "it writes schema {}, which the version before reads only up to {}: there is no way back. Let a version that reads both come first",
+                "it reads schemas up to {}, and {} is stored; it would be refused these values",
                 new.schema_writes, old.schema_writes
+            ));
+        } else if stores_from > old.schema_writes {
+            changes.needs_force.push(format!(
+                "it stores schema {stores_from}, which the version before reads only up to {}: there is no way back. Let a version that reads both come first, or one that migrates back",
+                old.schema_writes
             ));
         }
         changes
@@ -175,7 +181,7 @@ mod tests {
             command("TTL", 2),
             command("GET", 2),
         ]);
-        let changes = Changes::new(&old, &new);
+        let changes = Changes::new(&old, &new, 1);
         assert_eq!(changes.added, ["TTL"]);
         assert_eq!(changes.removed, Vec::<String>::new());
         assert_eq!(changes.changed[0].what, ["arity 3 -> -3"]);
@@ -185,7 +191,7 @@ mod tests {
     #[test]
     fn what_clients_or_replicas_would_stumble_over_needs_force() {
         let old = guest(vec![command("GET", 2), command("SET", -3)]);
-        let reasons = |new: &Descriptor| Changes::new(&old, new).needs_force;
+        let reasons = |new: &Descriptor| Changes::new(&old, new, new.schema_writes).needs_force;
         let cases: [(&str, Descriptor); 6] = [
             ("removed", guest(vec![command("GET", 2)])),
             (
@@ -225,6 +231,17 @@ mod tests {
                 },
             ),
         ];
+        let newer = Descriptor {
+            schema_writes: 2,
+            ..old.clone()
+        };
+        let back = Changes::new(&newer, &old, 1).needs_force;
+        assert!(back.len() == 1 && back[0].contains("refused"), "{back:?}");
+        // What migrates back may come.
+        assert_eq!(
+            Changes::new(&old, &newer, 1).needs_force,
+            Vec::<String>::new()
+        );
         for (words, new) in cases {
             let reasons = reasons(&new);
             assert!(

@@ -36,6 +36,12 @@ pub(super) enum Purpose {
     Trace(Traced),
     /// What replicas lack that have answered a read is sent to them.
     Repair(Repairing),
+    /// The rows of one request go to several vnodes, because the ring has been resized.
+    Parts {
+        to: ReplyTo,
+        /// Those that have not answered.
+        left: usize,
+    },
 }
 
 /// Commands of one vnode that wait for what others hold under their keys.
@@ -185,13 +191,19 @@ impl Flight {
             Purpose::Write(written) => written.trace.is_some(),
             Purpose::Read(read) => read.commands.iter().any(|one| one.request.trace.is_some()),
             Purpose::Each { traced, .. } => *traced,
-            Purpose::Trace(_) | Purpose::Repair(_) => false,
+            Purpose::Trace(_) | Purpose::Repair(_) | Purpose::Parts { .. } => false,
         }
     }
 
     /// How long it has been.
     pub(super) fn took(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Whether a replica stands in for a primary.
+    pub(super) fn is_fallback(&self, holder: usize) -> bool {
+        let part = self.parts.get(holder);
+        part.is_some_and(|part| !part.holder.is_primary())
     }
 
     /// The replicas.

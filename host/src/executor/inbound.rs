@@ -281,12 +281,7 @@ impl Task {
             id: command.id,
         };
         let target = self.target(&command);
-        let size = self.coordinator.ring_size();
-        let (Some((service, number)), true, true) = (
-            target,
-            size.contains(command.partition),
-            size.contains(command.range),
-        ) else {
+        let Some((service, number)) = target else {
             let failure = Failure::Usage("this node does not serve that command".into());
             return executor.replies.fail(reply_to, &failure);
         };

@@ -28,10 +28,12 @@ pub mod load;
 mod outbound;
 mod outbox;
 mod reading;
+mod renumber;
 mod replication;
 mod routing;
 pub mod seats;
 pub mod slow;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -61,7 +63,9 @@ use self::load::Meter;
 use self::outbound::OutboundLinks;
 use self::routing::Held;
 use self::seats::Errand;
+use self::seats::NO_SEAT;
 use self::slow::{Loan, PageRequest, Pool, Work};
+use self::staged::StagedForAll;
 use crate::coordinator::Coordinator;
 use crate::coordinator::front::Front;
 use crate::net::Detached;
@@ -85,14 +89,6 @@ const IDS: u64 = 1024;
 /// How often an executor looks for commands that have waited for another node for too long, while any waits.
 const OVERDUE_EVERY: Duration = Duration::from_millis(100);
 
-/// What an executor has for one vnode and has not handed in.
-#[derive(Default)]
-struct Staged {
-    commands: VecDeque<Request>,
-    /// Whether the vnode stands in `due`.
-    scheduled: bool,
-}
-
 /// A reply that waits for its commit to be durable.
 struct Parked {
     after: Commit,
@@ -109,8 +105,7 @@ pub struct Executor {
     about: Arc<About>,
     /// Names for commands.
     ids: Range<u64>,
-    /// By the number of the seat.
-    staged: Vec<Staged>,
+    staged: StagedForAll,
     due: VecDeque<usize>,
     call: Call,
     parcels: Vec<Parcel>,
@@ -148,7 +143,6 @@ impl Executor {
             return;
         };
         let executors = coordinator.inboxes().len();
-        let seats = coordinator.seats().len();
         let mut views = coordinator.views();
         views.mark_changed();
         let front_of = coordinator.front();
@@ -167,9 +161,7 @@ impl Executor {
             coordinator,
             about,
             ids: 0..0,
-            staged: std::iter::repeat_with(Staged::default)
-                .take(seats)
-                .collect(),
+            staged: StagedForAll::default(),
             due: VecDeque::new(),
             call: Call::default(),
             parcels: std::iter::repeat_with(Parcel::default)
@@ -199,8 +191,11 @@ impl Executor {
         let number = self
             .coordinator
             .seat(usize::from(request.service), request.partition);
+        if number == NO_SEAT && !self.is_numbered(&request) {
+            return self.renumber(request);
+        }
         let mailbox_max = self.coordinator.limits().mailbox_commands_max;
-        match self.staged.get_mut(number) {
+        match self.staged.of(number, self.coordinator.seats()) {
             Some(staged) if staged.commands.len() < mailbox_max => {
                 staged.commands.push_back(request);
                 self.schedule(number);
@@ -214,7 +209,7 @@ impl Executor {
     }
 
     fn schedule(&mut self, number: usize) {
-        if let Some(staged) = self.staged.get_mut(number)
+        if let Some(staged) = self.staged.of(number, self.coordinator.seats())
             && !staged.scheduled
         {
             staged.scheduled = true;
@@ -350,7 +345,7 @@ impl Executor {
     fn run_seat(&mut self, coordinator: &Arc<Coordinator>, number: usize, now: Instant) {
         let mailbox_max = coordinator.limits().mailbox_commands_max;
         let (Some(staged), Some(mut seat)) = (
-            self.staged.get_mut(number),
+            self.staged.of(number, coordinator.seats()),
             coordinator.seats().lock(number),
         ) else {
             return;
@@ -386,7 +381,7 @@ impl Executor {
                     return;
                 };
                 seat.unread(&mut commands);
-                if let Some(staged) = self.staged.get_mut(number) {
+                if let Some(staged) = self.staged.of(number, coordinator.seats()) {
                     // Its memory is used again.
                     staged.commands = commands;
                 }
@@ -524,7 +519,7 @@ impl Executor {
     fn terminate(&mut self) {
         let seats = self.coordinator.seats();
         let until = Instant::now() + TERMINATE_WITHIN;
-        for number in 0..seats.len() {
+        for number in seats.numbers() {
             if self.coordinator.executor_of(number) == self.index {
                 let left = until.saturating_duration_since(Instant::now());
                 seats.terminate(number, "the node drains", left);

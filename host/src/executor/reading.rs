@@ -39,6 +39,13 @@ impl Executor {
         let Some(first) = commands.first().map(|looked| &looked.request) else {
             return;
         };
+        if !self.is_numbered(first) {
+            // The others' numbers are different by now, and so may be the others.
+            for Looked { request, .. } in commands {
+                self.reroute(request);
+            }
+            return;
+        }
         let held: Vec<Held> = commands
             .iter()
             .flat_map(|looked| looked.held.clone())
@@ -138,6 +145,9 @@ impl Executor {
             held: read.held,
             replicas,
         };
+        if !self.is_numbered(&asked) {
+            return;
+        }
         let deadline = Instant::now() + repairing.asked.consistency.within();
         asked.reply_to = self.wait_for_one(deadline, Purpose::Repair(repairing));
         self.stage(asked);
@@ -156,6 +166,9 @@ impl Executor {
             let rows = lacking(&repairing, &all, digests);
             if rows.is_empty() {
                 continue;
+            }
+            if !self.is_numbered(&repairing.asked) {
+                return;
             }
             self.coordinator.healing().read_repaired(rows.len());
             let merge = Request {

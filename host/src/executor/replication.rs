@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use vnode_ring::quorum::{Answer, Outcome, Quorum};
-use vnode_ring::{Holder, Role};
+use vnode_ring::{Holder, PartitionId, Role};
 
 use super::flights::{Answered, Purpose, Traced};
 use super::{Executor, Parked};
@@ -17,7 +17,7 @@ use crate::coordinator::trace::{Step, first_word, steps_of, traced, with_steps};
 use crate::descriptor::{CommandKind, CommandSpec};
 use crate::store::Verdict;
 use crate::vnode::replica::DONE;
-use crate::vnode::request::{Failure, ReplyTo, Request, Words, Work, Written};
+use crate::vnode::request::{Failure, Looked, ReplyTo, Request, Words, Work, Written};
 
 impl Executor {
     /// Takes a command that this node coordinates.
@@ -60,6 +60,13 @@ impl Executor {
             arrived: written.arrived,
             reply_to: ReplyTo::Nobody,
         };
+        if !self.is_numbered(&request) && self.heirs_of(&request).is_empty() {
+            // It is here, and nobody can be told any more where else it should be.
+            let node = self.view.me().to_string();
+            let failure = Failure::PeerGone { node };
+            let replies = &mut self.replies;
+            return written.replies.each(|to, _| replies.fail(to, &failure));
+        }
         let (commit, on_disk) = (written.commit, written.consistency.dw > 0);
         let (me, flight) = self.fly(&request, Purpose::Write(written));
         if let Some(to) = me {
@@ -96,6 +103,12 @@ impl Executor {
 
     /// Waits for one answer of a vnode here.
     pub(super) fn wait_for_one(&mut self, deadline: Instant, purpose: Purpose) -> ReplyTo {
+        let flight = self.begin_alone(deadline, purpose);
+        self.place_in(flight, 0)
+    }
+
+    /// Begins to wait for answers that no quorum counts.
+    pub(super) fn begin_alone(&mut self, deadline: Instant, purpose: Purpose) -> u64 {
         let quorum = Quorum {
             n: 1,
             need: 1,
@@ -104,10 +117,8 @@ impl Executor {
             nodes: 0,
             spread: false,
         };
-        let flight = self
-            .flights
-            .begin(&self.view, &[], quorum, deadline, purpose);
-        self.place_in(flight, 0)
+        self.flights
+            .begin(&self.view, &[], quorum, deadline, purpose)
     }
 
     fn hear(&mut self, name: u64, answer: &[u8]) {
@@ -152,8 +163,18 @@ impl Executor {
     /// Sends a copy of the request to every other replica of its range, and begins to wait for them. Returns where the vnode here
     /// that the request is from has to answer, and the name of the flight.
     pub(super) fn fly(&mut self, request: &Request, purpose: Purpose) -> (Option<ReplyTo>, u64) {
+        let numbered = self.is_numbered(request);
         let view = Arc::clone(&self.view);
-        let holders = view.holders(request.range, request.consistency.n.into());
+        // By the partition that each is asked as, which is that of another ring if the request is.
+        let asked: Vec<(Holder, PartitionId)> = match numbered {
+            true => {
+                let holders = view.holders(request.range, request.consistency.n.into());
+                let own = holders.iter().map(|holder| (*holder, holder.partition));
+                own.collect()
+            }
+            false => self.heirs_of(request),
+        };
+        let holders: Vec<Holder> = asked.iter().map(|(holder, _)| *holder).collect();
         let quorum = match &purpose {
             Purpose::Read(_) => request.consistency.of_read(),
             _ => request.consistency.of_write(),
@@ -161,21 +182,24 @@ impl Executor {
         let deadline = request.arrived + request.consistency.within();
         let flight = self
             .flights
-            .begin(&view, holders, quorum, deadline, purpose);
+            .begin(&view, &holders, quorum, deadline, purpose);
         let mut me = None;
-        for (nth, holder) in holders.iter().enumerate() {
+        for (nth, (holder, partition)) in asked.iter().enumerate() {
             let reply_to = self.place_in(flight, nth);
-            if view.is_here(holder) && holder.partition == request.partition {
+            if view.is_here(holder) && *partition == request.partition {
                 me = Some(reply_to);
                 continue;
             }
             let copy = Request {
-                partition: holder.partition,
+                partition: *partition,
                 role: holder.role,
                 reply_to,
                 ..request.copy()
             };
-            self.send_to(holder, copy);
+            match numbered {
+                true => self.send_to(holder, copy),
+                false => self.renumber(copy),
+            }
         }
         (me, flight)
     }
@@ -210,13 +234,14 @@ impl Executor {
                 .refusal
                 .get_or_insert_with(|| answered.answer.clone());
         }
+        let stands_in = flight.is_fallback(place);
         match &mut flight.purpose {
             Purpose::Write(_) => {}
             Purpose::Read(read) => {
                 if let Some(said) = read.answers.get_mut(place) {
                     *said = answered.answer;
                 }
-                if answer != Answer::Failed && read.lacks_some(place) {
+                if stands_in && answer != Answer::Failed && read.lacks_some(place) {
                     answer = Answer::Absent;
                 }
             }
@@ -231,6 +256,7 @@ impl Executor {
             }
             Purpose::Trace(_) => return self.hear(name, &answered.answer),
             Purpose::Repair(_) => return self.repair(name, &answered.answer),
+            Purpose::Parts { .. } => return self.hear_part(name, &answered.answer),
         }
         flight.answer(place, answer, word);
         self.decide(name);
@@ -304,7 +330,7 @@ impl Executor {
                 };
                 self.deliver(to, &reply);
             }
-            Purpose::Trace(_) | Purpose::Repair(_) => {}
+            Purpose::Trace(_) | Purpose::Repair(_) | Purpose::Parts { .. } => {}
         }
     }
 
@@ -314,6 +340,15 @@ impl Executor {
             return;
         };
         flight.decided = true;
+        if let Purpose::Read(read) = &mut flight.purpose
+            && !self.view.ring().size().contains(read.asked.range)
+        {
+            // It was the resize that kept them apart: they begin anew by the new numbers.
+            for Looked { request, .. } in std::mem::take(&mut read.commands) {
+                self.reroute(request);
+            }
+            return;
+        }
         let (waiting, why) = match &mut flight.purpose {
             Purpose::Write(written) => {
                 let wanted = written.consistency.write_words();
@@ -342,7 +377,7 @@ impl Executor {
                 let traced = *traced;
                 (vec![(to, traced)], flight.shortfall("w"))
             }
-            Purpose::Trace(_) | Purpose::Repair(_) => return,
+            Purpose::Trace(_) | Purpose::Repair(_) | Purpose::Parts { .. } => return,
         };
         let steps = flight.steps();
         // If nobody did anything, the reason itself says more than how many did not.

@@ -34,6 +34,9 @@ pub(super) struct Held {
 impl Executor {
     /// Takes a request of a client of this node, or of this node itself, and sends it where it belongs.
     pub fn submit(&mut self, request: Request) {
+        if !self.is_numbered(&request) {
+            return self.renumber(request);
+        }
         match self.holder_of(&request) {
             Some(holder) => self.send_to(
                 &holder,
@@ -90,8 +93,10 @@ impl Executor {
     /// Keeps here what a replica on another node should have taken in and cannot be given. It is a hint, and no replica that
     /// counts: this node may have another one already.
     fn keep_hint(&mut self, request: &Request) {
-        let foreign = self.view.ring().owner(request.partition) != self.view.me();
-        if request.work == Work::Merge && foreign {
+        let ring = self.view.ring();
+        let known = ring.size().contains(request.partition);
+        let foreign = !ring.is_owner(self.view.me(), request.partition);
+        if request.work == Work::Merge && known && foreign {
             self.stage(Request {
                 role: Role::Fallback,
                 ..request.copy()
@@ -107,7 +112,16 @@ impl Executor {
         if epoch > self.view.map().epoch() {
             return self.hold(request, epoch);
         }
-        let owned = self.view.ring().owner(request.partition) == self.view.me();
+        let size = self.view.ring().size();
+        if !size.contains(request.partition) || !size.contains(request.range) {
+            if epoch < self.view.map().epoch() {
+                // The ring was resized since it was sent.
+                return self.reject(request);
+            }
+            let failure = Failure::Usage(format!("there is no partition {}", request.partition));
+            return self.replies.fail(request.reply_to, &failure);
+        }
+        let owned = self.view.ring().is_owner(self.view.me(), request.partition);
         if request.role == Role::Primary && !owned {
             return self.reject(request);
         }
@@ -206,14 +220,8 @@ impl Executor {
             }
         }
         // Commands that wait here for a vnode which is not the owner's any more are turned away by its seat.
-        for number in 0..self.staged.len() {
-            let waits = self
-                .staged
-                .get(number)
-                .is_some_and(|staged| !staged.commands.is_empty());
-            if waits {
-                self.schedule(number);
-            }
+        for number in self.staged.waiting() {
+            self.schedule(number);
         }
     }
 
@@ -244,10 +252,11 @@ impl Executor {
     /// Takes over what clients may ask for now, and lets other nodes know the names of what is new.
     fn adopt_front(&mut self) {
         let newest = self.coordinator.front();
-        if Arc::ptr_eq(&newest, &self.front_of) {
+        let size = self.view.ring().size();
+        if Arc::ptr_eq(&newest, &self.front_of) && self.front.ring_size() == size {
             return;
         }
-        self.front = Rc::new(Front::clone(&newest));
+        self.front = Rc::new(Front::clone(&newest).at_size(size));
         self.front_of = newest;
         let names = service_names(&self.coordinator);
         if names != self.service_names {

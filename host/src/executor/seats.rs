@@ -5,16 +5,17 @@
 //! So the commands of a vnode are serial and in the order in which they came to its seat, no executor waits for another,
 //! and a command crosses threads only when two of them want the same vnode at once.
 
+mod table;
+
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use self::table::{NO_SEAT, SeatView, Seats};
 use super::slow::{PageRequest, Work};
 use crate::vnode::request::{Failure, Request, Work as Todo};
 use crate::vnode::{Figures, Vnode};
-use crate::wasm::Hook;
 use tokio::time::Instant;
-use vnode_ring::{NodeName, Role};
+use vnode_ring::Role;
 
 /// A vnode whose guest overran stays on the slow threads for so long after.
 const APART_FOR: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ const LOAN_COMMANDS_MAX: usize = 64;
 pub(crate) struct Seat {
     /// The vnode, unless somebody has it.
     vnode: Option<Box<Vnode>>,
+    /// Whether there is one at all.
+    seated: bool,
     /// Commands for whoever has the vnode next.
     mailbox: VecDeque<Request>,
     pages: VecDeque<Box<PageRequest>>,
@@ -43,6 +46,10 @@ pub(crate) struct Seat {
     held: bool,
     /// Its rows were handed over to another owner, which has them all; until then they stay here in case of need.
     kept_until: Option<Instant>,
+    /// Nobody gets the vnode in turn: what it is to hold is not all there yet.
+    filling: bool,
+    /// The ring has other partitions now: nothing is taken in any more.
+    closed: bool,
     figures: Figures,
 }
 
@@ -66,9 +73,13 @@ pub(super) enum Errand {
 impl Seat {
     /// Takes commands in, behind those that wait. Gives back what is too much.
     pub(super) fn hand_in(&mut self, commands: &mut VecDeque<Request>, max: usize) -> Rejected {
-        let elsewhere = match self.owned {
-            true => VecDeque::new(),
-            false => primaries(commands),
+        let elsewhere = match (self.closed, self.owned) {
+            (true, _) => {
+                self.mailbox.append(commands);
+                std::mem::take(&mut self.mailbox)
+            }
+            (_, true) => VecDeque::new(),
+            (_, false) => primaries(commands),
         };
         if self.owned {
             // It was asked for when another node had the partition, and had these rows.
@@ -109,6 +120,23 @@ impl Seat {
         }
     }
 
+    /// Has commands wait until the vnode holds what it is to hold, or no longer.
+    pub(crate) fn set_filling(&mut self, filling: bool) {
+        self.filling = filling;
+    }
+
+    /// Whether it does not hold yet what it is to hold.
+    pub(crate) fn is_filling(&self) -> bool {
+        self.filling
+    }
+
+    /// The ring has other partitions from now on, and nobody gets the vnode in turn any more. Returns what waits for it.
+    pub(crate) fn close(&mut self) -> VecDeque<Request> {
+        self.set_owned(false);
+        self.closed = true;
+        std::mem::take(&mut self.mailbox)
+    }
+
     /// Its rows were handed over; they are kept until then, unless there will be more.
     pub(crate) fn keep_until(&mut self, until: Instant) {
         if !self.mailbox.iter().any(|request| request.work.brings()) {
@@ -123,7 +151,7 @@ impl Seat {
 
     /// Takes a page of a coverage command in. One that asks the wrong node gets it back: what lies here may not be all.
     pub(super) fn add_page(&mut self, page: Box<PageRequest>) -> Result<(), Box<PageRequest>> {
-        match self.owned {
+        match self.owned && !self.closed {
             true => self.pages.push_back(page),
             false => return Err(page),
         }
@@ -156,7 +184,7 @@ impl Seat {
     }
 
     /// The vnode, out of turn.
-    pub(super) fn take_away(&mut self) -> Option<Box<Vnode>> {
+    pub(crate) fn take_away(&mut self) -> Option<Box<Vnode>> {
         self.vnode.take()
     }
 
@@ -167,7 +195,7 @@ impl Seat {
 
     /// The vnode, if it is here, and what waits for it, if anything does.
     pub(super) fn take(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
-        if self.held {
+        if self.held || self.filling || self.closed {
             return None;
         }
         if self.frozen {
@@ -243,7 +271,8 @@ impl Seat {
     /// Whether somebody has to take the vnode again.
     pub(super) fn has_work(&self) -> bool {
         match self.frozen {
-            _ if self.held => false,
+            _ if self.closed => !self.mailbox.is_empty(),
+            _ if self.held || self.filling => false,
             true => self.mailbox.iter().any(|request| request.work.only_shows()),
             false => !self.mailbox.is_empty() || !self.pages.is_empty(),
         }
@@ -257,105 +286,6 @@ fn primaries(commands: &mut VecDeque<Request>) -> VecDeque<Request> {
         .partition(|request| request.role == Role::Primary);
     *commands = rest;
     primaries
-}
-
-/// What can be seen of a seat.
-#[derive(Clone, Debug)]
-pub struct SeatView {
-    /// What the vnode was when it last came back.
-    pub figures: Figures,
-    /// Commands that wait.
-    pub mailbox: usize,
-    /// Whether it is on a slow thread.
-    pub lent: bool,
-    /// Whether the node owns the partition.
-    pub owned: bool,
-}
-
-/// The seats of a node, by number; see `Coordinator::seat`.
-pub struct Seats {
-    seats: Box<[Mutex<Seat>]>,
-}
-
-impl Seats {
-    /// So many empty seats.
-    pub fn new(count: usize) -> Seats {
-        Seats {
-            seats: std::iter::repeat_with(Mutex::default).take(count).collect(),
-        }
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.seats.len()
-    }
-
-    /// Whether the node serves nothing.
-    pub fn is_empty(&self) -> bool {
-        self.seats.is_empty()
-    }
-
-    /// Puts a new vnode in its seat.
-    pub fn place(&self, number: usize, vnode: Vnode) {
-        if let Some(mut seat) = self.lock(number) {
-            seat.put_back(Box::new(vnode));
-        }
-    }
-
-    /// Each seat with its number.
-    pub fn views(&self) -> impl Iterator<Item = (usize, SeatView)> {
-        (0..self.len()).filter_map(|number| {
-            let seat = self.lock(number)?;
-            let view = SeatView {
-                figures: seat.figures.clone(),
-                mailbox: seat.mailbox.len(),
-                lent: seat.lent,
-                owned: seat.owned,
-            };
-            Some((number, view))
-        })
-    }
-
-    /// Whether every vnode is in its seat and nothing waits for it.
-    pub fn idle(&self) -> bool {
-        let mut seats = (0..self.len()).filter_map(|number| self.lock(number));
-        seats.all(|seat| seat.vnode.is_some() && seat.mailbox.is_empty() && seat.pages.is_empty())
-    }
-
-    /// Ends the guest of a vnode that is here and not owned any more, after it was told who serves the partition now. The vnode
-    /// stays, and would start it again if there were a command.
-    pub(crate) fn rest(&self, number: usize, owner: &NodeName, budget: Duration) {
-        self.with(number, |vnode| {
-            // It owns nothing now, whatever it says.
-            drop(vnode.hear(&Hook::HandoffFinished(owner.to_string()), budget));
-            vnode.terminate("another node serves the partition", budget);
-            vnode.rest();
-        });
-    }
-
-    /// Does something with a vnode out of turn, if it is here. Whoever asks has the seat looked at afterwards.
-    pub(crate) fn with<T>(&self, number: usize, act: impl FnOnce(&mut Vnode) -> T) -> Option<T> {
-        let mut vnode = self.lock(number)?.take_away()?;
-        let done = act(&mut vnode);
-        if let Some(mut seat) = self.lock(number) {
-            seat.put_back(vnode);
-        }
-        Some(done)
-    }
-
-    /// Takes a vnode away for good, if it is there, after its guest was told why.
-    pub(super) fn terminate(&self, number: usize, reason: &str, budget: Duration) {
-        let vnode = self.lock(number).and_then(|mut seat| seat.vnode.take());
-        if let Some(mut vnode) = vnode {
-            vnode.terminate(reason, budget);
-        }
-    }
-
-    /// The seat, for a moment: nobody runs a guest while he holds it.
-    pub(crate) fn lock(&self, number: usize) -> Option<MutexGuard<'_, Seat>> {
-        let seat = self.seats.get(number)?;
-        Some(seat.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ async fn held(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Failu
         };
         Value::Array(vec![
             Value::bulk(replica.node.as_str()),
-            Value::Int(i64::from(replica.partition.0)),
+            Value::Int(i64::from(replica.partition.number())),
             Value::simple(replica.role.word()),
             values,
         ])
@@ -112,7 +112,7 @@ fn replicas(coordinator: &Coordinator, words: &Words) -> Result<Value, Failure> 
     let replicas = preflist(view.ring(), &up, &hash, service.n());
     let replicas = replicas.into_iter().map(|replica| {
         Value::Array(vec![
-            Value::Int(i64::from(replica.partition.0)),
+            Value::Int(i64::from(replica.partition.number())),
             Value::bulk(replica.node.as_str()),
             Value::simple(match replica.kind {
                 ReplicaKind::Primary => "primary",

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use vnode_ring::{
-    Change, ClusterMap, GuestCard, MapError, MapEvent, MemberStatus, NodeName, ReplicaKind, Staged,
-    View, preflist,
+    Change, ClusterMap, GuestCard, MapError, MapEvent, MemberStatus, NodeName, ReplicaKind, Resize,
+    ResizeStage, Staged, View, preflist,
 };
 
 use super::problem::Problem;
@@ -68,10 +68,27 @@ pub(super) async fn cluster(State(node): Node) -> Json<Value> {
         "claimant": view.claimant(),
         "ring_size": view.ring().size(),
         "n": map.n(),
-        "ready": map.transfers().is_empty() && view.unheard().is_empty() && !node.coordinator.is_draining(),
+        "resize": map.resize().map(resize),
+        "ready": map.transfers().is_empty() && map.resize().is_none() && view.unheard().is_empty() && !node.coordinator.is_draining(),
         "members": members,
         "staged": map.staged().iter().map(change).collect::<Vec<_>>(),
     }))
+}
+
+/// A resize under way.
+fn resize(resize: &Resize) -> Value {
+    let (filled, left) = match &resize.stage {
+        ResizeStage::Filling { filled, .. } => (Some(filled), None),
+        ResizeStage::Cleaning { left } => (None, Some(left)),
+    };
+    json!({
+        "id": resize.id,
+        "from": resize.from,
+        "to": resize.to,
+        "stage": resize.stage.word(),
+        "filled": filled,
+        "left": left,
+    })
 }
 
 /// What a member runs of a service: what the cluster has agreed on, else what the node was started with.
@@ -113,6 +130,7 @@ pub(super) fn change(staged: &Staged) -> Value {
         Change::ForceRemove => ("force-remove", None),
         Change::Location(location) => ("location", Some(("location", json!(location)))),
         Change::Weight(weight) => ("weight", Some(("weight", json!(weight)))),
+        Change::Resize { partitions, .. } => ("resize", Some(("ring_size", json!(partitions)))),
     };
     let mut value = json!({ "action": action, "node": staged.node });
     if let (Value::Object(object), Some((key, more))) = (&mut value, more) {
@@ -219,6 +237,8 @@ pub(super) struct Wish {
     location: Option<String>,
     /// With `weight`.
     weight: Option<u16>,
+    /// With `resize`: how many partitions.
+    ring_size: Option<u16>,
 }
 
 /// `POST /v1/changes`.
@@ -228,7 +248,7 @@ pub(super) async fn stage(
 ) -> Result<Json<Value>, Problem> {
     let Json(wish) = body.map_err(|rejection| {
         Problem::new(rejection.status(), rejection.body_text())
-            .hint(r#"send {"action": "leave", "node": "NAME"}; other actions are join, replace, force-replace, force-remove, down, location and weight"#)
+            .hint(r#"send {"action": "leave", "node": "NAME"}; other actions are join, replace, force-replace, force-remove, down, location, weight and resize"#)
     })?;
     if wish.action == "join" {
         let address = wish
@@ -264,11 +284,15 @@ pub(super) async fn stage(
         "force-remove" => Change::ForceRemove,
         "location" => Change::Location(wish.location.clone()),
         "weight" => Change::Weight(wish.weight.ok_or_else(|| missing("weight"))?),
+        "resize" => Change::Resize {
+            partitions: wish.ring_size.ok_or_else(|| missing("ring_size"))?,
+            n: replicas_of_all(&node)?,
+        },
         "down" => return mark_down(&node, about).await,
         other => {
             let detail = format!("there is no action {other:?}");
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).hint(
-                "join, leave, replace, force-replace, force-remove, down, location and weight are actions",
+                "join, leave, replace, force-replace, force-remove, down, location, weight and resize are actions",
             ));
         }
     };
@@ -295,6 +319,23 @@ fn change_with_epoch(staged: &Staged, epoch: u64) -> Value {
         body.insert("epoch".into(), epoch.into());
     }
     body
+}
+
+/// Replicas of every service. A ring is divided by that number, so there has to be one.
+fn replicas_of_all(node: &Shared) -> Result<u16, Problem> {
+    let services = node.coordinator.services();
+    let n = services.first().map_or(1, |service| service.n());
+    match services.iter().find(|service| service.n() != n) {
+        None => Ok(n),
+        Some(other) => {
+            let (name, found) = (other.name(), other.n());
+            let detail = format!(
+                "{name} has n={found} and another service n={n}; a ring is resized only if all services have the same, not yet otherwise"
+            );
+            Err(Problem::new(StatusCode::CONFLICT, detail)
+                .hint("`n` and [service.NAME] in the file of settings say how many replicas a service has"))
+        }
+    }
 }
 
 /// Down is said at once: nobody is to wait for the node any more.

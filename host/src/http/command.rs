@@ -259,7 +259,7 @@ fn stream(node: Arc<Shared>, target: GuestCommand, words: Words) -> Result<Respo
         let line = match part {
             Ok(part) => json!({
                 "node": name,
-                "partition": part.range.0,
+                "partition": part.range.number(),
                 "items": items(&part),
             }),
             Err(failure) => json!({ "error": error(&failure) }),

@@ -6,7 +6,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use vnode_ring::{ClusterMap, Cure, MapEvent, Move, NodeName, Plan, PlanId, Spread, Stage, View};
+use vnode_ring::{
+    ClusterMap, Cure, MapEvent, Move, NodeName, Plan, PlanId, Resize, Spread, Stage, View,
+};
 
 use super::Node;
 use super::cluster::{change, propose, refused, share};
@@ -23,9 +25,33 @@ pub(super) async fn plan(State(node): Node) -> Result<Json<Value>, Problem> {
     let plan = view.map().plan().map_err(refused)?;
     *node.shown_plan.lock().unwrap_or_else(|e| e.into_inner()) = Some(plan.id);
     let senders = plan.moves.iter().filter(|step| !step.lossy);
-    let senders: BTreeSet<NodeName> = senders.map(|step| step.from.clone()).collect();
+    let mut senders: BTreeSet<NodeName> = senders.map(|step| step.from.clone()).collect();
+    if begun(&plan).is_some() {
+        // Every node copies what it has.
+        senders.extend(view.map().members().keys().cloned());
+    }
     let holdings = node.coordinator.holdings(&senders).await;
     Ok(Json(plan_body(&view, &plan, &holdings)))
+}
+
+/// The resize that the plan begins, if it begins one.
+fn begun(plan: &Plan) -> Option<&Resize> {
+    plan.after.resize().filter(|resize| resize.is_filling())
+}
+
+/// What each node copies of its own rows when the ring is resized, as far as they have said.
+fn copies(resize: &Resize, holdings: &BTreeMap<NodeName, Holdings>) -> Value {
+    let (mut all, mut longest) = (Amount::default(), 0);
+    for said in holdings.values() {
+        let bytes = said.values().map(|amount| amount.bytes).sum::<u64>();
+        all.objects += said.values().map(|amount| amount.objects).sum::<u64>();
+        all.bytes += bytes;
+        longest = longest.max(bytes);
+    }
+    json!({
+        "from": resize.from, "to": resize.to,
+        "objects": all.objects, "bytes": all.bytes, "estimated_seconds": seconds(longest),
+    })
 }
 
 /// What an operator should know before a commit.
@@ -79,7 +105,7 @@ fn held(step: &Move, holdings: &BTreeMap<NodeName, Holdings>) -> Option<Amount> 
 
 fn plan_body(view: &View, plan: &Plan, holdings: &BTreeMap<NodeName, Holdings>) -> Value {
     let map = view.map();
-    let future = plan.after.future_owners();
+    let future = &plan.owners;
     let mut names: Vec<&NodeName> = map.members().keys().collect();
     names.retain(|name| {
         view.ring().owners().contains(name) || plan.after.members().contains_key(*name)
@@ -93,7 +119,7 @@ fn plan_body(view: &View, plan: &Plan, holdings: &BTreeMap<NodeName, Holdings>) 
                 "name": name,
                 "status": plan.after.members().get(name).map(|member| member.status),
                 "ring_share": share(now, view),
-                "next_share": share(next, view),
+                "next_share": next as f64 / future.len().max(1) as f64,
                 "partitions": now,
                 "next_partitions": next,
             })
@@ -143,6 +169,7 @@ fn plan_body(view: &View, plan: &Plan, holdings: &BTreeMap<NodeName, Holdings>) 
         "members": members,
         "transfers": pairs,
         "moves": moves,
+        "resize": begun(plan).map(|resize| copies(resize, holdings)),
         "total": {
             "partitions": total.partitions, "unknown_partitions": total.unknown,
             "objects": total.objects, "bytes": total.bytes,

@@ -1,6 +1,6 @@
 //! Rollouts by HTTP: what another version would change, beginning it, how far it is, and what operators say of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vnode_ring::rollout::gate::Sample;
+use vnode_ring::rollout::shadow::Expected;
 use vnode_ring::{MapEvent, Order, Release, Rollout, RolloutEvent, Stage, Terms, Versions, View};
 
 use super::cluster::propose;
@@ -35,6 +36,8 @@ pub(super) struct Wish {
     all_at_once: bool,
     soak_ms: Option<u64>,
     force: bool,
+    /// Commands that may answer something else, with commas between them, or `*`.
+    expect_divergence: String,
     /// Only says what it would do.
     plan: bool,
 }
@@ -48,7 +51,7 @@ pub(super) async fn begin(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let Query(wish) = wish.map_err(|rejection| {
         Problem::new(rejection.status(), rejection.body_text())
-            .hint("canary=PERCENT, all_at_once=true, soak_ms=N, force=true and plan=true can be asked for")
+            .hint("canary=PERCENT, all_at_once=true, soak_ms=N, force=true, expect_divergence=COMMANDS and plan=true can be asked for")
     })?;
     let body = body.map_err(|rejection| {
         Problem::new(rejection.status(), rejection.body_text())
@@ -58,11 +61,18 @@ pub(super) async fn begin(
     let guest = load(&node, &service, body.clone()).await?;
     let view = node.coordinator.view();
     let from = served(&view, &service)?;
-    let changes = Changes::new(from.guest.descriptor(), guest.descriptor());
-    let terms = terms(&node, &service, &wish)?;
+    let changes = Changes::new(
+        from.guest.descriptor(),
+        guest.descriptor(),
+        guest.stores_from(),
+    );
+    let terms = terms(&node, &service, &wish, &guest)?;
     let (from, to) = (release(&from.guest), release(&guest));
     if wish.plan {
-        let plan = plan(&view, &service, (&from, &to), terms, &changes);
+        let mut plan = plan(&view, &service, (&from, &to), terms, &changes);
+        if let Some(plan) = plan.as_object_mut() {
+            plan.insert("migrates".into(), json!(guest.migrates()));
+        }
         return Ok((StatusCode::OK, Json(plan)));
     }
     if !changes.needs_force.is_empty() && !wish.force {
@@ -84,7 +94,7 @@ pub(super) async fn begin(
     Ok((StatusCode::ACCEPTED, Json(shown(&node, &service).await?)))
 }
 
-fn found(node: &Shared, name: &str) -> Result<Arc<Service>, Problem> {
+pub(super) fn found(node: &Shared, name: &str) -> Result<Arc<Service>, Problem> {
     let service = node.coordinator.service(name);
     service
         .cloned()
@@ -92,7 +102,11 @@ fn found(node: &Shared, name: &str) -> Result<Arc<Service>, Problem> {
 }
 
 /// Checks and compiles a component, and starts it once.
-async fn load(node: &Shared, service: &Arc<Service>, body: Bytes) -> Result<Arc<Guest>, Problem> {
+pub(super) async fn load(
+    node: &Shared,
+    service: &Arc<Service>,
+    body: Bytes,
+) -> Result<Arc<Guest>, Problem> {
     let unfit = |why: String| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why)
             .hint("`host inspect FILE` and `host check FILE` tell more of a component")
@@ -137,7 +151,7 @@ async fn keep(
 }
 
 /// What runs now, which a rollout would replace.
-fn served(view: &View, service: &Service) -> Result<Arc<Edition>, Problem> {
+pub(super) fn served(view: &View, service: &Service) -> Result<Arc<Edition>, Problem> {
     let Some(versions) = view.map().versions().get(service.name()) else {
         return Ok(Arc::clone(service.first()));
     };
@@ -158,11 +172,12 @@ fn release(guest: &Guest) -> Release {
         version: descriptor.version.clone(),
         schema_reads_from: descriptor.schema_reads_from,
         schema_writes: descriptor.schema_writes,
+        schema_stores_from: guest.stores_from(),
         bytes: guest.bytes() as u64,
     }
 }
 
-fn terms(node: &Shared, service: &Service, wish: &Wish) -> Result<Terms, Problem> {
+fn terms(node: &Shared, service: &Service, wish: &Wish, guest: &Guest) -> Result<Terms, Problem> {
     let canary_percent = wish.canary.unwrap_or(CANARY_PERCENT);
     if !(1..=100).contains(&canary_percent) || (wish.canary.is_some() && wish.all_at_once) {
         let detail = "canary is 1 to 100 percent, and not for a rollout that is all at once";
@@ -179,7 +194,37 @@ fn terms(node: &Shared, service: &Service, wish: &Wish) -> Result<Terms, Problem
             .soak_ms
             .unwrap_or_else(|| u64::try_from(soak.as_millis()).unwrap_or(u64::MAX)),
         forced: wish.force,
+        expected: expected(&wish.expect_divergence, guest)?,
     })
+}
+
+/// The commands that are meant to answer something else.
+fn expected(wish: &str, guest: &Guest) -> Result<Expected, Problem> {
+    match wish {
+        "" => return Ok(Expected::Nothing),
+        "*" => return Ok(Expected::Anything),
+        _ => {}
+    }
+    let names = wish.split(',').map(|name| name.trim().to_uppercase());
+    let names: BTreeSet<String> = names.collect();
+    let unknown = |name: &&String| guest.descriptor().command(name).is_none();
+    match names.iter().find(unknown) {
+        Some(name) => {
+            let detail = format!("expect_divergence: the new version has no command {name:?}");
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+                .hint("name commands with commas between them, or * for all"))
+        }
+        None => Ok(Expected::Of(names)),
+    }
+}
+
+/// The same for people: `*` is all.
+fn expected_names(expected: &Expected) -> Vec<&str> {
+    match expected {
+        Expected::Nothing => Vec::new(),
+        Expected::Anything => vec!["*"],
+        Expected::Of(names) => names.iter().map(String::as_str).collect(),
+    }
 }
 
 /// What a rollout would do.
@@ -190,8 +235,8 @@ fn plan(
     terms: Terms,
     changes: &Changes,
 ) -> Value {
-    let owners = view.ring().owners();
-    let preview = Rollout::preview((from.clone(), to.clone()), terms, owners);
+    let soak_ms = terms.soak_ms;
+    let preview = Rollout::preview((from.clone(), to.clone()), terms, view.ring());
     let stages: Vec<Value> = preview
         .stages_left()
         .into_iter()
@@ -216,17 +261,17 @@ fn plan(
         "from": released(from),
         "to": released(to),
         "changes": changes,
-        "way_back": to.schema_writes <= from.schema_writes,
+        "way_back": to.leads_back_to(from),
         "canaries": canaries(preview.order()),
         "stages": stages,
-        "soak_milliseconds": terms.soak_ms,
+        "soak_milliseconds": soak_ms,
         "warnings": warnings,
     })
 }
 
 fn canaries(order: &Order) -> Vec<u16> {
     let canaries = order.partitions.iter().take(order.canaries.into());
-    canaries.map(|partition| partition.0).collect()
+    canaries.map(|partition| partition.number()).collect()
 }
 
 fn released(release: &Release) -> Value {
@@ -236,6 +281,7 @@ fn released(release: &Release) -> Value {
         "bytes": release.bytes,
         "schema_reads_from": release.schema_reads_from,
         "schema_writes": release.schema_writes,
+        "schema_stores_from": release.schema_stores_from,
     })
 }
 
@@ -337,10 +383,12 @@ fn body(view: &View, service: &Service, rollout: &Rollout, gate: Option<Gate>) -
             "watched_milliseconds": gate.watched_ms,
             "new": counted(&gate.new),
             "old": counted(&gate.old),
+            "compared": gate.compared,
         })),
         "soak_milliseconds": rollout.terms.soak_ms,
         "all_at_once": rollout.terms.all_at_once,
         "forced": rollout.terms.forced,
+        "expected_divergence": expected_names(&rollout.terms.expected),
     })
 }
 

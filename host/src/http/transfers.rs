@@ -9,11 +9,12 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use vnode_ring::{MapEvent, NodeName, PartitionId, TransferLimits, View};
+use vnode_ring::{MapEvent, NodeName, PartitionId, ResizeStage, TransferLimits, View};
 
 use super::Node;
 use super::cluster::propose;
 use super::problem::Problem;
+use crate::coordinator::Coordinator;
 use crate::coordinator::hints::Hint;
 use crate::coordinator::transfers::{Amount, Incoming, Kind, Phase, Transfer, Transfers, Which};
 use crate::node::Shared;
@@ -113,8 +114,12 @@ fn time(ms: u64) -> String {
 /// `GET /v1/transfers`.
 pub(super) async fn list(State(node): Node) -> Json<Value> {
     let coordinator = &node.coordinator;
-    let (hints, kept) = (coordinator.hints(), coordinator.kept());
     let (view, now) = (coordinator.view(), coordinator.steady_ms());
+    let (mut hints, mut kept) = (coordinator.hints(), coordinator.kept());
+    // The ring may be resized at any moment.
+    for held in [&mut hints, &mut kept] {
+        held.retain(|hint| view.ring().size().contains(hint.partition));
+    }
     let held: Vec<_> = view.map().transfers().keys().collect();
     let held = held.into_iter().map(|one| (*one, coordinator.held(*one)));
     let held: std::collections::BTreeMap<_, _> = held.collect();
@@ -172,7 +177,7 @@ pub(super) async fn list(State(node): Node) -> Json<Value> {
     let repairs = repairs.filter(|(which, _)| which.kind == Kind::Repair);
     rows.extend(repairs.map(|(which, repair)| {
         let row = Row {
-            id: REPAIR_IDS + u64::from(which.partition.0),
+            id: REPAIR_IDS + u64::from(which.partition.number()),
             which: *which,
             service: None,
             from: &repair.from,
@@ -182,6 +187,7 @@ pub(super) async fn list(State(node): Node) -> Json<Value> {
         };
         row.of(Some(repair), now)
     }));
+    rows.extend(resizing(coordinator, &view, now));
     let running = |row: &&Value| row["state"] == "running";
     let running = rows.iter().filter(running).count();
     Json(json!({
@@ -189,6 +195,53 @@ pub(super) async fn list(State(node): Node) -> Json<Value> {
         "transfers": rows,
         "retained": kept.iter().map(retained).collect::<Vec<_>>(),
         "limits": limits(&transfers, view.map().transfer_limits()),
+    }))
+}
+
+/// How far this node is with a resize.
+fn resizing(coordinator: &Coordinator, view: &View, now: u64) -> Option<Value> {
+    let resize = view.map().resize()?;
+    let me = view.me();
+    let (phase, reason) = match &resize.stage {
+        ResizeStage::Cleaning { .. } if resize.is_left(me) => (Phase::Cleanup, None),
+        ResizeStage::Cleaning { left } => (
+            Phase::Waiting,
+            left.first()
+                .map(|node| format!("{node} still has rows by the old numbers")),
+        ),
+        ResizeStage::Filling { .. } if !view.map().transfers().is_empty() => (
+            Phase::Waiting,
+            Some("partitions move first, so that every node has all that it is to join".into()),
+        ),
+        ResizeStage::Filling { .. } if !resize.has_filled(me) => (Phase::Copying, None),
+        ResizeStage::Filling { filled, .. } => {
+            let mut members = view.map().members().keys();
+            let other = members.find(|node| !filled.contains(*node));
+            (
+                Phase::Dual,
+                other.map(|node| format!("{node} still copies its rows")),
+            )
+        }
+    };
+    let progress = coordinator.resizing().clone();
+    let (total, moved) = (progress.total, progress.moved);
+    let seconds = now.saturating_sub(progress.since_ms) as f64 / 1e3;
+    let rate = moved.bytes as f64 / seconds.max(1e-3);
+    let left = total.bytes.saturating_sub(moved.bytes) as f64;
+    let copies = phase == Phase::Copying;
+    let ratio = moved.bytes as f64 / total.bytes.max(1) as f64;
+    Some(json!({
+        "id": resize.id, "kind": Kind::Resize.as_str(), "service": null, "partition": null,
+        "from": me, "to": me,
+        "from_size": resize.from, "to_size": resize.to,
+        "state": if phase == Phase::Waiting { "waiting" } else { "running" },
+        "phase": phase.as_str(),
+        "done_ratio": if copies { ratio.min(1.0) } else { 1.0 },
+        "objects": total.objects, "bytes": total.bytes,
+        "moved_objects": moved.objects, "moved_bytes": moved.bytes,
+        "rate_bytes_per_second": if copies { rate } else { 0.0 },
+        "eta_seconds": (copies && rate > 0.0).then(|| left / rate),
+        "reason": progress.reason.or(reason), "since": null, "next_try": null,
     }))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use vnode_ring::{MemberStatus, PartitionId};
+use vnode_ring::MemberStatus;
 
 use super::problem::Problem;
 use super::rollouts;
@@ -76,11 +76,11 @@ pub(super) fn status(node: &Shared) -> Value {
     let down: Vec<_> = node
         .coordinator
         .seats()
-        .views()
-        .filter_map(|(number, seat)| Some((number, seat.figures.down?)))
+        .views(view.ring().size())
+        .filter_map(|seat| Some((seat.service, seat.partition, seat.figures.down?)))
         .collect();
-    if let Some((number, why)) = down.first()
-        && let (Some(service), partition) = of_seat(node, *number)
+    if let Some((service, partition, why)) = down.first()
+        && let Some(service) = node.coordinator.services().get(*service)
     {
         let service = service.name();
         problems.push(json!({
@@ -150,7 +150,7 @@ pub(super) fn services(node: &Shared) -> Value {
             "merge": descriptor.merge,
             "schema_reads_from": descriptor.schema_reads_from,
             "schema_writes": descriptor.schema_writes,
-            "partitions": service.placement.ring_size,
+            "partitions": view.ring().size(),
             "versions": rollouts::versions(&view, service),
         })
     };
@@ -164,18 +164,11 @@ pub(super) fn services(node: &Shared) -> Value {
     json!({ "services": services })
 }
 
-/// Service and partition of a seat.
-fn of_seat(node: &Shared, number: usize) -> (Option<&Arc<Service>>, PartitionId) {
-    let ring_size = usize::from(node.coordinator.ring_size().get());
-    let partition = u16::try_from(number % ring_size).unwrap_or(u16::MAX);
-    let service = node.coordinator.services().get(number / ring_size);
-    (service, PartitionId(partition))
-}
-
 /// `GET /v1/vnodes`.
 pub(super) fn vnodes(node: &Shared) -> Value {
-    let one = |(number, seat): (usize, SeatView)| {
-        let (service, partition) = of_seat(node, number);
+    let one = |seat: SeatView| {
+        let service = node.coordinator.services().get(seat.service);
+        let partition = seat.partition;
         let state = match (&seat.figures.down, seat.lent) {
             (Some(_), _) => "down",
             (None, true) => "working",
@@ -198,8 +191,8 @@ pub(super) fn vnodes(node: &Shared) -> Value {
             "overruns": seat.figures.overruns,
         })
     };
-    let here = |(_, seat): &(usize, SeatView)| seat.owned || seat.figures.store.live > 0;
-    let seats = node.coordinator.seats().views();
+    let here = |seat: &SeatView| seat.owned || seat.figures.store.live > 0;
+    let seats = node.coordinator.seats().views(node.coordinator.ring_size());
     let vnodes: Vec<Value> = seats.filter(here).map(one).collect();
     json!({ "vnodes": vnodes })
 }

@@ -77,9 +77,10 @@ fn write(out: &mut String, node: &Node, shared: &super::Shared) -> std::fmt::Res
         shared.addresses.http
     )?;
     writeln!(out, "peer      {}", shared.addresses.peer)?;
-    let seats = shared.coordinator.seats().views();
+    let coordinator = &shared.coordinator;
+    let seats = coordinator.seats().views(coordinator.ring_size());
     let (mut own, mut down) = (0, 0);
-    for (_, seat) in seats.filter(|(_, seat)| seat.owned) {
+    for seat in seats.filter(|seat| seat.owned) {
         own += 1;
         down += usize::from(seat.figures.down.is_some());
     }

@@ -8,12 +8,14 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, RingSize, View};
+use vnode_ring::{
+    Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, Ring, RingSize, View,
+};
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
-use crate::coordinator::{carry, entropy, hints, reaping, rollouts, versions};
-use crate::data_dir::DataDir;
+use crate::coordinator::{carry, entropy, hints, reaping, resize, rollouts, schemas, versions};
+use crate::data_dir::{DataDir, DataDirError};
 use crate::executor::Message;
 use crate::net::{self, TcpListener};
 use crate::vnode::service::Service;
@@ -135,7 +137,9 @@ impl Membership {
         tokio::spawn(carry::carry(Arc::clone(&shared.coordinator)));
         tokio::spawn(entropy::exchange(Arc::clone(&shared.coordinator)));
         tokio::spawn(reaping::reap(Arc::clone(&shared.coordinator)));
+        tokio::spawn(resize::tend(Arc::clone(&shared.coordinator)));
         tokio::spawn(versions::follow(Arc::clone(&shared.coordinator)));
+        tokio::spawn(schemas::keep_up(Arc::clone(&shared.coordinator)));
         tokio::spawn(rollouts::drive(Arc::clone(&shared.coordinator)));
         let shared = Arc::clone(shared);
         tokio::spawn(async move {
@@ -231,7 +235,7 @@ pub(super) fn ring_of(
     let (mut size, mut hash) = (RingSize::new(config.ring_size)?, wanted_hash);
     match (&config.join, identity.ring_size, &identity.hash) {
         (_, Some(known), Some(known_hash)) => {
-            size = RingSize::new(u32::from(known))?;
+            size = RingSize::of_generation(known.into(), identity.ring_generation)?;
             hash = known_hash.parse()?;
         }
         (Some(address), ..) => {
@@ -254,7 +258,9 @@ pub(super) fn ring_of(
         path: data_dir.path().display().to_string(),
     };
     let asked = |key| config.origin(key) != Origin::Default;
-    if asked("ring_size") && u32::from(size.get()) != config.ring_size {
+    // Once it was resized, the setting is that of the beginning.
+    let resized = size.generation() > 0;
+    if asked("ring_size") && !resized && u32::from(size.get()) != config.ring_size {
         let wanted = config.ring_size.to_string();
         return Err(other("ring_size", size.to_string(), wanted));
     }
@@ -263,9 +269,19 @@ pub(super) fn ring_of(
     }
     data_dir.update(|identity| {
         identity.ring_size = Some(size.get());
+        identity.ring_generation = size.generation();
         identity.hash = Some(hash.to_string());
     })?;
     Ok((size, hash))
+}
+
+/// Has the data directory know the ring of the map, which may have been resized since.
+pub(super) fn keep_ring(data_dir: &mut DataDir, ring: &Ring) -> Result<(), DataDirError> {
+    let size = ring.size();
+    data_dir.update(|identity| {
+        identity.ring_size = Some(size.get());
+        identity.ring_generation = size.generation();
+    })
 }
 
 /// Random numbers that nobody else has.

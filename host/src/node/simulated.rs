@@ -65,7 +65,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
         Library::new(guest.engine().clone(), folder, None, Default::default())
     });
     let library = library.ok_or(GuestError::None)?;
-    let services = services(&config, guests, ring.0, ring.1);
+    let services = services(&config, guests, ring.1);
     let first_id = rng.random();
     let seat = Seat {
         path,
@@ -86,12 +86,10 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     };
     let (shared, about) = parts.assemble(&membership, Stamps { first_id, clock });
     let coordinator = &shared.coordinator;
-    let view = coordinator.view();
-    let name: Arc<str> = view.me().as_str().into();
     for (service, partition) in threads::places(coordinator) {
         let seat = coordinator.seat(usize::from(service.index), partition);
         let store = stores(service.name(), partition);
-        let vnode = threads::make_vnode(coordinator, service, partition, &name, store)?;
+        let vnode = coordinator.vnode(&service, (coordinator.ring_size(), partition), store)?;
         coordinator.seats().place(seat, vnode);
     }
     ready(&shared);

@@ -12,11 +12,9 @@ use crate::coordinator::Coordinator;
 use crate::executor::Executor;
 use crate::executor::about::About;
 use crate::executor::slow::Pool;
-use crate::store::{Engine, Store, StoreError};
+use crate::store::{Engine, StoreError};
 use crate::vital::Vital;
-use crate::vnode::Vnode;
 use crate::vnode::service::Service;
-use crate::wasm::VnodeState;
 use vnode_cluster::Greeter;
 
 /// Starts the executors' threads. Each makes its own vnodes, so that they start in parallel.
@@ -28,8 +26,6 @@ pub(super) fn start(
 ) -> Result<Vec<JoinHandle<()>>, NodeError> {
     let threads = coordinator.inboxes().len();
     let pool = Pool::start(threads + 1).map_err(system("start the slow threads"))?;
-    let view = coordinator.view();
-    let node: Arc<str> = view.me().as_str().into();
     let places = places(coordinator);
     let wanted: Vec<(&str, u16)> = places
         .iter()
@@ -48,7 +44,7 @@ pub(super) fn start(
     for (index, share) in shares.into_iter().enumerate() {
         let coordinator = Arc::clone(coordinator);
         let (pool, started) = (pool.clone(), started.clone());
-        let (node, engine) = (Arc::clone(&node), Arc::clone(engine));
+        let engine = Arc::clone(engine);
         let about = Arc::clone(about);
         let greeter = Arc::clone(greeter);
         let thread = std::thread::Builder::new()
@@ -60,7 +56,8 @@ pub(super) fn start(
                     share
                         .into_iter()
                         .try_for_each(|(seat, service, partition, store)| {
-                            let vnode = make_vnode(&coordinator, service, partition, &node, store)?;
+                            let size = coordinator.ring_size();
+                            let vnode = coordinator.vnode(&service, (size, partition), store)?;
                             coordinator.seats().place(seat, vnode);
                             Ok(())
                         });
@@ -99,41 +96,9 @@ pub(super) fn start(
 pub(super) fn places(coordinator: &Coordinator) -> Vec<(Arc<Service>, PartitionId)> {
     let mut places = Vec::new();
     for service in coordinator.services() {
-        for partition in service.placement.ring_size.partitions() {
+        for partition in coordinator.ring_size().partitions() {
             places.push((Arc::clone(service), partition));
         }
     }
     places
-}
-
-/// Makes a vnode. The guest of one that the node owns starts at once, that of another when there is a command for it. One whose
-/// version is not here serves nothing.
-pub(super) fn make_vnode(
-    coordinator: &Coordinator,
-    service: Arc<Service>,
-    partition: PartitionId,
-    node: &Arc<str>,
-    store: Box<dyn Store>,
-) -> Result<Vnode, StoreError> {
-    let view = coordinator.view();
-    let owned = view.ring().owner(partition) == view.me();
-    let assigned = coordinator.assigned(view.map(), &service, partition);
-    let edition = assigned.as_ref().unwrap_or(service.first());
-    let edition = Arc::clone(edition);
-    let state = VnodeState::new(
-        Arc::clone(&edition.guest),
-        service.placement.clone(),
-        partition,
-        Arc::clone(node),
-        store,
-    )?;
-    Ok(match assigned {
-        Ok(_) if owned => Vnode::start(service, edition, state),
-        Ok(_) => Vnode::resting(service, edition, state),
-        Err(why) => {
-            let mut vnode = Vnode::resting(service, edition, state);
-            vnode.withhold(&why);
-            vnode
-        }
-    })
 }

@@ -91,7 +91,6 @@ impl Vnode {
         frames: &mut FrameWriter,
         request: &Request,
     ) -> Result<bool, Failure> {
-        let mut whole = true;
         let (Some(spec), Some(command)) = (
             self.edition.command(request.command),
             self.edition.position(request.command),
@@ -101,47 +100,7 @@ impl Vnode {
         let Guest::Running(instance) = &mut self.guest else {
             return Err(Failure::Usage("vnode is down".into()));
         };
-        let state = instance.state();
-        let start = frames.bytes().len();
-        frames.command(
-            FrameHead {
-                now_ms: request.now_ms,
-                seed: seed(request.id),
-                request_id: request.id,
-                fallback: request.role == Role::Fallback,
-                command,
-            },
-            request.words.args(),
-        );
-        let words = request.words.len();
-        frames.values(spec.key_positions(words).count());
-        for (nth, position) in spec.key_positions(words).enumerate() {
-            if spec.blind {
-                frames.unsent();
-                continue;
-            }
-            let key = request.words.get(position);
-            let hash = match nth {
-                0 => request.hash,
-                _ => state.placement().locate(key).0,
-            };
-            let before = frames.bytes().len();
-            let read = frames.value(|out| state.read_committed(hash, key, out));
-            match read {
-                Ok(()) => {}
-                // Whoever only writes does not have to suffer from a merge that fails.
-                Err(Refusal::Join(_)) => {
-                    frames.truncate(before);
-                    frames.unsent();
-                    whole = false;
-                }
-                Err(refusal) => {
-                    frames.truncate(start);
-                    return Err(refusal.into());
-                }
-            }
-        }
-        Ok(whole)
+        write_frame(instance.state(), (spec, command), frames, request)
     }
 
     pub(super) fn call(&mut self, call: &Call, budget: Duration) -> Result<Vec<u8>, GuestError> {
@@ -297,6 +256,57 @@ impl Vnode {
     }
 }
 
+/// Writes the frame of a command, which has that place in the guest's descriptor, with the values under its keys. Says whether all
+/// could be read that the command may want.
+pub(super) fn write_frame(
+    state: &mut VnodeState,
+    (spec, command): (&CommandSpec, u16),
+    frames: &mut FrameWriter,
+    request: &Request,
+) -> Result<bool, Failure> {
+    let mut whole = true;
+    let start = frames.bytes().len();
+    frames.command(
+        FrameHead {
+            now_ms: request.now_ms,
+            seed: seed(request.id),
+            request_id: request.id,
+            fallback: request.role == Role::Fallback,
+            command,
+        },
+        request.words.args(),
+    );
+    let words = request.words.len();
+    frames.values(spec.key_positions(words).count());
+    for (nth, position) in spec.key_positions(words).enumerate() {
+        if spec.blind {
+            frames.unsent();
+            continue;
+        }
+        let key = request.words.get(position);
+        let hash = match nth {
+            0 => request.hash,
+            _ => state.placement().hash_of(key),
+        };
+        let before = frames.bytes().len();
+        let read = frames.value(|out| state.read_committed(hash, key, out));
+        match read {
+            Ok(()) => {}
+            // Whoever only writes does not have to suffer from what cannot be read.
+            Err(Refusal::Join(_) | Refusal::Schema { .. } | Refusal::Migrate { .. }) => {
+                frames.truncate(before);
+                frames.unsent();
+                whole = false;
+            }
+            Err(refusal) => {
+                frames.truncate(start);
+                return Err(refusal.into());
+            }
+        }
+    }
+    Ok(whole)
+}
+
 /// Checks and stages the effects of one answer; of several on one key the last one counts. A failure means that none of
 /// them is staged.
 fn effects_of(
@@ -335,7 +345,7 @@ fn effects_of(
         let hash = if effect.key == 0 {
             request.hash
         } else {
-            state.placement().locate(key).0
+            state.placement().hash_of(key)
         };
         if let Err(refusal) = state.stage(hash, key, effect.value) {
             state.unstage(before);

@@ -99,6 +99,18 @@ impl Edition {
         self.own(command).map(|own| own.position)
     }
 
+    /// By the number of the command: whether the other version has it, too, and says the same of it.
+    pub fn comparable(&self, other: &Edition) -> Vec<bool> {
+        let numbers = 0..u16::try_from(self.commands.len()).unwrap_or(u16::MAX);
+        let alike = numbers.map(
+            |number| match (self.command(number), other.command(number)) {
+                (Some(own), Some(others)) => own.is_as(others),
+                _ => false,
+            },
+        );
+        alike.collect()
+    }
+
     /// How many replicas a command has and waits for, unless its client wishes otherwise.
     pub fn consistency(&self, command: u16) -> Consistency {
         match self.own(command) {

@@ -3,6 +3,8 @@
 //! - [`service`] is what all vnodes of a service share, [`edition`] is one version of its guest.
 //! - [`request`] is one command on its way, and its reply.
 //! - [`batch`] runs many commands in one call.
+//! - [`shadow`] has another version run beside the one that serves, and [`comparison`] keeps what was seen of it.
+//! - `heirs` copies rows to the vnodes of another ring.
 //! - [`replica`] is what needs no guest: merging what other replicas have written, and showing what is here.
 //! - this file runs the commands of one vnode, in batches where the guest has the packed door. Which thread it is on is
 //!   the business of `executor`.
@@ -12,10 +14,14 @@
 //! the call are run again one by one: none of them had been applied.
 
 mod batch;
+pub mod comparison;
 pub mod edition;
+mod heirs;
+mod outcome;
 pub mod replica;
 pub mod request;
 pub mod service;
+mod shadow;
 mod touched;
 
 use std::collections::VecDeque;
@@ -30,6 +36,7 @@ pub use self::batch::Call;
 use self::edition::Edition;
 use self::request::{Consistency, Failure, HeldReplies, Replies, ReplyTo, Request, Written};
 use self::service::{CommandStats, Ended, Service};
+use self::shadow::Shadow;
 use crate::coordinator::trace::with_steps;
 use crate::executor::slow::Given;
 use crate::store::Commit;
@@ -60,6 +67,8 @@ pub struct Vnode {
     edition: Arc<Edition>,
     partition: PartitionId,
     guest: Guest,
+    /// Another version beside the guest, whose effects are thrown away.
+    shadow: Option<Box<Shadow>>,
     /// It waits for another version.
     withheld: bool,
     traps: u64,
@@ -118,6 +127,7 @@ impl Vnode {
             edition,
             partition: state.partition(),
             guest: Guest::Ended(Box::new(state)),
+            shadow: None,
             withheld: false,
             traps: 0,
             restarts: 0,
@@ -127,6 +137,7 @@ impl Vnode {
 
     /// Ends the guest; the next command starts it again.
     pub fn rest(&mut self) {
+        self.end_shadow();
         self.end();
     }
 
@@ -140,6 +151,7 @@ impl Vnode {
     /// # Errors
     /// Why that does not start. The vnode runs the old one again then.
     pub fn take_over(&mut self, edition: Arc<Edition>, starts: bool) -> Result<(), String> {
+        self.end_shadow();
         if let Guest::Running(instance) = &mut self.guest {
             instance.terminate("another version takes over", TERMINATE_WITHIN);
         }
@@ -181,6 +193,7 @@ impl Vnode {
 
     /// Serves nothing until another version takes over: the one that it has is not the one that it is to run.
     pub fn withhold(&mut self, why: &str) {
+        self.end_shadow();
         self.end();
         if let Guest::Ended(state)
         | Guest::Down {
@@ -292,8 +305,14 @@ impl Vnode {
         if call.requests.is_empty() {
             return Ran::All;
         }
+        let begun = self.shadow.as_ref().map(|_| Instant::now());
         match self.call(call, budget) {
-            Ok(answers) => self.settle(call, &answers, mailbox, replies, stats),
+            Ok(answers) => {
+                if let Some(begun) = begun {
+                    self.rehearse(&call.requests, &answers, begun.elapsed(), budget);
+                }
+                self.settle(call, &answers, mailbox, replies, stats)
+            }
             Err(error) => {
                 self.drop_instance(&error, budget);
                 let requests = std::mem::take(&mut call.requests);
@@ -335,6 +354,11 @@ impl Vnode {
         };
         let command = typed_command(spec, &request);
         let partition = self.partition;
+        let rehearsed = match &self.shadow {
+            Some(_) => self.rehearse_one(&request, budget),
+            None => None,
+        };
+        let begun = rehearsed.is_some().then(Instant::now);
         let ended = match self.instance() {
             Err(failure) => Err(failure),
             Ok(instance) => {
@@ -353,6 +377,9 @@ impl Vnode {
                 }
             }
         };
+        if let (Some(rehearsed), Some(begun)) = (rehearsed, begun) {
+            self.compare(rehearsed, &request, &ended, begun.elapsed());
+        }
         match ended {
             Ok((reply, Some(commit))) if request.replicates() => {
                 count(stats, &request, Ended::Ok);
@@ -481,6 +508,7 @@ impl Vnode {
         tracing::warn!(
             service = self.service.name(),
             partition = %self.partition,
+            version = &**self.edition.version(),
             %error,
             backtrace = error.backtrace().map(tracing::field::display),
             "guest failed; its instance is made again"
@@ -514,6 +542,7 @@ impl Vnode {
                 tracing::error!(
                     service = self.service.name(),
                     partition = %self.partition,
+                    version = &**self.edition.version(),
                     %error,
                     backtrace = error.backtrace().map(tracing::field::display),
                     "vnode does not start; its commands are refused and it is tried again"

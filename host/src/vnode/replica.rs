@@ -326,7 +326,7 @@ impl Vnode {
             let key = request.words.get(position);
             let hash = match nth {
                 0 => request.hash,
-                _ => service.placement.locate(key).0,
+                _ => service.placement.hash_of(key),
             };
             let digest = state.digest(RowKey { hash, key })?;
             held.push(Held { hash, digest });

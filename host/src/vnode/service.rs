@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::edition::{Counters, Edition};
 use crate::config::Replication;
 use crate::descriptor::CommandSpec;
-use crate::wasm::{Guest, Placement};
+use crate::wasm::{Ceiling, Guest, Placement};
 
 /// A service that this node serves. Shared by all its vnodes.
 pub struct Service {
@@ -21,6 +21,8 @@ pub struct Service {
     pub placement: Placement,
     /// Replication of the service: the setting, else the guest's wish, else the cluster's default.
     pub replication: Replication,
+    /// In which schema values may be stored now; set by who follows the versions in the cluster map.
+    pub ceiling: Arc<Ceiling>,
     /// Time of a command that wishes no other.
     within: Duration,
     /// Executors that count what commands do.
@@ -56,6 +58,7 @@ impl Service {
             index,
             placement,
             replication,
+            ceiling: Arc::default(),
             within,
             executors,
             first,
@@ -104,6 +107,13 @@ impl Service {
         let known = self.known.write();
         let mut known = known.unwrap_or_else(PoisonError::into_inner);
         known.edition(guest, self.replication, self.within, self.executors)
+    }
+
+    /// A version that no vnode is to serve. Of its commands it knows those that the service has.
+    pub fn beside(&self, guest: Arc<Guest>) -> Arc<Edition> {
+        let commands = &self.known().commands;
+        let (replication, within) = (self.replication, self.within);
+        Arc::new(Edition::new(guest, commands, replication, within, 0))
     }
 
     /// What each version has done that was ever here.

@@ -30,7 +30,7 @@ impl Touched {
         let words = request.words.len();
         let more = spec.key_positions(words).skip(1).map(|position| {
             let key = request.words.get(position);
-            placement.locate(key).0
+            placement.hash_of(key)
         });
         let keyed = spec.key_positions(words).next().is_some();
         let writes = spec.writes();

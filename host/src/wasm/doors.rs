@@ -19,5 +19,14 @@ mod lifecycle {
     });
 }
 
+mod migration {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package vnode-host:doors@0.1.0; world migration-door { export vnode:host/migration@0.1.0; }",
+    });
+}
+
 pub(super) use batch::{BatchDoor, BatchDoorIndices};
 pub(super) use lifecycle::{LifecycleDoor, LifecycleDoorIndices};
+pub(super) use migration::exports::vnode::host::migration::Row;
+pub(super) use migration::{MigrationDoor, MigrationDoorIndices};

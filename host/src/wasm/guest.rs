@@ -17,6 +17,7 @@ use super::cache::CompileCache;
 use super::engine::{Engine, Limits};
 use super::imports::{self, Scratch};
 use super::instance::Bound;
+use super::migration::Migration;
 use super::state::VnodeState;
 use super::{GuestError, doors, one_line, wasi};
 use crate::descriptor::{Descriptor, DescriptorError, MergePolicy};
@@ -29,6 +30,7 @@ pub mod interface {
     pub(super) const VNODE: &str = "vnode:host/vnode@0.1.0";
     pub(super) const BATCH: &str = "vnode:host/batch@0.1.0";
     pub(super) const LIFECYCLE: &str = "vnode:host/lifecycle@0.1.0";
+    pub(super) const MIGRATION: &str = "vnode:host/migration@0.1.0";
     pub(super) const OFFERED: [&str; 3] = [
         "vnode:host/types@0.1.",
         "vnode:host/store@0.1.",
@@ -85,6 +87,16 @@ pub enum LoadError {
     /// It failed while describing itself.
     #[error("it failed in describe: {0}")]
     Describe(GuestError),
+    /// It cannot migrate from the oldest schema that it reads.
+    #[error("it does not migrate from schema {from} to {to}, as it says that it does: {error}")]
+    Migrate {
+        /// The oldest schema that it reads.
+        from: u32,
+        /// The one that it writes.
+        to: u32,
+        /// What happened.
+        error: GuestError,
+    },
     /// It describes something that cannot be served.
     #[error("its descriptor cannot be served: {0}")]
     Descriptor(#[from] DescriptorError),
@@ -98,6 +110,7 @@ pub struct Guest {
     scratch: bindings::GuestPre<Scratch>,
     batch: Option<doors::BatchDoorIndices>,
     lifecycle: Option<doors::LifecycleDoorIndices>,
+    migration: Option<Migration>,
     digest: String,
     bytes: usize,
     imports: Vec<String>,
@@ -147,6 +160,9 @@ impl Guest {
             .then(|| doors::LifecycleDoorIndices::new(&pre))
             .transpose()
             .map_err(types)?;
+        let migration = has(interface::MIGRATION)
+            .then(|| Migration::probe(engine, &scratch, &descriptor))
+            .transpose()?;
         Ok(Guest {
             engine: engine.clone(),
             pre,
@@ -154,6 +170,7 @@ impl Guest {
             scratch,
             batch,
             lifecycle,
+            migration,
             digest,
             bytes: bytes.len(),
             imports,
@@ -200,6 +217,25 @@ impl Guest {
     /// Whether it wants to hear about handoff and its end.
     pub fn has_lifecycle(&self) -> bool {
         self.lifecycle.is_some()
+    }
+
+    /// Whether it puts stored values from one schema into another.
+    pub fn migrates(&self) -> bool {
+        self.migration.is_some()
+    }
+
+    /// The oldest schema in which it can have stored what it writes.
+    pub fn stores_from(&self) -> u32 {
+        let own = self.descriptor.schema_writes;
+        self.migration.as_ref().map_or(own, Migration::back_to)
+    }
+
+    pub(super) fn migration(&self) -> Option<&Migration> {
+        self.migration.as_ref()
+    }
+
+    pub(super) fn scratch(&self) -> &bindings::GuestPre<Scratch> {
+        &self.scratch
     }
 
     /// What one of its replies may weigh.
@@ -324,7 +360,7 @@ fn check_exports(exports: &[String]) -> Result<(), LoadError> {
     })
 }
 
-fn types(error: wasmtime::Error) -> LoadError {
+pub(super) fn types(error: wasmtime::Error) -> LoadError {
     LoadError::Types {
         expected: interface::NAME,
         why: one_line(&format!("{error:#}")),

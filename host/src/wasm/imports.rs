@@ -93,15 +93,12 @@ impl contract::store::Host for VnodeState {
 
     fn get_object(&mut self, key: Vec<u8>) -> Answer<Object> {
         self.answer(|state| {
-            let object = state.get_object(&key)?;
-            Ok(Object {
-                context: if object.context().is_empty() {
-                    Vec::new()
-                } else {
-                    object.context().to_token()
-                },
-                values: object.live().map(<[u8]>::to_vec).collect(),
-            })
+            let (context, values) = state.get_object(&key)?;
+            let context = match context.is_empty() {
+                true => Vec::new(),
+                false => context.to_token(),
+            };
+            Ok(Object { context, values })
         })
     }
 
@@ -119,10 +116,14 @@ impl contract::store::Host for VnodeState {
 
 impl contract::log::Host for VnodeState {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+        if self.rehearses() {
+            return Ok(());
+        }
         let service = self.placement().service.clone();
         let partition = self.scope().range;
+        let version = self.guest().descriptor().version.clone();
         self.said.line(level, &message, || {
-            (service.to_string(), partition.to_string())
+            [service.to_string(), partition.to_string(), version]
         });
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Said {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
-    fn line(&mut self, level: Level, message: &str, from: impl FnOnce() -> (String, String)) {
+    fn line(&mut self, level: Level, message: &str, from: impl FnOnce() -> [String; 3]) {
         self.lines = self.lines.saturating_add(1);
         if self.lines > LINES_MAX {
             return;
@@ -185,13 +186,23 @@ impl Said {
             end -= 1;
         }
         let message = message.get(..end).unwrap_or_default();
-        let (service, partition) = from();
+        let [service, partition, version] = from();
         match level {
-            Level::Error => tracing::error!(target: "guest", service, partition, "{message}"),
-            Level::Warn => tracing::warn!(target: "guest", service, partition, "{message}"),
-            Level::Info => tracing::info!(target: "guest", service, partition, "{message}"),
-            Level::Debug => tracing::debug!(target: "guest", service, partition, "{message}"),
-            Level::Trace => tracing::trace!(target: "guest", service, partition, "{message}"),
+            Level::Error => {
+                tracing::error!(target: "guest", service, partition, version, "{message}")
+            }
+            Level::Warn => {
+                tracing::warn!(target: "guest", service, partition, version, "{message}")
+            }
+            Level::Info => {
+                tracing::info!(target: "guest", service, partition, version, "{message}")
+            }
+            Level::Debug => {
+                tracing::debug!(target: "guest", service, partition, version, "{message}")
+            }
+            Level::Trace => {
+                tracing::trace!(target: "guest", service, partition, version, "{message}")
+            }
         }
     }
 }
@@ -264,7 +275,7 @@ impl wasmtime::ResourceLimiter for Allowance {
     }
 }
 
-/// State of a throw-away instance: `describe` and `merge` run in one. It has no rows, so its store refuses everything.
+/// State of an instance beside a vnode's own: `describe`, `merge` and `migrate` run in one. It has no rows, so its store refuses everything.
 pub(super) struct Scratch {
     allowance: Allowance,
     said: Said,
@@ -286,15 +297,25 @@ impl Scratch {
         store
     }
 
-    pub(super) fn into_said(mut self) -> Option<String> {
+    /// Starts anew for the next call.
+    pub(super) fn hear(&mut self) {
+        self.said.clear();
+    }
+
+    /// What it said last, usually why it trapped.
+    pub(super) fn take_said(&mut self) -> Option<String> {
         self.said.take_stderr()
+    }
+
+    pub(super) fn into_said(mut self) -> Option<String> {
+        self.take_said()
     }
 }
 
 impl contract::log::Host for Scratch {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         self.said
-            .line(level, &message, || (String::new(), String::new()));
+            .line(level, &message, || [const { String::new() }; 3]);
         Ok(())
     }
 }

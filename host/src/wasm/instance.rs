@@ -84,9 +84,17 @@ pub(super) struct Bound {
 
 impl Instance {
     /// Instantiates the guest and runs its `init`, which has the time of a command. The state comes back when that fails.
-    pub fn start(mut state: VnodeState) -> Result<Instance, Box<(VnodeState, GuestError)>> {
+    pub fn start(state: VnodeState) -> Result<Instance, Box<(VnodeState, GuestError)>> {
+        let budget = state.limits().command_budget;
+        Instance::start_within(state, budget)
+    }
+
+    /// The same within another time.
+    pub fn start_within(
+        mut state: VnodeState,
+        budget: Duration,
+    ) -> Result<Instance, Box<(VnodeState, GuestError)>> {
         let guest = state.guest().clone();
-        let budget = guest.engine().limits().command_budget;
         // What a command that trapped has left behind is none of the new instance's business.
         state.allow(budget);
         state.begin(Scope {
@@ -98,9 +106,9 @@ impl Instance {
         let placement = state.placement();
         let identity = exported::Identity {
             service: placement.service.to_string(),
-            partition: u32::from(partition.0),
-            partition_index: placement.ring_size.index_decimal(partition),
-            ring_size: u32::from(placement.ring_size.get()),
+            partition: u32::from(partition.number()),
+            partition_index: state.ring_size().index_decimal(partition),
+            ring_size: u32::from(state.ring_size().get()),
             node: state.node().to_owned(),
             actor: state.actor(),
         };
@@ -140,7 +148,9 @@ impl Instance {
 
     /// Ends the instance and keeps its state.
     pub fn into_state(self) -> VnodeState {
-        self.store.into_data()
+        let mut state = self.store.into_data();
+        state.rest();
+        state
     }
 
     /// Linear memory of the guest, bytes.

@@ -11,11 +11,13 @@ mod frames;
 mod guest;
 mod imports;
 mod instance;
+mod migration;
 mod packed;
 mod refusal;
 mod reply;
 mod scan;
 mod state;
+mod values;
 mod wasi;
 
 pub use cache::CompileCache;
@@ -25,7 +27,8 @@ pub use guest::{Guest, LoadError, interface};
 pub use instance::{CoveragePage, Done, Hook, Instance, TypedCommand};
 pub use packed::{Answer, Answers, Effect, Effects, FrameHead, FrameWriter};
 pub use refusal::Refusal;
-pub use state::{Compared, Digests, Placement, Scope, VnodeState};
+pub use state::{Compared, Digests, Placement, Scope, VnodeState, Written};
+pub use values::{Ceiling, Values};
 
 use crate::descriptor::{
     Aggregate, CommandKind, CommandSpec, Descriptor, KeyRange, MergePolicy, Quorum,

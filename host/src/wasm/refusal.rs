@@ -69,7 +69,31 @@ pub enum Refusal {
     Store(#[from] StoreError),
     /// The guest's merge failed.
     #[error("joining concurrent values failed: {0}")]
-    Join(#[from] super::GuestError),
+    Join(super::GuestError),
+    /// A value of a schema that the version does not read.
+    #[error(
+        "the value is of schema {schema}, and version {version} reads {from} to {to}; only another version can read it"
+    )]
+    Schema {
+        /// Of the value.
+        schema: u32,
+        /// The version.
+        version: String,
+        /// Oldest schema that it reads.
+        from: u32,
+        /// Newest one.
+        to: u32,
+    },
+    /// The guest's migrate failed.
+    #[error("migrating a value from schema {written} to {wanted} failed: {error}")]
+    Migrate {
+        /// Schema that it had.
+        written: u32,
+        /// Schema that it was to have.
+        wanted: u32,
+        /// What happened.
+        error: super::GuestError,
+    },
 }
 
 impl Refusal {

@@ -3,11 +3,9 @@
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
 
-use tokio::time::Instant;
-
-use super::guest::Guest;
 use super::refusal::Refusal;
-use super::state::{Write, is_live, resolve};
+use super::state::{Write, is_live};
+use super::values::Values;
 use crate::store::{Page, RowKey, Scan, Store};
 
 /// Bytes of a page, keys and values together.
@@ -17,11 +15,8 @@ const TAG_ROWS_MAX: usize = 10_000;
 
 /// Walks over the live rows of one page.
 pub(super) struct Rows<'a, W: Iterator<Item = (&'a Vec<u8>, &'a Write)>, V> {
-    pub(super) guest: &'a Guest,
-    /// Until when merges may run.
-    pub(super) deadline: Instant,
-    /// Whether values are wanted, or keys alone.
-    pub(super) values: bool,
+    /// What makes values of rows; none where keys alone are wanted.
+    pub(super) values: Option<&'a mut Values>,
     /// The command's own writes after the start of the page, in order.
     pub(super) written: Peekable<W>,
     /// Position of the last row of the store that was seen.
@@ -104,10 +99,9 @@ where
 
     fn emit(&mut self, key: &[u8], object: &[u8]) -> ControlFlow<()> {
         self.value.clear();
-        let live = if self.values {
-            resolve(self.guest, self.deadline, key, object, &mut self.value)
-        } else {
-            is_live(Some(object))
+        let live = match &mut self.values {
+            Some(values) => values.read(key, object, &mut self.value),
+            None => is_live(Some(object)),
         };
         match live {
             Ok(true) => (self.visit)(key, &self.value),

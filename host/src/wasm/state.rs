@@ -1,29 +1,34 @@
 //! What the host holds for one vnode while its guest runs: rows, the transaction of the running command, and limits.
 //!
 //! It outlives every instance: when a guest traps, its memory goes and this stays. Reads here see the writes of the
-//! running command; nothing reaches the store before `commit`. What the rows are to other replicas stands in [`replica`].
+//! running command; nothing reaches the store before `commit`. What the rows are to other replicas stands in [`replica`], and how a
+//! guest runs on them that is to leave nothing behind in [`rehearsal`].
 
+mod changed;
+mod rehearsal;
 mod replica;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use vnode_ring::{
-    Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, encode_successor,
+    Actor, Context, Dot, HashId, Hlc, Object, ObjectRef, PartitionId, RingSize, VersionRef,
+    encode_successor,
 };
 
+pub use self::rehearsal::Written;
 pub use self::replica::{Compared, Digests};
-use super::GuestError;
 use super::engine::Limits;
 use super::guest::Guest;
 use super::refusal::Refusal;
 use super::scan::{Rows, position};
+use super::values::Values;
 use crate::descriptor::MergePolicy;
-use crate::store::{Batch, Commit, Liveness, Mark, RowKey, Store, StoreError};
+use crate::store::{Batch, Commit, Liveness, Mark, Page, RowKey, Store, StoreError};
 
 /// Memory for encoding objects that a vnode keeps between commands.
 const SCRATCH_BYTES_MAX: usize = 64 * 1024;
@@ -35,17 +40,14 @@ pub struct Placement {
     pub service: Arc<str>,
     /// How keys are hashed.
     pub hash: HashId,
-    /// Number of partitions.
-    pub ring_size: RingSize,
     /// Replicas of each key.
     pub n: u16,
 }
 
 impl Placement {
-    /// Hash prefix of a stored key, and the first partition of its preference list.
-    pub fn locate(&self, key: &[u8]) -> (u64, PartitionId) {
-        let hash = self.hash.hash(self.service.as_bytes(), key);
-        (hash.prefix(), self.ring_size.first_replica(&hash))
+    /// Hash prefix of a stored key.
+    pub fn hash_of(&self, key: &[u8]) -> u64 {
+        self.hash.hash(self.service.as_bytes(), key).prefix()
     }
 }
 
@@ -71,8 +73,9 @@ pub(super) struct Write {
 
 /// One vnode's rows and the command that is running on them.
 pub struct VnodeState {
-    guest: Arc<Guest>,
+    values: Values,
     placement: Placement,
+    ring_size: RingSize,
     partition: PartitionId,
     node: Arc<str>,
     actor: u64,
@@ -81,8 +84,6 @@ pub struct VnodeState {
     store: Box<dyn Store>,
     clock: Hlc,
     scope: Scope,
-    /// When the time of the running call is over.
-    deadline: Instant,
     random: u64,
     calls: u32,
     /// By position, so that they lie in the order of a scan.
@@ -95,28 +96,34 @@ pub struct VnodeState {
     last_commit: Option<Commit>,
     /// Of the ranges that other replicas have compared.
     trees: BTreeMap<PartitionId, replica::Growing>,
+    changed: changed::Changed,
     scratch: Vec<u8>,
+    /// The number of the last write's name, if it is known.
+    last_seq: Option<u64>,
+    /// Nothing that the guest does is kept.
+    rehearses: bool,
     pub(super) memory: super::imports::Allowance,
     pub(super) said: super::imports::Said,
 }
 
 impl VnodeState {
-    /// The state of the vnode of `guest` that serves `partition` on `node` with the rows of `store`.
+    /// The state of the vnode of a guest that serves a partition of a ring of that size on `node` with the rows of `store`.
     pub fn new(
-        guest: Arc<Guest>,
+        values: Values,
         placement: Placement,
-        partition: PartitionId,
+        (ring_size, partition): (RingSize, PartitionId),
         node: Arc<str>,
         mut store: Box<dyn Store>,
     ) -> Result<VnodeState, StoreError> {
-        let actor = store.next_dot()?.actor;
-        let memory = super::imports::Allowance::new(guest.engine().limits());
+        let dot = store.next_dot()?;
+        let memory = super::imports::Allowance::new(values.guest().limits());
         Ok(VnodeState {
-            guest,
+            values,
             placement,
+            ring_size,
             partition,
             node,
-            actor,
+            actor: dot.actor,
             unused: false,
             store,
             clock: Hlc::default(),
@@ -126,7 +133,6 @@ impl VnodeState {
                 now_ms: 0,
                 seed: 0,
             },
-            deadline: Instant::now(),
             random: 0,
             calls: 0,
             writes: BTreeMap::new(),
@@ -135,24 +141,37 @@ impl VnodeState {
             committed: Batch::default(),
             last_commit: None,
             trees: BTreeMap::new(),
+            changed: changed::Changed::default(),
             scratch: Vec::new(),
+            last_seq: Some(dot.seq),
+            rehearses: false,
             memory,
             said: super::imports::Said::default(),
         })
     }
 
     pub(super) fn guest(&self) -> &Arc<Guest> {
-        &self.guest
+        self.values.guest()
     }
 
     /// Serves another version of the guest from now on. No command is running.
     pub fn set_guest(&mut self, guest: Arc<Guest>) {
-        self.guest = guest;
+        self.values.set_guest(guest);
+    }
+
+    /// No instance runs around it for now.
+    pub(super) fn rest(&mut self) {
+        self.values.rest();
     }
 
     /// Where this service's keys live.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// Size of the ring of which it serves a partition.
+    pub fn ring_size(&self) -> RingSize {
+        self.ring_size
     }
 
     /// The partition served.
@@ -176,7 +195,7 @@ impl VnodeState {
     }
 
     pub(super) fn limits(&self) -> &Limits {
-        self.guest.engine().limits()
+        self.guest().limits()
     }
 
     pub(super) fn scope(&self) -> &Scope {
@@ -192,12 +211,9 @@ impl VnodeState {
         z ^ (z >> 31)
     }
 
-    /// Gives the next call so much time, which it shares with the merges that its reads need.
+    /// Gives the next call so much time, which it shares with the merges and migrations that its reads and writes need.
     pub fn allow(&mut self, budget: Duration) {
-        // Nobody else asks for the time.
-        if self.guest.descriptor().merge == MergePolicy::Custom {
-            self.deadline = Instant::now() + budget;
-        }
+        self.values.allow(budget);
     }
 
     /// Starts a command. Whatever an earlier one left behind is forgotten.
@@ -234,22 +250,20 @@ impl VnodeState {
     ) -> Result<bool, Refusal> {
         match self.store.get(RowKey { hash, key })? {
             None => Ok(false),
-            Some(object) => resolve(&self.guest, self.deadline, key, object, out),
+            Some(object) => self.values.read(key, object, out),
         }
     }
 
     /// The value of `key` as the running command sees it.
     pub(super) fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
-        let (hash, _) = self.placement.locate(key);
+        let hash = self.placement.hash_of(key);
         let mut value = Vec::new();
         let object = match self.writes.get(&position(hash, key)) {
             Some(write) => Some(write.object.as_slice()),
             None => self.store.get(RowKey { hash, key })?,
         };
         match object {
-            Some(object) if resolve(&self.guest, self.deadline, key, object, &mut value)? => {
-                Ok(Some(value))
-            }
+            Some(object) if self.values.read(key, object, &mut value)? => Ok(Some(value)),
             _ => Ok(None),
         }
     }
@@ -258,6 +272,7 @@ impl VnodeState {
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, Refusal> {
         let hash = self.check_write(key, value)?;
         let dot = self.next_dot()?;
+        let (schema, value) = self.values.stored(key, value)?;
         let old = match self.writes.get(&position(hash, key)) {
             Some(write) => Some(write.object.as_slice()),
             None => self.store.get(RowKey { hash, key })?,
@@ -269,16 +284,27 @@ impl VnodeState {
             return Ok(false);
         }
         let seen = old.as_ref().map(ObjectRef::hlc);
-        let hlc = tick(&mut self.clock, seen, self.scope.now_ms);
+        let version = VersionRef {
+            dot,
+            hlc: tick(&mut self.clock, seen, self.scope.now_ms),
+            schema,
+            value: value.as_deref(),
+        };
         let mut object = Vec::new();
-        encode_successor(old.as_ref(), dot, hlc, value, &mut object);
+        encode_successor(old.as_ref(), version, &mut object);
         self.write(hash, key, object, was_live, value.is_some())?;
         Ok(was_live)
     }
 
-    /// All versions of `key` as the running command sees them.
-    pub(super) fn get_object(&mut self, key: &[u8]) -> Result<Object, Refusal> {
-        let (hash, _) = self.placement.locate(key);
+    /// All live values of `key` as the running command sees them, latest first, and the context that covers them.
+    pub(super) fn get_object(&mut self, key: &[u8]) -> Result<(Context, Vec<Vec<u8>>), Refusal> {
+        let object = self.object(key)?;
+        let values = self.values.read_all(key, &object)?;
+        Ok((object.context().clone(), values))
+    }
+
+    fn object(&mut self, key: &[u8]) -> Result<Object, Refusal> {
+        let hash = self.placement.hash_of(key);
         let object = match self.writes.get(&position(hash, key)) {
             Some(write) => Some(write.object.as_slice()),
             None => self.store.get(RowKey { hash, key })?,
@@ -298,12 +324,13 @@ impl VnodeState {
         if seen.covers(dot) {
             return Err(Refusal::FutureContext);
         }
-        let mut object = self.get_object(key)?;
+        let (schema, value) = self.values.stored(key, Some(value))?;
+        let mut object = self.object(key)?;
         let was_live = !object.is_deleted();
         let latest = object.versions().iter().map(|version| version.hlc).max();
         let hlc = tick(&mut self.clock, latest, self.scope.now_ms);
-        object.put(seen, dot, hlc, Some(value.to_vec()))?;
-        if self.guest.descriptor().merge == MergePolicy::LastWrite {
+        object.put(seen, dot, hlc, (schema, value.map(Cow::into_owned)))?;
+        if self.guest().descriptor().merge == MergePolicy::LastWrite {
             object.keep_latest();
         }
         let mut bytes = Vec::new();
@@ -326,7 +353,7 @@ impl VnodeState {
         values: bool,
         visit: impl FnMut(&[u8], &[u8]),
     ) -> Result<Option<Vec<u8>>, Refusal> {
-        let (first, last) = self.placement.ring_size.hash_range(self.scope.range);
+        let (first, last) = self.ring_size.hash_range(self.scope.range);
         let start = position(first, b"");
         let from = cursor.unwrap_or(&start);
         let end = position(last, b"");
@@ -335,9 +362,7 @@ impl VnodeState {
             .range::<[u8], _>((Bound::Excluded(from), Bound::Unbounded))
             .take_while(|(at, _)| at.get(..8) <= Some(end.as_slice()));
         let mut rows = Rows {
-            guest: &self.guest,
-            deadline: self.deadline,
-            values,
+            values: values.then_some(&mut self.values),
             written: written.peekable(),
             reached: from.to_vec(),
             value: Vec::new(),
@@ -386,6 +411,7 @@ impl VnodeState {
     /// Adds one effect of the packed door to the batch: the same as `put`, without a transaction of its own.
     pub fn stage(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
         let dot = self.next_dot()?;
+        let (schema, value) = self.values.stored(key, value)?;
         let old = self.store.get(RowKey { hash, key })?;
         let old = old.map(ObjectRef::parse).transpose()?;
         let was_live = old.as_ref().is_some_and(ObjectRef::is_live);
@@ -393,9 +419,14 @@ impl VnodeState {
             return Ok(());
         }
         let seen = old.as_ref().map(ObjectRef::hlc);
-        let hlc = tick(&mut self.clock, seen, self.scope.now_ms);
+        let version = VersionRef {
+            dot,
+            hlc: tick(&mut self.clock, seen, self.scope.now_ms),
+            schema,
+            value: value.as_deref(),
+        };
         self.scratch.clear();
-        encode_successor(old.as_ref(), dot, hlc, value, &mut self.scratch);
+        encode_successor(old.as_ref(), version, &mut self.scratch);
         let live = Liveness {
             before: was_live,
             after: value.is_some(),
@@ -406,6 +437,9 @@ impl VnodeState {
 
     /// Makes the writes of the finished command durable as one batch; none when there are none.
     pub fn commit(&mut self) -> Result<Option<Commit>, StoreError> {
+        if self.rehearses {
+            return Ok(None);
+        }
         for (position, write) in std::mem::take(&mut self.writes) {
             let (hash, key) = position
                 .split_first_chunk::<8>()
@@ -422,6 +456,7 @@ impl VnodeState {
             return Ok(None);
         }
         self.update_trees()?;
+        self.note_changes();
         let commit = self.store.apply(&self.batch);
         std::mem::swap(&mut self.batch, &mut self.committed);
         self.batch.clear();
@@ -429,6 +464,12 @@ impl VnodeState {
         self.scratch.shrink_to(SCRATCH_BYTES_MAX);
         self.last_commit = commit.as_ref().ok().copied().or(self.last_commit);
         commit.map(Some)
+    }
+
+    /// Removes up to so many rows for good.
+    pub fn drop_rows(&mut self, max_rows: usize) -> Result<Page, StoreError> {
+        self.trees.clear();
+        self.store.drop_rows(max_rows)
     }
 
     /// The last commit since the vnode was started, if there was one. What was there before is on disk.
@@ -443,8 +484,12 @@ impl VnodeState {
 
     /// A new name for a write.
     fn next_dot(&mut self) -> Result<Dot, StoreError> {
+        if self.rehearses {
+            return Ok(self.rehearsed_dot());
+        }
         self.unused = false;
         let dot = self.store.next_dot()?;
+        self.last_seq = Some(dot.seq);
         Ok(Dot {
             actor: Actor(dot.actor),
             seq: dot.seq,
@@ -470,7 +515,8 @@ impl VnodeState {
                 max: limits.value_bytes_max,
             });
         }
-        let (hash, there) = self.placement.locate(key);
+        let hash = self.placement.hash_of(key);
+        let there = self.ring_size.range_of(hash);
         if there != self.scope.range {
             return Err(Refusal::OtherPlace {
                 key: String::from_utf8_lossy(key).into_owned(),
@@ -526,30 +572,4 @@ pub(super) fn is_live(object: Option<&[u8]>) -> Result<bool, Refusal> {
         None => Ok(false),
         Some(object) => Ok(ObjectRef::parse(object)?.is_live()),
     }
-}
-
-/// Appends the one value that readers of an encoded object see; false when it is deleted.
-pub(super) fn resolve(
-    guest: &Guest,
-    deadline: Instant,
-    key: &[u8],
-    object: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<bool, Refusal> {
-    let object = ObjectRef::parse(object)?;
-    if let Some(value) = object.single() {
-        out.extend_from_slice(value.unwrap_or_default());
-        return Ok(value.is_some());
-    }
-    let object = object.to_object();
-    let values: Vec<&[u8]> = object.live().collect();
-    if values.is_empty() {
-        return Ok(false);
-    }
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() && guest.descriptor().merge == MergePolicy::Custom {
-        return Err(Refusal::Join(GuestError::Deadline));
-    }
-    out.extend_from_slice(&guest.join(key, &values, left)?);
-    Ok(true)
 }

@@ -346,7 +346,7 @@ fn first_of(client: &mut Client, service: &str, node: &str) -> String {
 
 #[test]
 fn clients_lose_and_repeat_nothing_while_each_node_is_killed_and_started_again() {
-    let mut cluster = Cluster::of(3, &["--sync", "always"]);
+    let mut cluster = Cluster::of(3, ALWAYS);
     cluster.seated();
     let addresses = cluster.nodes().map(|node| node.resp).collect();
     let run = Run::new(addresses, kept(), 1);

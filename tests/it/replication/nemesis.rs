@@ -11,12 +11,10 @@ use tests::nemesis::{Fault, Limits, Schedule, Trouble};
 use tests::workload::{Kind, Plan};
 use tests::{Cluster, Node, eventually, signal, up};
 
+use super::ALWAYS;
 use super::healing::judge;
 use super::sessions::{Run, kept};
 
-/// What was acknowledged is there also when its node is killed at once: one that is cut off, and is then the fallback of all the
-/// others, acknowledges alone.
-const SYNCED: &[&str] = &["--sync", "always"];
 /// Seeds of the ordinary run.
 const SEEDS: [u64; 2] = [3, 11];
 const SECONDS: u64 = 10;
@@ -40,9 +38,9 @@ fn nothing_acknowledged_is_lost_or_done_twice_whatever_happens_to_the_nodes() {
 
 fn campaign(seed: u64, seconds: u64) {
     let nodes = usize::try_from(NODES).expect("a small number");
-    let networked = Cluster::in_network(nodes, SYNCED);
+    let networked = Cluster::in_network(nodes, ALWAYS);
     let cuts = networked.is_some();
-    let mut cluster = networked.unwrap_or_else(|| Cluster::of(nodes, SYNCED));
+    let mut cluster = networked.unwrap_or_else(|| Cluster::of(nodes, ALWAYS));
     cluster.seated();
     let schedule = Schedule::new(seed, &limits(seconds, cuts));
     println!("{schedule}");

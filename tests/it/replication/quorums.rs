@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::resp::{Client, Reply};
 use tests::{Cluster, Node};
 
-use super::{Held, MEMORY, replicas, seen_down, settle, steps, through_all};
+use super::{ALWAYS, Held, MEMORY, replicas, seen_down, settle, steps, through_all};
 
 #[test]
 fn each_key_has_n_replicas_where_the_ring_says_and_is_read_through_every_node() {
@@ -309,7 +309,7 @@ fn what_needs_a_dead_primary_is_refused_at_once_and_says_who_keeps_the_write() {
 
 #[test]
 fn a_write_that_is_said_not_to_have_reached_its_node_is_nowhere() {
-    let mut cluster = Cluster::of(3, &["--sync", "always"]);
+    let mut cluster = Cluster::of(3, ALWAYS);
     let mut client = cluster.node(1).client();
     cluster.kill(2);
     cluster.kill(3);

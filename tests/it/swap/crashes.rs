@@ -3,6 +3,7 @@
 use tests::resp::Reply;
 use tests::{Cluster, eventually};
 
+use super::schemas::all_store;
 use super::{AT_ANY_PACE, Teller, all_run, cluster, done, guest, rollout, settle};
 
 const FLAGS: &[&str] = &["--sync", "always"];
@@ -90,12 +91,12 @@ fn commands_at_other_nodes_go_on_while_a_node_dies_in_a_rollout() {
     settle(&cluster, vec![teller]);
 }
 
-/// Ends a node at a place of a rollout, the driver or another one; the rollout goes on without it or with it, and in the end everything
-/// runs the new version and holds what it held.
-fn ends_at(place: &str, passes: usize, driver: bool) {
+/// Three nodes with accounts, of which one, the driver of rollouts or another one, ends at a place of a rollout; the numbers of that one
+/// and of another.
+fn ending(place: &str, passes: usize, driver: bool) -> (Cluster, usize, usize) {
     let one = guest("clerk");
     let flags = [&["--vnode", &one, "--ring-size", "8"], AT_ANY_PACE, FLAGS].concat();
-    let mut cluster = Cluster::faulty(3, &flags);
+    let cluster = Cluster::faulty(3, &flags);
     for number in 2..=3 {
         cluster.join(number);
     }
@@ -109,12 +110,27 @@ fn ends_at(place: &str, passes: usize, driver: bool) {
     let victim = if driver { claimant } else { claimant % 3 + 1 };
     let other = victim % 3 + 1;
     cluster.end_at(victim, place, passes);
-    let words = ["guest", "upgrade", &guest("clerk-two"), "--soak", "300ms"];
-    cluster.node(other).must(&words);
+    (cluster, victim, other)
+}
+
+/// Waits until the node has ended, and starts it again.
+fn comes_back(cluster: &mut Cluster, victim: usize, place: &str) {
     eventually(&format!("the node to end at {place}"), || {
         cluster.node_mut(victim).has_ended().then_some(())
     });
     cluster.restart(victim);
+}
+
+/// Ends a node at a place of a rollout; that goes on without it or with it, and in the end everything runs the new version and holds
+/// what it held.
+fn ends_at(place: &str, passes: usize, driver: bool) {
+    goes_on(ending(place, passes, driver), place, "clerk-two");
+}
+
+fn goes_on((mut cluster, victim, other): (Cluster, usize, usize), place: &str, make: &str) {
+    let words = ["guest", "upgrade", &guest(make), "--soak", "300ms"];
+    cluster.node(other).must(&words);
+    comes_back(&mut cluster, victim, place);
     eventually(&format!("the rollout to be done after {place}"), || {
         (rollout(cluster.node(other))["state"] == "done").then_some(())
     });
@@ -127,7 +143,49 @@ fn ends_at(place: &str, passes: usize, driver: bool) {
 
 #[test]
 fn a_node_may_end_when_it_has_fetched_a_version() {
+    ends_at("version-fetched", 0, false);
     ends_at("version-here", 0, false);
+}
+
+#[test]
+fn a_node_may_end_while_a_version_tries_what_it_migrates() {
+    let place = "migration-tried";
+    goes_on(ending(place, 1, false), place, "clerk-migrates");
+}
+
+#[test]
+fn a_node_may_end_while_its_values_are_brought_up() {
+    let place = "migration-half";
+    let (mut cluster, victim, other) = ending(place, 2, false);
+    let words = ["guest", "upgrade", &guest("clerk-migrates"), "--soak", "0s"];
+    cluster.node(other).must(&words);
+    done(cluster.node(other));
+    cluster.node(other).must(&["guest", "finalize"]);
+    comes_back(&mut cluster, victim, place);
+    cluster.agree();
+    for n in 0..100 {
+        all_store(&cluster, &format!("k{n}"), "n=1");
+    }
+    all_run(cluster.nodes(), "2.0.0");
+    for node in cluster.nodes() {
+        assert_eq!(node.client().run("TOTAL"), Reply::Int(100));
+    }
+}
+
+#[test]
+fn a_node_may_end_while_its_vnodes_go_back() {
+    let place = "swap-back";
+    let (mut cluster, victim, other) = ending(place, 1, false);
+    let words = ["guest", "upgrade", &guest("clerk-two"), "--soak", "0s"];
+    cluster.node(other).must(&words);
+    done(cluster.node(other));
+    cluster.node(other).must(&["guest", "rollback"]);
+    comes_back(&mut cluster, victim, place);
+    cluster.agree();
+    all_run(cluster.nodes(), "1.0.0");
+    for node in cluster.nodes() {
+        assert_eq!(node.client().run("TOTAL"), Reply::Int(100));
+    }
 }
 
 #[test]

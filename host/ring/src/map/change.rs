@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterMap, MapError};
+use super::{ClusterMap, MapError, resize};
 use crate::member::MemberStatus;
 use crate::ring::NodeName;
 
@@ -35,6 +35,14 @@ pub enum Change {
     Location(Option<String>),
     /// It is to own more or less than the others.
     Weight(u16),
+    /// The ring is to have twice or half as many partitions. Not about the member, which only says so. With the present size, while
+    /// the ring is being resized: that is given up.
+    Resize {
+        /// How many partitions.
+        partitions: u16,
+        /// Replicas that all services with rows have.
+        n: u16,
+    },
 }
 
 /// Changes of one kind exclude each other.
@@ -43,6 +51,7 @@ enum Kind {
     Membership,
     Location,
     Weight,
+    Ring,
 }
 
 impl Change {
@@ -59,6 +68,7 @@ impl Change {
         match self {
             Change::Location(_) => Kind::Location,
             Change::Weight(_) => Kind::Weight,
+            Change::Resize { .. } => Kind::Ring,
             _ => Kind::Membership,
         }
     }
@@ -94,6 +104,7 @@ pub(super) fn stage(map: &mut ClusterMap, staged: &Staged) -> Result<(), MapErro
         Change::ForceReplace { .. } | Change::ForceRemove if status == MemberStatus::Joining => {
             return refuse("removed; `host cluster leave` takes its join back");
         }
+        Change::Resize { partitions, n } => resize::check(map, *partitions, *n)?,
         Change::Location(Some(location)) => {
             let good = |c: char| !c.is_control();
             let chars = location.chars().count();
@@ -103,8 +114,15 @@ pub(super) fn stage(map: &mut ClusterMap, staged: &Staged) -> Result<(), MapErro
         }
         _ => {}
     }
+    if !matches!(change, Change::Resize { .. }) {
+        resize::check_allows(map, change)?;
+    }
     let mut kept = map.staged.clone();
-    kept.retain(|other| other.node != *node || other.change.kind() != change.kind());
+    let of_ring = |change: &Change| change.kind() == Kind::Ring;
+    kept.retain(|other| {
+        let same = other.node == *node || of_ring(change);
+        !same || other.change.kind() != change.kind()
+    });
     if let Some(by) = change.by() {
         let status = map.member(by)?.status;
         if status != MemberStatus::Joining {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 use super::change::{Change, Staged};
-use super::{ClusterMap, MapError, Transfer};
+use super::{ClusterMap, MapError, Transfer, resize};
 use crate::claim::{Claimer, Safety, claim, safety};
 use crate::index::PartitionId;
 use crate::member::MemberStatus;
@@ -76,7 +76,9 @@ pub struct Plan {
     pub after: ClusterMap,
     /// The partitions that change their owner, in ring order; those too that were on their way before.
     pub moves: Vec<Move>,
-    /// How safe the ring is once everything has moved.
+    /// Who owns what once everything has moved, in ring order. After a resize there are more or fewer of them.
+    pub owners: Vec<NodeName>,
+    /// How safe the ring is then.
     pub safety: Safety,
 }
 
@@ -84,6 +86,9 @@ pub(super) fn plan(map: &ClusterMap) -> Result<Plan, MapError> {
     let changes = map.staged();
     if changes.is_empty() {
         return Err(MapError::NothingStaged);
+    }
+    if let Some(resized) = resize::plan(map, &changes)? {
+        return Ok(resized);
     }
     let mut after = map.clone();
     let gone = members_after(&mut after, &changes)?;
@@ -101,6 +106,7 @@ pub(super) fn plan(map: &ClusterMap) -> Result<Plan, MapError> {
         changes,
         after,
         moves,
+        owners: target,
         safety,
     })
 }
@@ -132,6 +138,8 @@ fn members_after(
                     member.weight = *weight;
                 }
             }
+            // It is alone, and was planned by itself.
+            Change::Resize { .. } => {}
         }
     }
     Ok(gone)
@@ -168,7 +176,11 @@ fn owners_after(
 }
 
 /// Hands what the gone owned to their heirs at once, and begins the other transfers that lead to `target`.
-fn reassign(after: &mut ClusterMap, target: &[NodeName], gone: &BTreeSet<NodeName>) -> Vec<Move> {
+pub(super) fn reassign(
+    after: &mut ClusterMap,
+    target: &[NodeName],
+    gone: &BTreeSet<NodeName>,
+) -> Vec<Move> {
     let mut moves = Vec::new();
     for (partition, to) in after.ring.size().partitions().zip(target) {
         let from = after.ring.owner(partition).clone();
@@ -198,8 +210,8 @@ fn reassign(after: &mut ClusterMap, target: &[NodeName], gone: &BTreeSet<NodeNam
     moves
 }
 
-/// Names what operators decide about: members, owners and transfers; not addresses, nor the epoch.
-fn name(after: &ClusterMap) -> PlanId {
+/// Names what operators decide about: members, owners, transfers and the size of the ring; not addresses, nor the epoch.
+pub(super) fn name(after: &ClusterMap) -> PlanId {
     let mut hash = Sha1::new();
     let mut text = |part: &str| {
         hash.update((part.len() as u64).to_be_bytes());
@@ -214,6 +226,10 @@ fn name(after: &ClusterMap) -> PlanId {
     }
     for owner in after.ring.owners().iter().chain(&after.future_owners()) {
         text(owner.as_str());
+    }
+    if let Some(resize) = &after.resize {
+        text(&resize.to.to_string());
+        text(resize.stage.word());
     }
     let digest: [u8; 20] = hash.finalize().into();
     let [a, b, c, d, ..] = digest;

@@ -9,9 +9,12 @@ use bincode::enc::Encode;
 use bincode::enc::write::Writer;
 use bincode::error::EncodeError;
 
-use super::{Actor, Dot, Hlc, ObjectError};
+use super::encoded::VersionRef;
+use super::{Actor, Dot, FIRST_SCHEMA, Hlc, ObjectError};
 
 const CONFIG: Configuration = config::standard();
+/// In the place of an option's tag: a value follows, behind its schema. Values of the first schema need no mark.
+const SCHEMA_FOLLOWS: u8 = 2;
 
 /// A cursor over encoded bytes.
 #[derive(Clone, Copy)]
@@ -65,8 +68,16 @@ impl<'a> Reader<'a> {
         self.take(what).map(Hlc)
     }
 
-    pub(super) fn value(&mut self, what: &'static str) -> Result<Option<&'a [u8]>, ObjectError> {
-        self.take(what)
+    /// Reads a value and the schema of its bytes.
+    pub(super) fn value(
+        &mut self,
+        what: &'static str,
+    ) -> Result<(u32, Option<&'a [u8]>), ObjectError> {
+        if self.rest.first() == Some(&SCHEMA_FOLLOWS) {
+            let (_, schema, value): (u8, u32, &[u8]) = self.take(what)?;
+            return Ok((schema, Some(value)));
+        }
+        Ok((FIRST_SCHEMA, self.take(what)?))
     }
 
     /// Checks that everything has been read.
@@ -98,10 +109,15 @@ pub(super) fn put_dot(out: &mut Vec<u8>, dot: Dot) {
 }
 
 /// Appends one version's dot, stamp and value.
-pub(super) fn put_version(out: &mut Vec<u8>, dot: Dot, hlc: Hlc, value: Option<&[u8]>) {
-    put_dot(out, dot);
-    put(out, hlc.0);
-    put(out, value);
+pub(super) fn put_version(out: &mut Vec<u8>, version: VersionRef<'_>) {
+    put_dot(out, version.dot);
+    put(out, version.hlc.0);
+    match version.value {
+        Some(value) if version.schema != FIRST_SCHEMA => {
+            put(out, (SCHEMA_FOLLOWS, version.schema, value));
+        }
+        value => put(out, value),
+    }
 }
 
 fn put<T: Encode>(out: &mut Vec<u8>, item: T) {

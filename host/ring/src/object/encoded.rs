@@ -1,7 +1,8 @@
 //! Objects as bytes: the format, a borrowed view of it, and the write that needs no [`Object`].
 //!
 //! Format 1: the number 1; the context (count, then actor and sequence number of each entry, ascending by actor); the versions
-//! (count, then dot, stamp and optional value of each, ascending by dot). [`ObjectRef::parse`] is the only way in: it checks
+//! (count, then dot, stamp and optional value of each, ascending by dot; in front of a value of another schema than the first a mark
+//! and its schema). [`ObjectRef::parse`] is the only way in: it checks
 //! everything once, so what follows it never fails. Nothing here allocates but the output.
 
 use std::iter::Peekable;
@@ -26,13 +27,20 @@ pub struct VersionRef<'a> {
     pub dot: Dot,
     /// When it was written.
     pub hlc: Hlc,
+    /// The schema of the value's bytes; [`FIRST_SCHEMA`](super::FIRST_SCHEMA) for a tombstone.
+    pub schema: u32,
     /// The value, or `None` for a tombstone.
     pub value: Option<&'a [u8]>,
 }
 
-impl VersionRef<'_> {
+impl<'a> VersionRef<'a> {
     fn age(&self) -> (Hlc, Dot) {
         (self.hlc, self.dot)
+    }
+
+    /// What decides between two versions that claim the same dot, as it does for objects.
+    pub(super) fn strength(&self) -> (Hlc, u32, Option<&'a [u8]>) {
+        (self.hlc, self.schema, self.value)
     }
 }
 
@@ -61,12 +69,12 @@ impl<'a> ObjectRef<'a> {
         self.versions
     }
 
-    /// The value, or `None` for a tombstone, if there is exactly one version: the common case, an object without siblings.
+    /// The version, be it a tombstone, if there is exactly one: the common case, an object without siblings.
     #[must_use]
-    pub fn single(&self) -> Option<Option<&'a [u8]>> {
+    pub fn single(&self) -> Option<VersionRef<'a>> {
         let mut versions = self.versions;
         let first = versions.next()?;
-        (versions.left == 0).then_some(first.value)
+        (versions.left == 0).then_some(first)
     }
 
     /// The latest live value, as [`Object::latest`].
@@ -127,6 +135,7 @@ impl<'a> ObjectRef<'a> {
         let versions = self.versions.map(|version| Version {
             dot: version.dot,
             hlc: version.hlc,
+            schema: version.schema,
             value: version.value.map(<[u8]>::to_vec),
         });
         Object {
@@ -139,14 +148,9 @@ impl<'a> ObjectRef<'a> {
 /// Appends the object after a write that has seen all of `old` and superseded it: its context plus `dot`, one version.
 ///
 /// Equal to putting on `old` with its full context and encoding, without building an [`Object`]. `old` is `None` for a key
-/// without an object; `value` is `None` for a deletion. `dot` must be fresh, as for [`Object::put`].
-pub fn encode_successor(
-    old: Option<&ObjectRef<'_>>,
-    dot: Dot,
-    hlc: Hlc,
-    value: Option<&[u8]>,
-    out: &mut Vec<u8>,
-) {
+/// without an object; the value is `None` for a deletion. The version's dot must be fresh, as for [`Object::put`].
+pub fn encode_successor(old: Option<&ObjectRef<'_>>, version: VersionRef<'_>, out: &mut Vec<u8>) {
+    let (dot, value) = (version.dot, version.value);
     let context = old.map_or(Entries::EMPTY, |object| object.context);
     let mut entries = context;
     let known = entries.any(|entry| entry.actor == dot.actor);
@@ -169,18 +173,18 @@ pub fn encode_successor(
         codec::put_dot(out, dot);
     }
     codec::put_count(out, 1);
-    codec::put_version(out, dot, hlc, value);
+    codec::put_version(out, version);
 }
 
-/// Room for all a one-version object needs besides its old context and its value: nine integers and tags of at most 9 bytes.
-const FRAME_BYTES: usize = 81;
+/// Room for all a one-version object needs besides its old context and its value: ten integers and tags of at most 9 bytes.
+const FRAME_BYTES: usize = 90;
 
 pub(super) fn encode(object: &Object, out: &mut Vec<u8>) {
     codec::put_format(out, FORMAT);
     object.context.encode(out);
     codec::put_count(out, object.versions.len());
     for version in &object.versions {
-        codec::put_version(out, version.dot, version.hlc, version.value.as_deref());
+        codec::put_version(out, version.as_ref());
     }
 }
 
@@ -281,15 +285,19 @@ impl<'a> Iterator for Versions<'a> {
 }
 
 fn read_version<'a>(reader: &mut Reader<'a>) -> Result<VersionRef<'a>, ObjectError> {
+    let (dot, hlc) = (reader.dot(WHAT)?, reader.hlc(WHAT)?);
+    let (schema, value) = reader.value(WHAT)?;
     Ok(VersionRef {
-        dot: reader.dot(WHAT)?,
-        hlc: reader.hlc(WHAT)?,
-        value: reader.value(WHAT)?,
+        dot,
+        hlc,
+        schema,
+        value,
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::FIRST_SCHEMA;
     use super::*;
 
     fn dot(actor: u64, seq: u64) -> Dot {
@@ -308,7 +316,13 @@ mod tests {
         codec::put_count(&mut bytes, versions.len());
         for &(actor, seq, value) in versions {
             let value = value.map(str::as_bytes);
-            codec::put_version(&mut bytes, dot(actor, seq), Hlc(seq), value);
+            let version = VersionRef {
+                dot: dot(actor, seq),
+                hlc: Hlc(seq),
+                schema: FIRST_SCHEMA,
+                value,
+            };
+            codec::put_version(&mut bytes, version);
         }
         bytes
     }
@@ -319,9 +333,12 @@ mod tests {
         let nothing = Context::default();
         let value = Some(b"v".to_vec());
         written
-            .put(&nothing, dot(300, 1), Hlc(70_000), value)
+            .put(&nothing, dot(300, 1), Hlc(70_000), (FIRST_SCHEMA, value))
             .unwrap();
-        written.put(&nothing, dot(7, 9), Hlc(5), None).unwrap();
+        let nothing_left = (FIRST_SCHEMA, None);
+        written
+            .put(&nothing, dot(7, 9), Hlc(5), nothing_left)
+            .unwrap();
         let mut bytes = Vec::new();
         written.encode(&mut bytes);
         type Row = (u64, u64, u64, Option<Vec<u8>>);
@@ -333,6 +350,30 @@ mod tests {
         let expected = bincode::encode_to_vec(plain, bincode::config::standard()).unwrap();
         assert_eq!(bytes, expected);
         assert_eq!(&bytes[..4], [1, 2, 7, 9]);
+    }
+
+    #[test]
+    fn only_a_value_of_another_schema_than_the_first_is_marked() {
+        let write = |schema, value: Option<&[u8]>| {
+            let version = VersionRef {
+                dot: dot(1, 1),
+                hlc: Hlc(1),
+                schema,
+                value,
+            };
+            let mut bytes = Vec::new();
+            encode_successor(None, version, &mut bytes);
+            let read = ObjectRef::parse(&bytes).unwrap().single();
+            assert_eq!(read, Some(version));
+            let mut again = Vec::new();
+            Object::decode(&bytes).unwrap().encode(&mut again);
+            assert_eq!(again, bytes);
+            bytes
+        };
+        let head = [1, 1, 1, 1, 1, 1, 1, 1];
+        assert_eq!(write(1, Some(b"v")), [&head[..], &[1, 1, b'v']].concat());
+        assert_eq!(write(1, None), [&head[..], &[0]].concat());
+        assert_eq!(write(7, Some(b"v")), [&head[..], &[2, 7, 1, b'v']].concat());
     }
 
     #[test]
@@ -386,7 +427,8 @@ mod tests {
     fn single_is_for_objects_without_siblings() {
         let single = |bytes: &[u8]| {
             let object = ObjectRef::parse(bytes).unwrap();
-            object.single().map(|value| value.map(<[u8]>::to_vec))
+            let single = object.single();
+            single.map(|version| version.value.map(<[u8]>::to_vec))
         };
         let seen = [(1, 4)];
         assert_eq!(single(&object(&seen, &[])), None);

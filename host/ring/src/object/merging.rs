@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::encoded::{Entries, FORMAT, Seen};
-use super::{Dot, Hlc, ObjectRef, VersionRef, codec};
+use super::{Dot, ObjectRef, VersionRef, codec};
 
 /// What [`merge_encoded`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub fn merge_encoded(ours: &ObjectRef<'_>, theirs: &ObjectRef<'_>, out: &mut Vec
         codec::put_dot(out, entry);
     }
     codec::put_count(out, kept(ours, theirs).count());
-    for VersionRef { dot, hlc, value } in kept(ours, theirs) {
-        codec::put_version(out, dot, hlc, value);
+    for version in kept(ours, theirs) {
+        codec::put_version(out, version);
     }
     Merged::Both
 }
@@ -61,7 +61,7 @@ impl ObjectRef<'_> {
         self.versions.into_iter().all(|our| {
             while theirs.next_if(|version| version.dot < our.dot).is_some() {}
             match theirs.next_if(|version| version.dot == our.dot) {
-                Some(their) => (their.hlc, their.value) <= (our.hlc, our.value),
+                Some(their) => their.strength() <= our.strength(),
                 None => !seen_there.covers(our.dot),
             }
         })
@@ -70,7 +70,8 @@ impl ObjectRef<'_> {
     /// A number by which replicas tell whether they hold the same object.
     ///
     /// Equal for objects with the same context and the same versions by dot and stamp; else different, but for one chance in
-    /// 2^64. So objects that a merge would change differ. Values are left out, as a dot names one write only. Part of what
+    /// 2^64. So objects that a merge would change differ. Values are left out, as a dot names one write only;
+    /// so replicas that keep the same write in different schemas hold the same object. Part of what
     /// nodes tell each other: the same on every machine, and frozen.
     #[must_use]
     pub fn digest(&self) -> u64 {
@@ -122,18 +123,16 @@ fn kept<'a>(
             let kept = match order {
                 Ordering::Less => our.filter(|version| !seen_there.covers(version.dot)),
                 Ordering::Greater => their.filter(|version| !seen_here.covers(version.dot)),
-                Ordering::Equal => our.into_iter().chain(their).max_by_key(strength),
+                Ordering::Equal => our
+                    .into_iter()
+                    .chain(their)
+                    .max_by_key(VersionRef::strength),
             };
             if kept.is_some() {
                 return kept;
             }
         }
     })
-}
-
-/// What decides between two versions that claim the same dot, as it does for objects.
-fn strength<'a>(version: &VersionRef<'a>) -> (Hlc, Option<&'a [u8]>) {
-    (version.hlc, version.value)
 }
 
 /// Which of two ascending lists goes on; `None` at the end of both.
@@ -148,7 +147,7 @@ fn order<T, K: Ord>(our: Option<&T>, their: Option<&T>, key: impl Fn(&T) -> K) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Actor, Context, Object};
+    use super::super::{Actor, Context, FIRST_SCHEMA, Hlc, Object};
     use super::*;
 
     fn object(seen: &[(u64, u64)], versions: &[(u64, u64, Option<&str>)]) -> Vec<u8> {
@@ -161,7 +160,7 @@ mod tests {
         for &(actor, seq, value) in versions {
             let value = value.map(|value| value.as_bytes().to_vec());
             object
-                .put(&seen, dot((actor, seq)), Hlc(seq), value)
+                .put(&seen, dot((actor, seq)), Hlc(seq), (FIRST_SCHEMA, value))
                 .unwrap();
         }
         let mut bytes = Vec::new();
@@ -195,6 +194,33 @@ mod tests {
         let both = object(&[(1, 4)], &[(1, 5, Some("one")), (2, 3, None)]);
         assert_eq!(merge(&ours, &theirs), (Merged::Both, both.clone()));
         assert_eq!(merge(&theirs, &ours), (Merged::Both, both));
+    }
+
+    #[test]
+    fn the_same_write_in_two_schemas_is_the_same_object() {
+        let write = |schema| {
+            let version = VersionRef {
+                dot: Dot {
+                    actor: Actor(1),
+                    seq: 1,
+                },
+                hlc: Hlc(1),
+                schema,
+                // The bytes of the later schema come earlier, and decide nothing.
+                value: Some(if schema == 1 { b"one" } else { b"int" }),
+            };
+            let mut bytes = Vec::new();
+            super::super::encode_successor(None, version, &mut bytes);
+            bytes
+        };
+        let (first, second) = (write(1), write(2));
+        let digest = |bytes: &[u8]| ObjectRef::parse(bytes).unwrap().digest();
+        assert_eq!(digest(&first), digest(&second));
+        assert_eq!(merge(&first, &second), (Merged::Theirs, Vec::new()));
+        assert_eq!(merge(&second, &first), (Merged::Ours, Vec::new()));
+        let mut owned = Object::decode(&second).unwrap();
+        owned.merge(Object::decode(&first).unwrap());
+        assert_eq!(owned, Object::decode(&second).unwrap());
     }
 
     #[test]

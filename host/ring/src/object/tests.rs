@@ -10,14 +10,16 @@ fn dot(actor: Actor, seq: u64) -> Dot {
 }
 
 fn write(object: &mut Object, seen: &Context, by: (Actor, u64), value: &str) {
-    let value = Some(value.as_bytes().to_vec());
+    let value = (FIRST_SCHEMA, Some(value.as_bytes().to_vec()));
     let dot = dot(by.0, by.1);
     object.put(seen, dot, Hlc(by.1), value).unwrap();
 }
 
 fn delete(object: &mut Object, seen: &Context, by: (Actor, u64)) {
     let dot = dot(by.0, by.1);
-    object.put(seen, dot, Hlc(by.1), None).unwrap();
+    object
+        .put(seen, dot, Hlc(by.1), (FIRST_SCHEMA, None))
+        .unwrap();
 }
 
 fn values(object: &Object) -> Vec<&str> {
@@ -157,7 +159,12 @@ fn a_write_is_refused_above_the_sibling_limit_but_a_merge_is_not() {
         write(&mut elsewhere, &Context::default(), (B, seq), "v");
     }
     let full = object.clone();
-    let refused = object.put(&Context::default(), dot(A, 101), Hlc(1), None);
+    let refused = object.put(
+        &Context::default(),
+        dot(A, 101),
+        Hlc(1),
+        (FIRST_SCHEMA, None),
+    );
     assert!(matches!(
         refused,
         Err(ObjectError::TooManyVersions { count: 101 })
@@ -186,7 +193,7 @@ fn a_client_cannot_grow_a_context_without_bound() {
     let mut object = Object::default();
     write(&mut object, &crowd(0..1024), (A, 2), "v");
     let full = object.clone();
-    let refused = object.put(&crowd(2000..2001), dot(A, 3), Hlc(1), None);
+    let refused = object.put(&crowd(2000..2001), dot(A, 3), Hlc(1), (FIRST_SCHEMA, None));
     assert!(matches!(
         refused,
         Err(ObjectError::TooManyActors { count: 1025 })

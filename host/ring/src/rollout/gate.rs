@@ -12,7 +12,7 @@ pub const DURATION_BUCKETS_US: [u64; 14] = [
     1_000_000,
 ];
 
-/// What a group of vnodes has done. Grows only.
+/// What a group of vnodes has done, which grows only, and what it uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// Commands that ended, however.
@@ -23,6 +23,8 @@ pub struct Sample {
     pub traps: u64,
     /// From arrival to reply, counted into [`DURATION_BUCKETS_US`] and one more.
     pub durations: [u64; DURATION_BUCKETS_US.len() + 1],
+    /// Linear memory of the largest instance now, percent of what one may have.
+    pub memory_percent: u64,
 }
 
 impl Sample {
@@ -32,6 +34,7 @@ impl Sample {
         self.commands += other.commands;
         self.errors += other.errors;
         self.traps += other.traps;
+        self.memory_percent = self.memory_percent.max(other.memory_percent);
         for (all, more) in self.durations.iter_mut().zip(other.durations) {
             *all += more;
         }
@@ -104,6 +107,8 @@ pub struct Thresholds {
     /// The 99th percentile of durations, percent of that of the old version; beyond it is what certainly is, by the buckets.
     /// What stays within a millisecond is never too slow.
     pub p99_percent: u64,
+    /// Linear memory of an instance, percent of its limit, if none of the old version has as much.
+    pub memory_percent: u64,
 }
 
 /// May the next stage begin?
@@ -136,6 +141,12 @@ pub fn judge(new: &Sample, old: &Sample, thresholds: &Thresholds) -> Verdict {
         return Verdict::Breach(format!(
             "{} of {} commands trapped or ran out of time; of the old version {} of {}",
             new.traps, new.commands, old.traps, old.commands
+        ));
+    }
+    if new.memory_percent > thresholds.memory_percent.max(old.memory_percent) {
+        return Verdict::Breach(format!(
+            "an instance has {} % of the memory that it may have; of the old version {} %",
+            new.memory_percent, old.memory_percent
         ));
     }
     let compares = new.commands >= JUDGED_MIN && old.commands >= JUDGED_MIN;

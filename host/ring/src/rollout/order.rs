@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Stage;
 use crate::index::PartitionId;
-use crate::ring::NodeName;
+use crate::ring::Ring;
 
 /// In which order partitions move.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +20,11 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order for these owners, in ring order. A preference list is `n` partitions in a row, `w` of which are spared as long as
+    /// The order for the owners of this ring. A preference list is `n` partitions in a row, `w` of which are spared as long as
     /// possible; where that is all of them, one may move.
     #[must_use]
-    pub fn new(owners: &[NodeName], n: u16, w: u16, canaries_max: u16) -> Order {
+    pub fn new(ring: &Ring, n: u16, w: u16, canaries_max: u16) -> Order {
+        let owners = ring.owners();
         let size = owners.len();
         let n = usize::from(n).clamp(1, size.max(1));
         let movable = n.saturating_sub(usize::from(w)).max(1);
@@ -45,7 +46,7 @@ impl Order {
             if let Some(one) = chosen.get_mut(at) {
                 *one = true;
             }
-            partitions.extend(u16::try_from(at).map(PartitionId));
+            partitions.extend(u16::try_from(at).map(|at| ring.size().at(at)));
             true
         };
         let mut nodes = BTreeSet::new();

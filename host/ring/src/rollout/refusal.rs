@@ -59,14 +59,26 @@ pub enum RolloutError {
         /// What the old version writes.
         written: u32,
     },
-    /// The old version cannot read what the new one writes.
+    /// The new version is older than what is stored.
     #[error(
-        "{version} writes schema {writes}, which the version before reads only up to {read}: there would be no way back, and replicas of both versions could not read each other. Let a version that reads both come first, or say --force"
+        "{version} reads schemas up to {reads}, and {stored} is stored; it would be refused these values. Let a version that stores schema {reads} come first, or say --force"
+    )]
+    Older {
+        /// The new version.
+        version: String,
+        /// The newest schema that it reads.
+        reads: u32,
+        /// What the old version stores.
+        stored: u32,
+    },
+    /// The old version cannot read what the new one stores.
+    #[error(
+        "{version} stores schema {writes}, which the version before reads only up to {read}: there would be no way back, and replicas of both versions could not read each other. Let a version that reads both come first, one that migrates back, or say --force"
     )]
     OneWay {
         /// The new version.
         version: String,
-        /// What it writes.
+        /// The oldest schema that it stores.
         writes: u32,
         /// The newest that the old version reads.
         read: u32,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Release, Rollout, RolloutError, RolloutEvent, Stage};
 use crate::index::PartitionId;
-use crate::ring::NodeName;
+use crate::ring::{NodeName, Ring};
 
 /// Most versions that are kept after they were replaced.
 const PAST_MAX: usize = 3;
@@ -52,6 +52,14 @@ impl Versions {
         std::iter::once(&self.current).chain(next).collect()
     }
 
+    /// The newest schema in which anything may be stored now: until a rollout is final, one that both versions read.
+    #[must_use]
+    pub fn ceiling(&self) -> u32 {
+        let current = self.current.schema_writes;
+        let next = self.under_way().map(|rollout| rollout.to.schema_writes);
+        next.map_or(current, |next| next.min(current))
+    }
+
     /// Which version a partition runs.
     #[must_use]
     pub fn assigned(&self, partition: PartitionId) -> &Release {
@@ -66,8 +74,8 @@ impl Versions {
 pub(crate) struct Surroundings<'a> {
     /// The epoch after the event.
     pub(crate) epoch: u64,
-    /// Who owns what, in ring order.
-    pub(crate) owners: &'a [NodeName],
+    /// Who owns what.
+    pub(crate) ring: &'a Ring,
     /// What each member that may be waited for serves of the service.
     pub(crate) serving: BTreeMap<&'a NodeName, &'a str>,
     /// Partitions on their way.
@@ -97,8 +105,8 @@ pub(crate) fn happen(
         let rollout = Rollout::new(
             around.epoch,
             pair,
-            *terms,
-            around.owners,
+            terms.clone(),
+            around.ring,
             BTreeMap::from([(by.clone(), 0)]),
         );
         return Ok(Versions {
@@ -214,10 +222,17 @@ fn check_schemas(from: &Release, to: &Release, forced: bool) -> Result<(), Rollo
             written: from.schema_writes,
         });
     }
-    if to.schema_writes > from.schema_writes {
+    if to.schema_writes < from.schema_writes {
+        return Err(RolloutError::Older {
+            version: to.version.clone(),
+            reads: to.schema_writes,
+            stored: from.schema_writes,
+        });
+    }
+    if !to.leads_back_to(from) {
         return Err(RolloutError::OneWay {
             version: to.version.clone(),
-            writes: to.schema_writes,
+            writes: to.schema_stores_from,
             read: from.schema_writes,
         });
     }

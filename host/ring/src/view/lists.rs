@@ -13,6 +13,7 @@ use crate::ring::{NodeName, Ring};
 /// The holders of every range, for one number of replicas.
 #[derive(Clone, Debug)]
 pub(super) struct Lists {
+    size: RingSize,
     /// Those of partition 0, then those of partition 1, and so on.
     holders: Vec<Holder>,
     /// For each partition, where its holders end.
@@ -25,6 +26,7 @@ impl Lists {
         let owners: Vec<Option<u16>> = ring.owners().iter().map(up).collect();
         let owners_up = owners.iter().flatten().collect::<BTreeSet<_>>().len();
         let mut lists = Lists {
+            size: ring.size(),
             holders: Vec::with_capacity(owners.len() * n),
             ends: Vec::with_capacity(owners.len()),
         };
@@ -43,7 +45,7 @@ impl Lists {
         range: PartitionId,
         n: usize,
     ) {
-        let (before, from) = owners.split_at(usize::from(range.0));
+        let (before, from) = owners.split_at(usize::from(range.number()));
         let walk = from.iter().chain(before).copied();
         let primaries = walk.clone().take(n);
         let absent = primaries.clone().filter(Option::is_none).count();
@@ -67,7 +69,10 @@ impl Lists {
 
     /// The holders of one range; none for a partition of another ring.
     pub(super) fn of(&self, range: PartitionId) -> &[Holder] {
-        let at = usize::from(range.0);
+        if !self.size.contains(range) {
+            return &[];
+        }
+        let at = usize::from(range.number());
         let start = at.checked_sub(1).and_then(|before| self.ends.get(before));
         let end = self.ends.get(at);
         end.and_then(|&end| self.holders.get(start.copied().unwrap_or_default()..end))

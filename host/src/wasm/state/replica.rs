@@ -85,6 +85,7 @@ impl VnodeState {
                 self.batch.remove(row, object.is_live())?;
                 if !self.unused {
                     self.actor = self.store.change_actor()?;
+                    self.last_seq = None;
                     self.unused = true;
                 }
             }
@@ -112,7 +113,7 @@ impl VnodeState {
         from: &[u8],
         before_ms: u64,
     ) -> Result<(Digests, Vec<u8>), Refusal> {
-        let (first, to_hash) = self.placement.ring_size.hash_range(range);
+        let (first, to_hash) = self.ring_size.hash_range(range);
         let scan = Scan {
             from: match from.split_first_chunk::<8>() {
                 None => Bound::Included(RowKey {
@@ -149,7 +150,7 @@ impl VnodeState {
     /// Stages the merge of what is held under a key with an object of another replica.
     pub fn merge(&mut self, row: RowKey<'_>, object: &[u8]) -> Result<(), Refusal> {
         let theirs = ObjectRef::parse(object)?;
-        let last_write = self.guest.descriptor().merge == MergePolicy::LastWrite;
+        let last_write = self.guest().descriptor().merge == MergePolicy::LastWrite;
         let (object, live) = match self.store.get(row)? {
             None => (object, (false, theirs.is_live())),
             Some(ours) => {
@@ -191,7 +192,7 @@ pub(super) struct Growing {
 impl VnodeState {
     /// The leaves of a range's tree; `None` while it is being built, which each call brings forward.
     pub fn leaves(&mut self, range: PartitionId) -> Result<Option<&Leaves>, Refusal> {
-        let size = self.placement.ring_size;
+        let size = self.ring_size;
         let growing = self.trees.entry(range).or_insert_with(|| Growing {
             tree: Tree::building(size, range),
             reached: None,
@@ -229,7 +230,7 @@ impl VnodeState {
         leaf: u16,
         max_rows: usize,
     ) -> Result<Digests, Refusal> {
-        let tree = Tree::new(self.placement.ring_size, range);
+        let tree = Tree::new(self.ring_size, range);
         let Some((first, last)) = tree.leaf_range(leaf) else {
             return Ok(Digests::new());
         };
@@ -259,7 +260,7 @@ impl VnodeState {
         };
         for change in self.batch.changes() {
             let RowKey { hash, key } = change.row;
-            let range = self.placement.ring_size.range_of(hash);
+            let range = self.ring_size.range_of(hash);
             if let Some(growing) = self.trees.get_mut(&range) {
                 let old = self.store.get(change.row)?.and_then(row);
                 let new = change.object.and_then(row);

@@ -6,7 +6,19 @@ use guest_sdk::prelude::*;
 #[derive(Default)]
 pub struct Clerk;
 
+#[cfg(not(feature = "migrates"))]
 guest_sdk::export!(Clerk);
+#[cfg(feature = "migrates")]
+guest_sdk::export!(Clerk, migration);
+
+/// In front of an account of schema 2. The first schema has the number alone, and each make reads its own schema only.
+#[cfg(feature = "migrates")]
+const MARK: &str = "n=";
+#[cfg(not(feature = "migrates"))]
+const MARK: &str = "";
+
+/// What a make that hoards never gives back.
+static HOARD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
 
 /// Commands that every make has.
 const ADD: CommandSpec = write("ADD").arity(3).key(1).syntax("key n").summary("Add to an account");
@@ -23,11 +35,12 @@ impl Vnode for Clerk {
         "1.0.0"
     });
     const MERGE: Merge = Merge::LastWrite;
-    const SCHEMA: std::ops::RangeInclusive<u32> = if cfg!(feature = "schema") {
-        1..=2
-    } else {
-        1..=1
-    };
+    const SCHEMA: std::ops::RangeInclusive<u32> =
+        if cfg!(any(feature = "schema", feature = "migrates")) {
+            1..=2
+        } else {
+            1..=1
+        };
     #[cfg(feature = "two")]
     const COMMANDS: &'static [CommandSpec] = &[
         // In another order than in the first version: positions mean nothing across versions.
@@ -63,6 +76,10 @@ impl Vnode for Clerk {
                 std::hint::black_box(key);
             }
         }
+        if cfg!(feature = "hoard") {
+            // Of 64 MiB. It is never given back, and commands still succeed.
+            HOARD.get_or_init(|| vec![1; 56 << 20]);
+        }
         if cfg!(feature = "refuse") {
             return Err(Error::new("ERR", "this make refuses everything"));
         }
@@ -71,9 +88,23 @@ impl Vnode for Clerk {
                 std::hint::black_box(n);
             }
         }
+        if cfg!(feature = "slower") {
+            for n in 0..20_000_u64 {
+                std::hint::black_box(n);
+            }
+        }
         match command.name() {
             "WHO" => Ok(Reply::bulk(Self::VERSION.unwrap_or_default())),
+            // One key in ten, and nothing fails.
+            "BALANCE" if cfg!(feature = "wrong") && key.ends_with(b"7") => {
+                Ok(Reply::int(balance(key)? + 1))
+            }
             "BALANCE" => Ok(Reply::int(balance(key)?)),
+            "ADD" if cfg!(feature = "stray") => {
+                let right = balance(key)? + command.int(2)?;
+                store::put(key, (right + 1000).to_string().as_bytes())?;
+                Ok(Reply::int(right))
+            }
             "ADD" => change(key, |balance| Ok(balance + command.int(2)?)),
             "DOUBLE" => change(key, |balance| Ok(balance * 2)),
             _ => command.unknown(),
@@ -93,18 +124,42 @@ impl Vnode for Clerk {
     }
 }
 
+#[cfg(feature = "migrates")]
+impl Migrate for Clerk {
+    const BACK_TO: u32 = if cfg!(feature = "migrates-one-way") {
+        2
+    } else {
+        1
+    };
+
+    fn newer(_: u32, key: &[u8], value: &[u8]) -> Result<Vec<u8>, String> {
+        if cfg!(feature = "migrates-trap") && key.starts_with(b"bad") {
+            panic!("this make cannot migrate that");
+        }
+        while cfg!(feature = "migrates-loop") && key.starts_with(b"bad") {
+            std::hint::black_box(key);
+        }
+        Ok([MARK.as_bytes(), value].concat())
+    }
+
+    fn older(_: u32, _: &[u8], value: &[u8]) -> Result<Vec<u8>, String> {
+        let number = value.strip_prefix(MARK.as_bytes());
+        number.map(<[u8]>::to_vec).ok_or_else(|| "an account without its mark".into())
+    }
+}
+
 fn balance(key: &[u8]) -> Result<i64> {
     store::get(key)?.map_or(Ok(0), |value| number(&value))
 }
 
 fn change(key: &[u8], change: impl Fn(i64) -> Result<i64>) -> Result<Reply> {
     let balance = change(balance(key)?)?;
-    store::put(key, balance.to_string().as_bytes())?;
+    store::put(key, format!("{MARK}{balance}").as_bytes())?;
     Ok(Reply::int(balance))
 }
 
 fn number(value: &[u8]) -> Result<i64> {
     let text = std::str::from_utf8(value).ok();
-    text.and_then(|text| text.parse().ok())
+    text.and_then(|text| text.strip_prefix(MARK)?.parse().ok())
         .ok_or_else(|| Error::new("ERR", "an account is no number"))
 }

@@ -1,0 +1,202 @@
+//! What a version made of a command, and in what two of them differ.
+
+use std::collections::BTreeMap;
+
+use vnode_ring::rollout::shadow::{Difference, Side};
+
+use super::request::Request;
+use crate::descriptor::CommandSpec;
+use crate::resp::value::Value;
+use crate::resp::wire::ReplyLimits;
+use crate::wasm::{Answer, VnodeState, sanitize_refusal};
+
+/// Letters of an example that are shown.
+const SHOWN_MAX: usize = 100;
+
+/// Bytes of a reply that is shown as the value that it is, not as it stands on the wire.
+const READ_MAX: usize = 4096;
+
+/// One RESP3 value, or first word and rest of an error.
+type Reply = Result<Vec<u8>, (String, String)>;
+
+/// What a version made of a command.
+#[derive(Debug, PartialEq)]
+pub(super) struct Outcome {
+    /// What the client gets.
+    pub(super) reply: Reply,
+    /// The keys that it writes, with the values that are there then; none if the key is deleted.
+    pub(super) effects: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
+}
+
+impl Outcome {
+    /// What an answer of the packed door says, on the rows before it.
+    pub(super) fn of_answer(
+        state: &mut VnodeState,
+        spec: &CommandSpec,
+        request: &Request,
+        answer: &Answer<'_>,
+    ) -> Outcome {
+        let mut outcome = Outcome {
+            reply: Ok(Vec::new()),
+            effects: BTreeMap::new(),
+        };
+        match answer {
+            Answer::Deferred => {}
+            Answer::Error { code, message } => {
+                let text = String::from_utf8_lossy;
+                outcome.reply = Err(sanitize_refusal(&text(code), &text(message)));
+            }
+            Answer::Ok { effects, reply } => {
+                outcome.reply = Ok(reply.to_vec());
+                let words = request.words.len();
+                for effect in *effects {
+                    let position = spec.key_positions(words).nth(effect.key);
+                    let key = position.map_or(b"".as_slice(), |at| request.words.get(at));
+                    let values = effect.value.map(<[u8]>::to_vec);
+                    outcome
+                        .effects
+                        .insert(key.to_vec(), values.into_iter().collect());
+                }
+            }
+        }
+        // To delete what is not there is to do nothing, which the typed door does not even mention.
+        outcome.effects.retain(|key, values| {
+            let hash = state.placement().hash_of(key);
+            let there = state.read_committed(hash, key, &mut Vec::new());
+            !values.is_empty() || there.unwrap_or(true)
+        });
+        outcome
+    }
+
+    /// In what the shadow's outcome differs from this one.
+    pub(super) fn differences(
+        &self,
+        shadow: &Outcome,
+        spec: &CommandSpec,
+        request: &Request,
+    ) -> Vec<Difference> {
+        let mut found = Vec::new();
+        let words = &request.words;
+        let key = spec.key_positions(words.len()).next();
+        let key = key.map_or_else(String::new, |at| shown(words.get(at)));
+        let mut differ = |what, running, shadow| {
+            found.push(Difference {
+                command: spec.name.clone(),
+                key: key.clone(),
+                what,
+                running,
+                shadow,
+            });
+        };
+        if !same_reply(&self.reply, &shadow.reply) {
+            differ(
+                Side::Reply,
+                reply_text(&self.reply),
+                reply_text(&shadow.reply),
+            );
+        }
+        if self.effects != shadow.effects {
+            let keys = self.effects.keys().chain(shadow.effects.keys());
+            let other = |key: &&Vec<u8>| self.effects.get(*key) != shadow.effects.get(*key);
+            if let Some(key) = keys.into_iter().find(other) {
+                let of = |outcome: &Outcome| effect_text(key, outcome.effects.get(key));
+                differ(Side::Effects, of(self), of(shadow));
+            }
+        }
+        found
+    }
+}
+
+/// Whether two replies mean the same: the doors may write one value in more than one way.
+fn same_reply(one: &Reply, other: &Reply) -> bool {
+    let value = |reply: &[u8]| Value::parse(reply, &ReplyLimits::default()).ok();
+    match (one, other) {
+        (Ok(one), Ok(other)) if one != other => {
+            let (one, other) = (value(one), value(other));
+            one.is_some() && one == other
+        }
+        (one, other) => one == other,
+    }
+}
+
+fn reply_text(reply: &Reply) -> String {
+    match reply {
+        // To read it is not worth the time, since hardly any of it is shown.
+        Ok(reply) if reply.len() > READ_MAX => shown(reply),
+        Ok(reply) => match Value::parse(reply, &ReplyLimits::default()) {
+            Ok(value) => cut(&value.to_json().to_string()),
+            Err(_) => "what is no reply".into(),
+        },
+        Err((code, message)) => cut(&format!("{code} {message}")),
+    }
+}
+
+fn effect_text(key: &[u8], values: Option<&Vec<Vec<u8>>>) -> String {
+    match values.map(Vec::as_slice) {
+        None => format!("nothing to {}", shown(key)),
+        Some([]) => format!("deletes {}", shown(key)),
+        Some(values) => {
+            let values: Vec<String> = values.iter().map(|value| shown(value)).collect();
+            cut(&format!("{} = {}", shown(key), values.join(", ")))
+        }
+    }
+}
+
+/// Foreign bytes for people.
+fn shown(bytes: &[u8]) -> String {
+    let escaped = bytes.escape_ascii().map(char::from);
+    let some: String = escaped.take(SHOWN_MAX + 1).collect();
+    cut(&some)
+}
+
+fn cut(text: &str) -> String {
+    let escaped = text.chars().flat_map(|letter| match letter.is_control() {
+        true => letter.escape_default().collect::<Vec<_>>(),
+        false => vec![letter],
+    });
+    let mut some: String = escaped.clone().take(SHOWN_MAX).collect();
+    if escaped.count() > SHOWN_MAX {
+        some.push('…');
+    }
+    some
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(bytes: &str) -> Reply {
+        Ok(bytes.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn replies_are_compared_by_what_they_mean() {
+        assert!(same_reply(&reply(":5\r\n"), &reply(":5\r\n")));
+        assert!(same_reply(&reply(",5\r\n"), &reply(",5.0\r\n")));
+        assert!(!same_reply(&reply(":5\r\n"), &reply(":6\r\n")));
+        assert!(!same_reply(&reply("no reply"), &reply("none either")));
+        let refused = |message: &str| Err(("ERR".to_owned(), message.to_owned()));
+        assert!(same_reply(&refused("no"), &refused("no")));
+        assert!(!same_reply(&refused("no"), &refused("never")));
+        assert!(!same_reply(&refused("no"), &reply(":5\r\n")));
+    }
+
+    #[test]
+    fn what_is_foreign_is_escaped_and_cut() {
+        assert_eq!(shown(b"k\n\xff"), "k\\n\\xff");
+        let long = "x".repeat(1000);
+        assert_eq!(shown(long.as_bytes()).chars().count(), SHOWN_MAX + 1);
+        let value = format!("${}\r\n{long}\r\n", long.len());
+        let text = reply_text(&reply(&value));
+        assert!(text.starts_with("\"xxx") && text.ends_with('…'), "{text}");
+        assert_eq!(reply_text(&reply("_\r\n")), "null");
+    }
+
+    #[test]
+    fn an_effect_is_a_value_a_deletion_or_nothing() {
+        let values = [b"1".to_vec(), b"2".to_vec()];
+        assert_eq!(effect_text(b"k", Some(&values.to_vec())), "k = 1, 2");
+        assert_eq!(effect_text(b"k", Some(&Vec::new())), "deletes k");
+        assert_eq!(effect_text(b"k", None), "nothing to k");
+    }
+}

@@ -1,0 +1,311 @@
+//! The ring is resized under a cluster that serves: no answer is wrong on the way, whoever ends in the middle of it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+use tests::resp::{Client, Reply};
+use tests::{Cluster, Node, eventually};
+
+use super::insist;
+
+const KEYS: usize = 600;
+const COUNTERS: usize = 16;
+const FLAGS: &[&str] = &["--sync", "always", "--ring-size", "16"];
+
+fn seed(node: &Node) {
+    let mut client = node.client();
+    for n in 0..KEYS {
+        assert_eq!(client.run(&format!("SET k{n} v{n}")), Reply::ok());
+    }
+}
+
+/// Asserts that each node has every key, and each of them once.
+fn all_there(cluster: &Cluster) {
+    for node in cluster.nodes() {
+        let mut client = node.client();
+        let keys = i64::try_from(KEYS).expect("small");
+        assert_eq!(insist(&mut client, "DBSIZE").int(), keys, "{}", node.name);
+        let listed: Vec<String> = insist(&mut client, "KEYS *")
+            .items()
+            .iter()
+            .map(Reply::text)
+            .collect();
+        let names: BTreeSet<&String> = listed.iter().collect();
+        assert_eq!((listed.len(), names.len()), (KEYS, KEYS), "{}", node.name);
+        for n in 0..KEYS {
+            let held = insist(&mut client, &format!("GET k{n}"));
+            assert_eq!(held, format!("v{n}").as_str().into(), "{} k{n}", node.name);
+        }
+    }
+}
+
+/// What clients have seen while something else went on.
+#[derive(Default)]
+struct Seen {
+    /// What each counter was at first.
+    before: Vec<i64>,
+    /// Of each counter, so often somebody was told that it counted, and so often somebody was not told.
+    counts: Vec<(i64, i64)>,
+    /// Every size that was answered.
+    sizes: BTreeSet<i64>,
+    /// What was said instead of counting.
+    refused: Vec<String>,
+}
+
+/// Counts, and asks for the number of keys, until it is told to stop.
+fn watch(mut client: Client, stop: &AtomicBool) -> Seen {
+    let mut seen = Seen {
+        counts: vec![(0, 0); COUNTERS],
+        before: (0..COUNTERS)
+            .map(|n| insist(&mut client, &format!("COUNT counter-{n}")).int())
+            .collect(),
+        ..Seen::default()
+    };
+    while !stop.load(Ordering::Relaxed) {
+        for (n, (sure, unsure)) in seen.counts.iter_mut().enumerate() {
+            match client.run(&format!("INCR counter-{n}")) {
+                Reply::Int(_) => *sure += 1,
+                Reply::Error(why) => {
+                    *unsure += 1;
+                    seen.refused.push(why.to_string());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if let Reply::Int(size) = client.run("DBSIZE") {
+            seen.sizes.insert(size);
+        }
+    }
+    seen
+}
+
+/// Does something while a client of a node counts. Returns what it saw.
+fn meanwhile(cluster: &mut Cluster, number: usize, act: impl FnOnce(&mut Cluster)) -> Seen {
+    let stop = AtomicBool::new(false);
+    let client = cluster.node(number).client();
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(client, &stop));
+        let stopping = Stop(&stop);
+        act(cluster);
+        drop(stopping);
+        watching.join().expect("a client")
+    })
+}
+
+/// Stops whoever watches, also when a test has failed.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asserts that no counter has forgotten anything or counted twice, and that the number of keys was always the same.
+fn sound(cluster: &Cluster, seen: &Seen) {
+    let keys = i64::try_from(KEYS).expect("small");
+    assert!(
+        seen.sizes.iter().all(|size| *size == keys),
+        "{:?}",
+        seen.sizes
+    );
+    for node in cluster.nodes() {
+        let mut client = node.client();
+        for (n, (sure, unsure)) in seen.counts.iter().enumerate() {
+            let sum = insist(&mut client, &format!("COUNT counter-{n}")).int() - seen.before[n];
+            assert!(
+                (*sure..=sure + unsure).contains(&sum),
+                "counter-{n} is {sum} at {} and was counted {sure} times, perhaps {unsure} more",
+                node.name
+            );
+        }
+    }
+}
+
+fn stage(node: &Node, partitions: u16) {
+    node.must(&["cluster", "resize", &partitions.to_string()]);
+    node.must(&["cluster", "plan"]);
+}
+
+/// Waits until the ring has that size everywhere, nobody has rows by other numbers, and nothing moves.
+fn settled(cluster: &Cluster, partitions: u16) {
+    eventually(&format!("a ring of {partitions}"), || {
+        let is = |node: &Node| {
+            let view = node.json("/v1/cluster");
+            view["ring_size"] == json!(partitions)
+                && view["resize"] == Value::Null
+                && view["ready"] == json!(true)
+                && node.json("/v1/transfers")["transfers"] == json!([])
+        };
+        cluster.nodes().all(is).then_some(())
+    });
+    cluster.agree();
+}
+
+#[test]
+fn one_node_doubles_its_ring_and_halves_it_again_and_starts_again_in_between() {
+    let mut cluster = Cluster::apart(1, FLAGS);
+    seed(cluster.node(1));
+    for partitions in [32, 16, 8] {
+        let seen = meanwhile(&mut cluster, 1, |cluster| {
+            stage(cluster.node(1), partitions);
+            cluster.node(1).must(&["cluster", "commit"]);
+            settled(cluster, partitions);
+        });
+        assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+        sound(&cluster, &seen);
+        all_there(&cluster);
+        cluster.kill(1);
+        cluster.restart(1);
+        cluster.agree();
+        all_there(&cluster);
+    }
+}
+
+#[test]
+fn three_nodes_resize_their_ring_under_clients_who_do_not_notice() {
+    let mut cluster = Cluster::of(3, FLAGS);
+    cluster.seated();
+    seed(cluster.node(1));
+    let seen = meanwhile(&mut cluster, 2, |cluster| {
+        for partitions in [32, 16] {
+            stage(cluster.node(3), partitions);
+            cluster.node(3).must(&["cluster", "commit"]);
+            settled(cluster, partitions);
+        }
+    });
+    assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+    sound(&cluster, &seen);
+    all_there(&cluster);
+}
+
+#[test]
+fn a_resize_that_is_given_up_leaves_everything_as_it_was() {
+    let mut cluster = Cluster::of(3, FLAGS);
+    cluster.seated();
+    seed(cluster.node(1));
+    let before = cluster.node(1).json("/v1/ring")["owners"].clone();
+    let seen = meanwhile(&mut cluster, 1, |cluster| {
+        let node = cluster.node(2);
+        // What a ring that halves has to move first never ends.
+        node.must(&["transfers", "pause"]);
+        stage(node, 8);
+        node.must(&["cluster", "commit"]);
+        node.refuses(
+            &["cluster", "resize", "32"],
+            &["being resized from 16 to 8"],
+        );
+        node.refuses(&["cluster", "leave"], &["being resized from 16 to 8"]);
+        stage(node, 16);
+        node.must(&["cluster", "commit"]);
+        node.must(&["transfers", "resume"]);
+        settled(cluster, 16);
+    });
+    let after = cluster.node(1).json("/v1/ring")["owners"].clone();
+    assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+    assert_eq!(after, before);
+    sound(&cluster, &seen);
+    all_there(&cluster);
+    let seen = meanwhile(&mut cluster, 3, |cluster| {
+        stage(cluster.node(1), 8);
+        cluster.node(1).must(&["cluster", "commit"]);
+        settled(cluster, 8);
+    });
+    sound(&cluster, &seen);
+    all_there(&cluster);
+}
+
+#[test]
+fn a_node_that_was_down_resizes_what_it_has_when_it_is_back() {
+    let mut cluster = Cluster::of(3, FLAGS);
+    cluster.seated();
+    seed(cluster.node(1));
+    cluster.kill(3);
+    let name = "node3@test";
+    eventually("the node to be missed", || {
+        let down = cluster.node(1).cli(&["cluster", "down", name]);
+        down.status.success().then_some(())
+    });
+    let seen = meanwhile(&mut cluster, 1, |cluster| {
+        let change = cluster.node(1).cli(&["cluster", "resize", "32"]);
+        assert!(change.status.success());
+        cluster
+            .node(1)
+            .refuses(&["cluster", "plan"], &["node3@test is down"]);
+        cluster.restart(3);
+        eventually("the node to be valid again", || {
+            let plan = cluster.node(1).cli(&["cluster", "plan"]);
+            plan.status.success().then_some(())
+        });
+        cluster.node(1).must(&["transfers", "pause"]);
+        cluster.node(1).must(&["cluster", "commit"]);
+        cluster.kill(3);
+        cluster.restart(3);
+        cluster.node(1).must(&["transfers", "resume"]);
+        settled(cluster, 32);
+    });
+    sound(&cluster, &seen);
+    all_there(&cluster);
+}
+
+/// Which node ends.
+#[derive(Clone, Copy)]
+enum Who {
+    Claimant,
+    Other,
+}
+
+/// A node ends at that place while the ring goes from one size to another, once it has passed it so often.
+fn a_node_ends(who: Who, (from, to): (u16, u16), place: &str, passes: usize) {
+    let size = from.to_string();
+    let mut cluster = Cluster::faulty(3, &["--sync", "always", "--ring-size", &size]);
+    for number in 2..=3 {
+        cluster.join(number);
+    }
+    cluster.commit();
+    cluster.seated();
+    seed(cluster.node(1));
+    let claimant = cluster.claimant();
+    let other = claimant % 3 + 1;
+    let (number, stays) = match who {
+        Who::Claimant => (claimant, other),
+        Who::Other => (other, claimant),
+    };
+    let seen = meanwhile(&mut cluster, stays, |cluster| {
+        stage(cluster.node(stays), to);
+        cluster.end_at(number, place, passes);
+        cluster.node(stays).must(&["cluster", "commit"]);
+        eventually(&format!("the node to end at {place}"), || {
+            cluster.node_mut(number).has_ended().then_some(())
+        });
+        cluster.restart(number);
+        cluster.agree();
+        settled(cluster, to);
+    });
+    sound(&cluster, &seen);
+    all_there(&cluster);
+}
+
+macro_rules! failpoints {
+    ($($test:ident: $who:ident $sizes:tt $place:literal $passes:literal)*) => {
+        $(
+            #[test]
+            fn $test() {
+                a_node_ends(Who::$who, $sizes, $place, $passes);
+            }
+        )*
+    };
+}
+
+failpoints! {
+    a_node_ends_after_a_page_was_copied: Other (16, 32) "resize-page" 3
+    a_node_ends_when_its_rows_are_copied: Other (16, 32) "resize-filled" 0
+    a_node_ends_when_it_knows_the_new_ring: Other (16, 32) "resize-flipped" 0
+    a_node_ends_before_it_inherits: Other (32, 16) "resize-inherits" 0
+    a_node_ends_when_it_has_inherited: Other (16, 32) "resize-inherited" 0
+    a_node_ends_when_it_has_cleaned_up: Other (32, 16) "resize-cleaned" 0
+    a_node_ends_while_a_ring_halves: Other (32, 16) "resize-page" 3
+    the_claimant_ends_before_it_flips_the_ring: Claimant (16, 32) "resize-flips" 0
+    the_claimant_ends_when_it_has_flipped_the_ring: Claimant (32, 16) "resize-flipped" 0
+}
