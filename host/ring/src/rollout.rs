@@ -240,12 +240,13 @@ impl Rollout {
     }
 
     /// The partitions where the old version runs as the shadow of the new one: the canaries, as long as stages are
-    /// watched.
+    /// watched. None if it could not read what the new one stores.
     #[must_use]
     pub fn shadowed(&self) -> &[PartitionId] {
         let canaries = usize::from(self.order.canaries);
+        let watched = !self.terms.all_at_once && self.to.leads_back_to(&self.from);
         match self.stage {
-            Stage::Canary | Stage::Wave(_) if !self.terms.all_at_once => {
+            Stage::Canary | Stage::Wave(_) if watched => {
                 self.order.partitions.get(..canaries).unwrap_or_default()
             }
             _ => &[],

@@ -231,6 +231,24 @@ fn the_old_version_runs_beside_the_new_one_on_the_canaries_until_all_have_moved(
 }
 
 #[test]
+fn an_old_version_that_cannot_read_what_the_new_one_stores_does_not_run_beside_it() {
+    let mut map = cluster(8, &["a"]);
+    let forced = Terms {
+        forced: true,
+        ..terms()
+    };
+    let mut event = begin("1", "2", forced);
+    if let RolloutEvent::Begun { to, .. } = &mut event {
+        (to.schema_writes, to.schema_stores_from) = (2, 2);
+    }
+    happen(&mut map, event).unwrap();
+    report_all(&mut map);
+    advance(&mut map).unwrap();
+    assert_eq!(rollout(&map).stage, Stage::Canary);
+    assert_eq!(rollout(&map).shadowed(), []);
+}
+
+#[test]
 fn all_at_once_has_no_canaries() {
     let mut map = cluster(8, &["a"]);
     let terms = Terms {

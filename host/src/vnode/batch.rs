@@ -118,6 +118,21 @@ impl Vnode {
         instance.handle_batch(call.frames.bytes(), budget)
     }
 
+    /// Nothing of a call has happened: the instance goes, and the commands are to be run otherwise.
+    pub(super) fn give_up(
+        &mut self,
+        call: &mut Call,
+        error: &GuestError,
+        budget: Duration,
+    ) -> Ran {
+        self.drop_instance(error, budget);
+        let requests = std::mem::take(&mut call.requests);
+        match error {
+            GuestError::Deadline => Ran::Overran(requests),
+            _ => Ran::Left(requests),
+        }
+    }
+
     /// Applies what the guest answered: first every effect, then one commit, then the replies.
     pub(super) fn settle(
         &mut self,
@@ -126,14 +141,11 @@ impl Vnode {
         mailbox: &mut VecDeque<Request>,
         replies: &mut Replies,
         stats: &[CommandStats],
+        budget: Duration,
     ) -> Ran {
-        let answered = match self.stage(call, answers) {
+        let answered = match self.stage(call, answers, budget) {
             Ok(answered) => answered,
-            Err(error) => {
-                let budget = self.budget();
-                self.drop_instance(&error, budget);
-                return Ran::Left(std::mem::take(&mut call.requests));
-            }
+            Err(error) => return self.give_up(call, &error, budget),
         };
         let Guest::Running(instance) = &mut self.guest else {
             return Ran::All;
@@ -201,12 +213,19 @@ impl Vnode {
 
     /// Stages the effects of all answers up to the first deferred one, and judges each in `verdicts`. Returns how many
     /// commands are answered.
-    fn stage(&mut self, call: &mut Call, answers: &[u8]) -> Result<usize, GuestError> {
+    fn stage(
+        &mut self,
+        call: &mut Call,
+        answers: &[u8],
+        budget: Duration,
+    ) -> Result<usize, GuestError> {
         let Guest::Running(instance) = &mut self.guest else {
             return Err(GuestError::Contract("vnode is down".into()));
         };
         let reply_limits = self.edition.guest.reply_limits();
         let state = instance.state();
+        // The guest may have used up its own time, and a shadow took some too.
+        state.allow(budget);
         let mut answers = Answers::new(answers);
         call.verdicts.clear();
         for (nth, request) in call.requests.iter().enumerate() {
@@ -229,7 +248,7 @@ impl Vnode {
                             partition: self.partition,
                             why: format!("guest broke the contract: {error}"),
                         }),
-                        Ok(()) => effects_of(state, spec, request, effects, self.partition),
+                        Ok(()) => effects_of(state, spec, request, effects, self.partition)?,
                     }
                 }
             };
@@ -309,13 +328,16 @@ pub(super) fn write_frame(
 
 /// Checks and stages the effects of one answer; of several on one key the last one counts. A failure means that none of
 /// them is staged.
+///
+/// # Errors
+/// When there was not time enough to put the values into their schema.
 fn effects_of(
     state: &mut VnodeState,
     spec: Option<&CommandSpec>,
     request: &Request,
     effects: Effects<'_>,
     partition: PartitionId,
-) -> Option<Failure> {
+) -> Result<Option<Failure>, GuestError> {
     let words = request.words.len();
     let key_of = |effect: &Effect<'_>| {
         let position = spec?.key_positions(words).nth(effect.key)?;
@@ -323,14 +345,14 @@ fn effects_of(
     };
     for effect in effects {
         let Some(key) = key_of(&effect) else {
-            return Some(Failure::Trap {
+            let why = "guest broke the contract: effect on a key that the command does not have";
+            return Ok(Some(Failure::Trap {
                 partition,
-                why: "guest broke the contract: effect on a key that the command does not have"
-                    .into(),
-            });
+                why: why.into(),
+            }));
         };
         if let Err(refusal) = state.check_write(key, effect.value) {
-            return Some(refusal.into());
+            return Ok(Some(refusal.into()));
         }
     }
     let mut last: SmallVec<[_; 2]> = effects
@@ -349,10 +371,13 @@ fn effects_of(
         };
         if let Err(refusal) = state.stage(hash, key, effect.value) {
             state.unstage(before);
-            return Some(refusal.into());
+            return match refusal.is_overrun() {
+                true => Err(GuestError::Deadline),
+                false => Ok(Some(refusal.into())),
+            };
         }
     }
-    None
+    Ok(None)
 }
 
 fn refusal(code: &[u8], message: &[u8]) -> Failure {

@@ -311,16 +311,9 @@ impl Vnode {
                 if let Some(begun) = begun {
                     self.rehearse(&call.requests, &answers, begun.elapsed(), budget);
                 }
-                self.settle(call, &answers, mailbox, replies, stats)
+                self.settle(call, &answers, mailbox, replies, stats, budget)
             }
-            Err(error) => {
-                self.drop_instance(&error, budget);
-                let requests = std::mem::take(&mut call.requests);
-                match error {
-                    GuestError::Deadline => Ran::Overran(requests),
-                    _ => Ran::Left(requests),
-                }
-            }
+            Err(error) => self.give_up(call, &error, budget),
         }
     }
 

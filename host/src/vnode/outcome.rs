@@ -29,13 +29,14 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// What an answer of the packed door says, on the rows before it.
+    /// What an answer of the packed door says. Its values are as its vnode would store them: two versions may write different schemas
+    /// and leave the same. None if that cannot be told.
     pub(super) fn of_answer(
-        state: &mut VnodeState,
+        vnode: &mut VnodeState,
         spec: &CommandSpec,
         request: &Request,
         answer: &Answer<'_>,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         let mut outcome = Outcome {
             reply: Ok(Vec::new()),
             effects: BTreeMap::new(),
@@ -52,20 +53,24 @@ impl Outcome {
                 for effect in *effects {
                     let position = spec.key_positions(words).nth(effect.key);
                     let key = position.map_or(b"".as_slice(), |at| request.words.get(at));
-                    let values = effect.value.map(<[u8]>::to_vec);
+                    let value = vnode.as_stored(key, effect.value).ok()?;
                     outcome
                         .effects
-                        .insert(key.to_vec(), values.into_iter().collect());
+                        .insert(key.to_vec(), value.into_iter().collect());
                 }
             }
         }
-        // To delete what is not there is to do nothing, which the typed door does not even mention.
-        outcome.effects.retain(|key, values| {
-            let hash = state.placement().hash_of(key);
-            let there = state.read_committed(hash, key, &mut Vec::new());
+        Some(outcome)
+    }
+
+    /// Without the deletions of what is not there: they do nothing, and the typed door does not even mention them.
+    pub(super) fn on_rows_of(mut self, vnode: &mut VnodeState) -> Outcome {
+        self.effects.retain(|key, values| {
+            let hash = vnode.placement().hash_of(key);
+            let there = vnode.read_committed(hash, key, &mut Vec::new());
             !values.is_empty() || there.unwrap_or(true)
         });
-        outcome
+        self
     }
 
     /// In what the shadow's outcome differs from this one.

@@ -75,12 +75,13 @@ impl Vnode {
         budget: Duration,
     ) {
         if let (Some(shadow), Guest::Running(running)) = (&mut self.shadow, &mut self.guest) {
-            let took = took / u32::try_from(requests.len()).unwrap_or(1).max(1);
+            let each = took / u32::try_from(requests.len()).unwrap_or(1).max(1);
+            running.state().allow(budget / 2);
             shadow.follow(
                 running,
                 &self.edition,
                 requests,
-                (answers, took),
+                (answers, each),
                 budget / 2,
             );
         }
@@ -247,11 +248,20 @@ impl Shadow {
             wanted => self.due(wanted),
         };
         pairs.truncate(due);
-        let Some(mut instance) = self.instance.take().filter(|_| due > 0) else {
+        if due == 0 {
+            return;
+        }
+        let Some(mut instance) = self.instance.take() else {
             return;
         };
         instance.state().trade_rows(running.state());
-        let compared = self.run(&mut instance, edition, &pairs, took, budget);
+        let compared = self.run(
+            &mut instance,
+            running.state(),
+            edition,
+            &pairs,
+            (took, budget),
+        );
         let memory = (running.memory_bytes(), instance.memory_bytes());
         instance.state().trade_rows(running.state());
         match compared {
@@ -273,10 +283,10 @@ impl Shadow {
     fn run(
         &mut self,
         instance: &mut Instance,
+        running: &mut VnodeState,
         edition: &Edition,
         pairs: &[(&Request, Answer<'_>)],
-        took: Duration,
-        budget: Duration,
+        (took, budget): (Duration, Duration),
     ) -> Result<(Vec<Verdict>, bool), (GuestError, Option<String>)> {
         let comparison = Arc::clone(&self.comparison);
         let own = &comparison.edition;
@@ -285,7 +295,14 @@ impl Shadow {
             .iter()
             .partition(|(request, _)| request.alone || own.is_typed(request.command));
         let mut verdicts = Vec::with_capacity(pairs.len());
-        let keeps = self.run_packed(instance, edition, &packed, (took, budget), &mut verdicts);
+        let keeps = self.run_packed(
+            instance,
+            running,
+            edition,
+            &packed,
+            (took, budget),
+            &mut verdicts,
+        );
         let keeps = keeps.map_err(|error| (error, only_name(edition, &packed)))?;
         for (request, answer) in typed.into_iter().filter(|_| keeps) {
             let left = until.saturating_duration_since(Instant::now());
@@ -294,12 +311,16 @@ impl Shadow {
             };
             let rehearsed = one(instance, own, request, left);
             let rehearsed = rehearsed.map_err(|error| (error, Some(spec.name.clone())))?;
-            if let Some(Rehearsed {
-                outcome,
-                took: shadow,
-            }) = rehearsed
+            let was = Outcome::of_answer(running, spec, request, answer);
+            if let (
+                Some(was),
+                Some(Rehearsed {
+                    outcome,
+                    took: shadow,
+                }),
+            ) = (was, rehearsed)
             {
-                let was = Outcome::of_answer(instance.state(), spec, request, answer);
+                let was = was.on_rows_of(instance.state());
                 verdicts.push(Verdict {
                     command: spec.name.clone(),
                     differences: was.differences(&outcome, spec, request),
@@ -315,6 +336,7 @@ impl Shadow {
     fn run_packed(
         &mut self,
         instance: &mut Instance,
+        running: &mut VnodeState,
         edition: &Edition,
         pairs: &[&(&Request, Answer<'_>)],
         (took, budget): (Duration, Duration),
@@ -365,8 +387,12 @@ impl Shadow {
                 true => Vec::new(),
                 false => {
                     let state = instance.state();
-                    let was = Outcome::of_answer(state, spec, request, was);
+                    let was = Outcome::of_answer(running, spec, request, was);
                     let is = Outcome::of_answer(state, spec, request, &is);
+                    let (Some(was), Some(is)) = (was, is) else {
+                        continue;
+                    };
+                    let (was, is) = (was.on_rows_of(state), is.on_rows_of(state));
                     was.differences(&is, spec, request)
                 }
             };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use vnode_ring::Context;
+use wasmtime::Trap;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::vnode::host as contract;
@@ -41,14 +42,18 @@ impl From<Refusal> for Error {
 type Answer<T> = wasmtime::Result<Result<T, Error>>;
 
 impl VnodeState {
-    /// Runs one request of the guest; too many of them in one command end it.
+    /// Runs one request of the guest; too many of them in one command end it, and so does one for which there was no time left.
     fn answer<T>(
         &mut self,
         request: impl FnOnce(&mut VnodeState) -> Result<T, Refusal>,
     ) -> Answer<T> {
         self.count_call()
             .map_err(|refusal| wasmtime::Error::msg(refusal.to_string()))?;
-        Ok(request(self).map_err(Error::from))
+        let answer = request(self);
+        if answer.as_ref().is_err_and(Refusal::is_overrun) {
+            return Err(Trap::Interrupt.into());
+        }
+        Ok(answer.map_err(Error::from))
     }
 }
 

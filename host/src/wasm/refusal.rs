@@ -2,6 +2,7 @@
 
 use vnode_ring::PartitionId;
 
+use super::GuestError;
 use crate::store::StoreError;
 
 /// Why a guest's request to its store was refused; becomes `error` of the contract.
@@ -69,7 +70,7 @@ pub enum Refusal {
     Store(#[from] StoreError),
     /// The guest's merge failed.
     #[error("joining concurrent values failed: {0}")]
-    Join(super::GuestError),
+    Join(GuestError),
     /// A value of a schema that the version does not read.
     #[error(
         "the value is of schema {schema}, and version {version} reads {from} to {to}; only another version can read it"
@@ -92,11 +93,23 @@ pub enum Refusal {
         /// Schema that it was to have.
         wanted: u32,
         /// What happened.
-        error: super::GuestError,
+        error: GuestError,
     },
 }
 
 impl Refusal {
+    /// Whether a merge or a migration ran out of the time of the command, which may have more of it elsewhere.
+    pub fn is_overrun(&self) -> bool {
+        matches!(
+            self,
+            Refusal::Join(GuestError::Deadline)
+                | Refusal::Migrate {
+                    error: GuestError::Deadline,
+                    ..
+                }
+        )
+    }
+
     /// First word of the client's error.
     pub fn code(&self) -> &'static str {
         match self {

@@ -79,6 +79,19 @@ fn one_that_is_equal_shows_no_difference() {
 }
 
 #[test]
+fn values_are_compared_as_they_would_be_stored_whatever_schema_a_version_writes() {
+    let cluster = cluster(1, MEMORY);
+    let tellers = tellers(&cluster, 4);
+    let node = cluster.node(1);
+    let (shown, _) = tried(node, "clerk-migrates", |report| compared(report) > 500);
+    assert!(
+        shown.contains(" 0 differ (0 replies, 0 effects)"),
+        "{shown}"
+    );
+    settle(&cluster, tellers);
+}
+
+#[test]
 fn one_that_answers_wrong_is_found_out_by_command_and_key() {
     let cluster = cluster(1, MEMORY);
     let tellers = tellers(&cluster, 4);

@@ -2,6 +2,7 @@
 //!
 //! Its state has no rows of its own. For the time of a call it has those of the other, whose guest does not run meanwhile.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use vnode_ring::{Actor, Dot, Object};
@@ -57,6 +58,16 @@ impl VnodeState {
             actor: Actor(self.actor),
             seq,
         }
+    }
+
+    /// What would be stored if the guest wrote this value under the key; none if it deletes.
+    pub fn as_stored(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let (_, value) = self.values.stored(key, value)?;
+        Ok(value.map(Cow::into_owned))
     }
 
     /// What the last command of the typed door would leave.
