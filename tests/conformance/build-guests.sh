@@ -48,7 +48,7 @@ rust() {
   done
   # The makes of one guest that a rollout meets.
   for make in two trap-key trap-all trap-init loop refuse hoard slow slower wrong stray schema less \
-    migrates migrates-one-way migrates-trap migrates-loop; do
+    migrates migrates-one-way migrates-trap migrates-loop migrates-slow; do
     CARGO_TARGET_DIR=$root/target/test-guests cargo build --quiet --locked --release --target wasm32-wasip2 \
       --manifest-path tests/guests/Cargo.toml -p clerk --features "$make"
     made clerk "clerk-$make"

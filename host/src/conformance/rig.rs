@@ -242,7 +242,7 @@ impl Rig {
     fn start(&self, partition: PartitionId, rows: Rows) -> Result<Vnode, String> {
         let guest = Arc::clone(&self.service.first().guest);
         let state = VnodeState::new(
-            wasm::Values::new(guest, Arc::clone(&self.service.ceiling)),
+            wasm::Values::new(guest, Arc::clone(&self.service.schemas)),
             self.service.placement.clone(),
             (self.size, partition),
             self.plan.node.into(),

@@ -6,15 +6,17 @@
 //! some values in one schema and some in the other, as they may be at any time.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use vnode_cluster::failpoint;
-use vnode_ring::PartitionId;
+use vnode_ring::{PartitionId, View};
 
 use super::Coordinator;
 use super::replicas::{To, page_words};
+use super::versions::Obstacle;
 use crate::vnode::edition::Edition;
 use crate::vnode::replica::is_done;
 use crate::vnode::request::{Failure, Work};
@@ -44,21 +46,27 @@ pub async fn keep_up(coordinator: Arc<Coordinator>) {
     loop {
         let view = Arc::clone(&views.borrow_and_update());
         for service in coordinator.services() {
-            let Some(edition) = coordinator.final_edition(service) else {
+            let Some(edition) = coordinator.final_edition(&view, service) else {
                 continue;
             };
             let now = (Arc::clone(edition.digest()), view.map().epoch());
-            let settled = view.map().transfers().is_empty();
-            if settled && done.get(&service.index) != Some(&now) {
-                match coordinator.bring_up(service, &edition).await {
-                    Ok(()) => drop(done.insert(service.index, now)),
-                    Err(why) => tracing::warn!(
-                        service = service.name(),
-                        version = &**edition.version(),
-                        why,
-                        "values stay in an older schema for now"
-                    ),
-                }
+            if !view.map().transfers().is_empty() {
+                continue;
+            }
+            // What comes in from now on is taken down again.
+            let came = service.schemas.take_older();
+            if !came && done.get(&service.index) == Some(&now) {
+                continue;
+            }
+            done.remove(&service.index);
+            match coordinator.bring_up(service, &edition).await {
+                Ok(()) => drop(done.insert(service.index, now)),
+                Err(why) => tracing::warn!(
+                    service = service.name(),
+                    version = &**edition.version(),
+                    why,
+                    "values stay in an older schema for now"
+                ),
             }
         }
         tokio::select! {
@@ -69,13 +77,13 @@ pub async fn keep_up(coordinator: Arc<Coordinator>) {
 }
 
 impl Coordinator {
-    /// The version of a service that is final and migrates, if it is here.
-    fn final_edition(&self, service: &Service) -> Option<Arc<Edition>> {
-        let view = self.view();
+    /// The version of a service that is final and migrates, if it is here. What is stored from now on may be in its schema.
+    fn final_edition(&self, view: &View, service: &Service) -> Option<Arc<Edition>> {
         let versions = view.map().versions().get(service.name())?;
         if versions.under_way().is_some() {
             return None;
         }
+        service.schemas.set_ceiling(versions.ceiling());
         let edition = service.edition(&versions.current().digest)?;
         edition.guest.migrates().then_some(edition)
     }
@@ -83,19 +91,19 @@ impl Coordinator {
     /// Has a version read all that the vnode of a partition holds, and write it back as it would have to. Nothing comes of it.
     ///
     /// # Errors
-    /// Why it cannot take over.
+    /// Why it cannot take over, or that the rows cannot be had now.
     pub(super) async fn rehearse(
         &self,
         service: &Arc<Service>,
         partition: PartitionId,
         edition: &Edition,
-    ) -> Result<(), String> {
+    ) -> Result<(), Obstacle> {
         let migrated = self.migrate(service, partition, edition, Then::Nothing);
         migrated.await.map(drop)
     }
 
     async fn bring_up(&self, service: &Arc<Service>, edition: &Edition) -> Result<(), String> {
-        let mut brought = 0_u64;
+        let (mut brought, mut failed) = (0_u64, None);
         for partition in self.ring_size().partitions() {
             let number = self.seat(usize::from(service.index), partition);
             let runs = self.seats.lock(number);
@@ -103,9 +111,14 @@ impl Coordinator {
             if !runs {
                 return Err(format!("partition {partition} runs another version"));
             }
-            let migrated = self.migrate(service, partition, edition, Then::Merge);
-            let pages = migrated.await;
-            brought += pages.map_err(|why| format!("partition {partition}: {why}"))?;
+            match self.migrate(service, partition, edition, Then::Merge).await {
+                Ok(pages) => brought += pages,
+                // One value that cannot be brought up must not keep the others where they are.
+                Err(why) => failed = failed.or(Some(format!("partition {partition}: {why}"))),
+            }
+        }
+        if let Some(why) = failed {
+            return Err(why);
         }
         if brought > 0 {
             let (name, version) = (service.name(), edition.version());
@@ -127,28 +140,30 @@ impl Coordinator {
         partition: PartitionId,
         edition: &Edition,
         then: Then,
-    ) -> Result<u64, String> {
-        let mut values = Values::new(Arc::clone(&edition.guest), Arc::clone(&service.ceiling));
+    ) -> Result<u64, Obstacle> {
+        let mut values = Values::new(Arc::clone(&edition.guest), Arc::clone(&service.schemas));
         let (mut place, mut pages) = (Vec::new(), 0);
         loop {
             let begun = Instant::now();
             let page = self.rows_here(service, partition, &place).await;
-            let (rows, next) = page.map_err(|failure| failure.to_string())?;
+            let passing = |failure: Failure| Obstacle::Passing(failure.to_string());
+            let (rows, next) = page.map_err(passing)?;
             // A guest must not keep a control thread.
             let migrated = tokio::task::spawn_blocking(move || {
                 let migrated = values.bring_up(&rows);
                 (values, migrated)
             });
-            let (after, migrated) = migrated.await.map_err(|error| error.to_string())?;
+            let unfit = |why: &dyn Display| Obstacle::Unfit(why.to_string());
+            let (after, migrated) = migrated.await.map_err(|error| unfit(&error))?;
             values = after;
-            let migrated = migrated.map_err(|refusal| refusal.to_string())?;
+            let migrated = migrated.map_err(|refusal| unfit(&refusal))?;
             if !migrated.is_empty() {
                 pages += 1;
                 match then {
                     Then::Nothing => failpoint("migration-tried"),
                     Then::Merge => {
-                        self.merge_here(service, partition, migrated.as_bytes())
-                            .await?
+                        let merged = self.merge_here(service, partition, migrated.as_bytes());
+                        merged.await.map_err(Obstacle::Passing)?;
                     }
                 }
                 tokio::time::sleep(begun.elapsed() * LET_GO).await;

@@ -169,7 +169,8 @@ impl Coordinator {
             let stays = |new: &Arc<Comparison>| Arc::ptr_eq(new, &old);
             if !wanted.get(&number).is_some_and(stays) {
                 let ended = self.out_of_turn(number, Vnode::end_shadow).await;
-                if ended.is_ok() {
+                // Where there is no vnode any more there is no shadow.
+                if ended.is_ok() || self.seats.is_vacant(number) {
                     self.shadows.lock().placed.remove(&number);
                 }
             }
@@ -275,7 +276,7 @@ impl Coordinator {
             return Ok(());
         };
         let held = Held::new(self, number);
-        self.settled(number).await?;
+        self.settled(number).await.map_err(|why| why.to_string())?;
         // A guest must not keep a control thread.
         let acted = tokio::task::spawn_blocking(move || this.seats.with(number, act));
         let acted = acted.await;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use vnode_cluster::failpoint;
 
 use super::Coordinator;
+use super::versions::Obstacle;
 use crate::vnode::edition::Edition;
 
 /// A vnode that is not back in its seat for that long keeps its version for now.
@@ -79,8 +80,8 @@ impl Coordinator {
     /// Gives the vnode of a seat another version.
     ///
     /// # Errors
-    /// Why the new version does not start; the vnode runs the old one then.
-    pub(super) async fn swap(&self, number: usize, edition: &Arc<Edition>) -> Result<(), String> {
+    /// Why the new version does not start, and the vnode runs the old one then; or that there is no vnode.
+    pub(super) async fn swap(&self, number: usize, edition: &Arc<Edition>) -> Result<(), Obstacle> {
         let Some(this) = self.me.upgrade() else {
             return Ok(());
         };
@@ -100,9 +101,9 @@ impl Coordinator {
         drop(held);
         self.pauses.add(since.elapsed());
         match swapped {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => Err("the vnode was taken away".into()),
-            Err(error) => Err(error.to_string()),
+            Ok(Some(outcome)) => outcome.map_err(Obstacle::Unfit),
+            Ok(None) => Err(gone()),
+            Err(error) => Err(Obstacle::Unfit(error.to_string())),
         }
     }
 
@@ -115,14 +116,25 @@ impl Coordinator {
     }
 
     /// Waits until the vnode of a seat that is held is there.
-    pub(super) async fn settled(&self, number: usize) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// When the seat has none any more, or its vnode is not back in time.
+    pub(super) async fn settled(&self, number: usize) -> Result<(), Obstacle> {
         let until = Instant::now() + BACK_WITHIN;
         while self.seats.lock(number).is_some_and(|seat| seat.is_taken()) {
+            if self.seats.is_vacant(number) {
+                return Err(gone());
+            }
             if Instant::now() >= until {
-                return Err(format!("the vnode was busy for {BACK_WITHIN:?}"));
+                let why = format!("the vnode was busy for {BACK_WITHIN:?}");
+                return Err(Obstacle::Unfit(why));
             }
             tokio::time::sleep(BACK_POLL).await;
         }
         Ok(())
     }
+}
+
+fn gone() -> Obstacle {
+    Obstacle::Passing("the vnode was taken away".into())
 }

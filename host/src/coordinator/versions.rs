@@ -32,11 +32,14 @@ const PART_BYTES: usize = 1 << 20;
 /// Time of a node for one part.
 const PART_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why a component is not here.
-enum Lack {
-    /// It may be had later.
+/// Why a vnode does not run its version.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Obstacle {
+    /// It may later.
+    #[error("{0}")]
     Passing(String),
-    /// It is here and cannot be served.
+    /// The version is here and cannot serve it.
+    #[error("{0}")]
     Unfit(String),
 }
 
@@ -79,7 +82,7 @@ impl Coordinator {
         for service in &self.services {
             let versions = map.versions().get(service.name());
             if let Some(versions) = versions {
-                service.ceiling.set(versions.ceiling());
+                service.schemas.set_ceiling(versions.ceiling());
             }
             for release in versions.iter().flat_map(|versions| versions.at_hand()) {
                 if service.edition(&release.digest).is_some() {
@@ -111,7 +114,7 @@ impl Coordinator {
         let owned = view.ring().is_owner(view.me(), partition) && !self.is_filling(partition);
         let assigned = self.assigned(view.map(), service, partition);
         let edition = Arc::clone(assigned.as_ref().unwrap_or(service.first()));
-        let values = Values::new(Arc::clone(&edition.guest), Arc::clone(&service.ceiling));
+        let values = Values::new(Arc::clone(&edition.guest), Arc::clone(&service.schemas));
         let state = VnodeState::new(
             values,
             service.placement.clone(),
@@ -148,51 +151,58 @@ impl Coordinator {
 
     async fn follow_one(&self, view: &View, service: &Arc<Service>, versions: &Versions) {
         // Before anything runs a version that could store something else.
-        service.ceiling.set(versions.ceiling());
+        service.schemas.set_ceiling(versions.ceiling());
         let rollout = versions.rollout();
         let reports = |rollout: &&Rollout| {
             view.map().members().contains_key(view.me()) && !rollout.has_reported(view.me())
         };
         let report = rollout.filter(reports);
+        let mut passing = None;
         for release in versions.at_hand() {
-            let lack = match self.obtain(view, service, release).await {
-                Ok(()) => continue,
-                Err(lack) => lack,
+            let Err(obstacle) = self.obtain(view, service, release).await else {
+                continue;
             };
-            let (Lack::Passing(why) | Lack::Unfit(why)) = &lack;
             let version = &release.version;
             tracing::warn!(
                 service = service.name(),
                 version,
-                why,
+                why = %obstacle,
                 "a version is not here"
             );
-            if let (Lack::Unfit(why), Some(rollout)) = (&lack, report)
-                && rollout.to == *release
-            {
-                let why = format!("version {version} is not served: {why}");
-                self.report(service, rollout, Err(why)).await;
-                return;
+            match (obstacle, report) {
+                (Obstacle::Unfit(why), Some(rollout)) if rollout.to == *release => {
+                    let why = format!("version {version} is not served: {why}");
+                    return self.report(service, rollout, Err(why)).await;
+                }
+                (why, _) => passing = Some(why.to_string()),
             }
         }
-        let mut outcome = Ok(());
+        let mut unfit = None;
         for partition in self.order(rollout) {
-            let swapped = self.follow_vnode(service, versions, partition).await;
-            if let Err(why) = swapped {
-                outcome = Err(format!("partition {partition}: {why}"));
-                break;
+            match self.follow_vnode(service, versions, partition).await {
+                Ok(()) => {}
+                Err(Obstacle::Passing(why)) => {
+                    passing = Some(format!("partition {partition}: {why}"));
+                }
+                Err(Obstacle::Unfit(why)) => {
+                    unfit = Some(format!("partition {partition}: {why}"));
+                    break;
+                }
             }
         }
-        if let (Err(why), None) = (&outcome, report) {
-            tracing::warn!(
+        match (report, unfit, passing) {
+            (Some(rollout), Some(why), _) => self.report(service, rollout, Err(why)).await,
+            (Some(rollout), None, None) => {
+                failpoint("swap-done");
+                self.report(service, rollout, Ok(())).await;
+            }
+            // Nothing is said yet: it is tried again.
+            (_, None, Some(why)) | (None, Some(why), _) => tracing::warn!(
                 service = service.name(),
                 why,
                 "a vnode does not run its version"
-            );
-        }
-        if let Some(rollout) = report {
-            failpoint("swap-done");
-            self.report(service, rollout, outcome).await;
+            ),
+            (None, None, None) => {}
         }
     }
 
@@ -219,7 +229,7 @@ impl Coordinator {
         service: &Arc<Service>,
         versions: &Versions,
         partition: PartitionId,
-    ) -> Result<(), String> {
+    ) -> Result<(), Obstacle> {
         let release = versions.assigned(partition);
         let number = self.seat(usize::from(service.index), partition);
         let runs = self.seats.lock(number).is_some_and(|seat| {
@@ -246,7 +256,7 @@ impl Coordinator {
             None => {
                 let why = not_here(release);
                 self.withhold(number, &why).await;
-                Err(why)
+                Err(Obstacle::Passing(why))
             }
         }
     }
@@ -257,7 +267,7 @@ impl Coordinator {
         view: &View,
         service: &Arc<Service>,
         release: &Release,
-    ) -> Result<(), Lack> {
+    ) -> Result<(), Obstacle> {
         if service.edition(&release.digest).is_some() {
             return Ok(());
         }
@@ -265,9 +275,9 @@ impl Coordinator {
         let opened = tokio::task::spawn_blocking(move || library.open(&digest)).await;
         let guest = match opened {
             Ok(Ok(guest)) => guest,
-            Ok(Err(LibraryError::Load(error))) => return Err(Lack::Unfit(error.to_string())),
+            Ok(Err(LibraryError::Load(error))) => return Err(Obstacle::Unfit(error.to_string())),
             _ => {
-                let bytes = self.fetch(view, release).await.map_err(Lack::Passing)?;
+                let bytes = self.fetch(view, release).await.map_err(Obstacle::Passing)?;
                 failpoint("version-fetched");
                 let (library, digest) = (Arc::clone(&self.library), release.digest.clone());
                 let taken =
@@ -275,16 +285,16 @@ impl Coordinator {
                 match taken {
                     Ok(Ok(guest)) => guest,
                     Ok(Err(LibraryError::Load(error))) => {
-                        return Err(Lack::Unfit(error.to_string()));
+                        return Err(Obstacle::Unfit(error.to_string()));
                     }
-                    Ok(Err(error)) => return Err(Lack::Passing(error.to_string())),
-                    Err(error) => return Err(Lack::Passing(error.to_string())),
+                    Ok(Err(error)) => return Err(Obstacle::Passing(error.to_string())),
+                    Err(error) => return Err(Obstacle::Passing(error.to_string())),
                 }
             }
         };
         self.check_version(service, &guest)
             .await
-            .map_err(Lack::Unfit)?;
+            .map_err(Obstacle::Unfit)?;
         failpoint("version-here");
         self.add_version(service, guest);
         Ok(())

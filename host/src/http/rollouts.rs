@@ -12,7 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vnode_ring::rollout::gate::Sample;
 use vnode_ring::rollout::shadow::Expected;
-use vnode_ring::{MapEvent, Order, Release, Rollout, RolloutEvent, Stage, Terms, Versions, View};
+use vnode_ring::{
+    FIRST_SCHEMA, MapEvent, NodeName, Order, Release, Rollout, RolloutEvent, Stage, Terms,
+    Versions, View,
+};
 
 use super::cluster::propose;
 use super::problem::Problem;
@@ -61,13 +64,14 @@ pub(super) async fn begin(
     let guest = load(&node, &service, body.clone()).await?;
     let view = node.coordinator.view();
     let from = served(&view, &service)?;
-    let changes = Changes::new(
+    let mut changes = Changes::new(
         from.guest.descriptor(),
         guest.descriptor(),
         guest.stores_from(),
     );
     let terms = terms(&node, &service, &wish, &guest)?;
     let (from, to) = (release(&from.guest), release(&guest));
+    changes.needs_force.extend(unseen(&view, &to));
     if wish.plan {
         let mut plan = plan(&view, &service, (&from, &to), terms, &changes);
         if let Some(plan) = plan.as_object_mut() {
@@ -92,6 +96,21 @@ pub(super) async fn begin(
     };
     happen(&node, &service, event).await?;
     Ok((StatusCode::ACCEPTED, Json(shown(&node, &service).await?)))
+}
+
+/// The members of which nobody can say now whether they still hold what the new version does not read.
+fn unseen(view: &View, to: &Release) -> Option<String> {
+    let members = view.map().members().keys();
+    let away = members.filter(|node| !view.is_up(node));
+    let away: Vec<&str> = away.map(NodeName::as_str).collect();
+    (to.schema_reads_from > FIRST_SCHEMA && !away.is_empty()).then(|| {
+        format!(
+            "{} cannot be asked whether values from before schema {} are left there, which {} does not read",
+            away.join(", "),
+            to.schema_reads_from,
+            to.version
+        )
+    })
 }
 
 pub(super) fn found(node: &Shared, name: &str) -> Result<Arc<Service>, Problem> {

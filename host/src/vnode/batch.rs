@@ -119,12 +119,7 @@ impl Vnode {
     }
 
     /// Nothing of a call has happened: the instance goes, and the commands are to be run otherwise.
-    pub(super) fn give_up(
-        &mut self,
-        call: &mut Call,
-        error: &GuestError,
-        budget: Duration,
-    ) -> Ran {
+    pub(super) fn give_up(&mut self, call: &mut Call, error: &GuestError, budget: Duration) -> Ran {
         self.drop_instance(error, budget);
         let requests = std::mem::take(&mut call.requests);
         match error {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::edition::{Counters, Edition};
 use crate::config::Replication;
 use crate::descriptor::CommandSpec;
-use crate::wasm::{Ceiling, Guest, Placement};
+use crate::wasm::{Guest, Placement, Schemas};
 
 /// A service that this node serves. Shared by all its vnodes.
 pub struct Service {
@@ -22,7 +22,7 @@ pub struct Service {
     /// Replication of the service: the setting, else the guest's wish, else the cluster's default.
     pub replication: Replication,
     /// In which schema values may be stored now; set by who follows the versions in the cluster map.
-    pub ceiling: Arc<Ceiling>,
+    pub schemas: Arc<Schemas>,
     /// Time of a command that wishes no other.
     within: Duration,
     /// Executors that count what commands do.
@@ -58,7 +58,7 @@ impl Service {
             index,
             placement,
             replication,
-            ceiling: Arc::default(),
+            schemas: Arc::default(),
             within,
             executors,
             first,

@@ -28,7 +28,7 @@ pub use instance::{CoveragePage, Done, Hook, Instance, TypedCommand};
 pub use packed::{Answer, Answers, Effect, Effects, FrameHead, FrameWriter};
 pub use refusal::Refusal;
 pub use state::{Compared, Digests, Placement, Scope, VnodeState, Written};
-pub use values::{Ceiling, Values};
+pub use values::{Schemas, Values};
 
 use crate::descriptor::{
     Aggregate, CommandKind, CommandSpec, Descriptor, KeyRange, MergePolicy, Quorum,

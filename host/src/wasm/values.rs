@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,26 +21,41 @@ use super::refusal::Refusal;
 use crate::descriptor::MergePolicy;
 use crate::store::{Batch, Changes};
 
-/// The newest schema in which values of a service may be stored now: every version that may have to read them reads it. Shared by
-/// the vnodes of a service.
-#[derive(Debug)]
-pub struct Ceiling(AtomicU32);
+/// Rows that a version migrates in the time of one command.
+const ROWS_AT_ONCE: usize = 64;
 
-impl Default for Ceiling {
+/// What the vnodes of a service have to know of the schemas of others.
+#[derive(Debug)]
+pub struct Schemas {
+    /// The newest in which values may be stored now: every version that may have to read them reads it.
+    ceiling: AtomicU32,
+    /// Whether a value of an older one than its vnode writes came from another replica.
+    older: AtomicBool,
+}
+
+impl Default for Schemas {
     /// There is only one version, which knows best.
-    fn default() -> Ceiling {
-        Ceiling(AtomicU32::new(u32::MAX))
+    fn default() -> Schemas {
+        Schemas {
+            ceiling: AtomicU32::new(u32::MAX),
+            older: AtomicBool::new(false),
+        }
     }
 }
 
-impl Ceiling {
+impl Schemas {
     /// What is stored from now on is in no newer schema.
-    pub fn set(&self, schema: u32) {
-        self.0.store(schema, Ordering::Relaxed);
+    pub fn set_ceiling(&self, schema: u32) {
+        self.ceiling.store(schema, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+    fn ceiling(&self) -> u32 {
+        self.ceiling.load(Ordering::Relaxed)
+    }
+
+    /// Whether values of an older schema came in since this was asked.
+    pub fn take_older(&self) -> bool {
+        self.older.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -50,18 +65,18 @@ type Stored<'a> = (u32, Option<Cow<'a, [u8]>>);
 /// Values between a guest and the store.
 pub struct Values {
     guest: Arc<Guest>,
-    ceiling: Arc<Ceiling>,
+    schemas: Arc<Schemas>,
     /// When the time of the running call is over.
     deadline: Instant,
     migrator: Option<Migrator>,
 }
 
 impl Values {
-    /// Those of a vnode of that guest, whose service has this ceiling.
-    pub fn new(guest: Arc<Guest>, ceiling: Arc<Ceiling>) -> Values {
+    /// Those of a vnode of that guest, of a service with these schemas.
+    pub fn new(guest: Arc<Guest>, schemas: Arc<Schemas>) -> Values {
         Values {
             guest,
-            ceiling,
+            schemas,
             deadline: Instant::now(),
             migrator: None,
         }
@@ -71,9 +86,9 @@ impl Values {
     /// schema.
     pub(super) fn rehearsal(&self, guest: Arc<Guest>) -> Values {
         let schema = self.guest.descriptor().schema_writes;
-        let ceiling = Ceiling::default();
-        ceiling.set(self.ceiling.get().min(schema));
-        Values::new(guest, Arc::new(ceiling))
+        let schemas = Schemas::default();
+        schemas.set_ceiling(self.schemas.ceiling().min(schema));
+        Values::new(guest, Arc::new(schemas))
     }
 
     pub(super) fn guest(&self) -> &Arc<Guest> {
@@ -197,7 +212,7 @@ impl Values {
         let Some(value) = value else {
             return Ok((own, None));
         };
-        let ceiling = self.ceiling.get();
+        let ceiling = self.schemas.ceiling();
         let back_to = self.guest.migration().map_or(own, |able| able.back_to());
         // One that cannot go back was let in by force, or is what the ceiling is raised for.
         if own <= ceiling || back_to > ceiling {
@@ -210,6 +225,18 @@ impl Values {
             return Err(Refusal::ValueTooBig { bytes, max });
         }
         Ok((ceiling, Some(Cow::Owned(migrated))))
+    }
+
+    /// Takes down what came from another replica, if some of it is to be brought up.
+    pub(super) fn came(&self, object: &ObjectRef<'_>) {
+        if self.guest.migration().is_none() {
+            return;
+        }
+        let own = self.guest.descriptor().schema_writes;
+        let older = |version: VersionRef<'_>| version.value.is_some() && version.schema < own;
+        if object.versions().any(older) {
+            self.schemas.older.store(true, Ordering::Relaxed);
+        }
     }
 
     fn migrate(
@@ -249,7 +276,7 @@ impl Values {
         Ok(migrated)
     }
 
-    /// Brings rows up to the schema that the guest writes, each part of them within the time of a command, and has it write them
+    /// Brings rows up to the schema that the guest writes, a few at a time within the time of a command, and has it write them
     /// back as it would have to. Returns those that were in another schema, with the histories that they had.
     ///
     /// # Errors
@@ -289,11 +316,16 @@ impl Values {
                 error,
             };
             let keys: Vec<Vec<u8>> = rows.iter().map(|row| row.key.clone()).collect();
-            let values = self.migrate_all(schema, own, rows, budget);
-            let values = values.map_err(failed)?;
-            self.deadline = Instant::now() + budget;
+            let mut values = Vec::with_capacity(rows.len());
+            let mut rows = rows.into_iter();
+            while rows.len() > 0 {
+                let some = rows.by_ref().take(ROWS_AT_ONCE).collect();
+                let migrated = self.migrate_all(schema, own, some, budget);
+                values.extend(migrated.map_err(failed)?);
+            }
             let max = self.guest.limits().value_bytes_max;
             for (key, value) in keys.iter().zip(&values) {
+                self.deadline = Instant::now() + budget;
                 if value.len() > max {
                     let bytes = value.len();
                     return Err(Refusal::ValueTooBig { bytes, max });

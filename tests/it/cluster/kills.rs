@@ -209,7 +209,9 @@ impl Story {
             assert_ne!(status, Some(200));
             let now = Owners::of(witness);
             assert_eq!((&now.now, &now.next), (&before.now, &before.next));
-            assert_eq!(witness.json("/v1/plan")["moves"], plan["moves"]);
+            // What is written meanwhile makes them larger.
+            let again = before.after(&witness.json("/v1/plan"));
+            assert_eq!(again, expected);
             witness.must(&["cluster", "plan"]);
             witness.must(&["cluster", "commit"]);
         }
@@ -239,16 +241,21 @@ impl Story {
         for node in self.cluster.nodes() {
             let mut client = node.client();
             for key in self.registers.keys() {
-                // A link that broke may cost a command, no more.
-                let traced = eventually(&format!("{key}"), || {
+                // A link that broke may cost a command, and a node that got no time for a while is stood in for until it is
+                // heard again, and what was written meanwhile has come home.
+                eventually(&format!("{key} by {}", node.name), || {
                     let traced = client.run(&format!("VNODE.TRACE GET {key}")).items();
-                    (!matches!(traced[0], Reply::Error(_))).then_some(traced)
+                    let right = !matches!(traced[0], Reply::Error(_)) && {
+                        let step = traced[1].clone().items()[0].clone().items();
+                        let partition = usize::try_from(step[1].int()).expect("a partition");
+                        let owner = step[0].text() == owners[partition];
+                        owner && step[2].text() == "primary" && self.registers.fit(key, &traced[0])
+                    };
+                    if !right {
+                        println!("{key} by {}: {traced:?}", node.name);
+                    }
+                    right.then_some(())
                 });
-                let step = traced[1].clone().items()[0].clone().items();
-                let partition = usize::try_from(step[1].int()).expect("a partition");
-                assert_eq!(step[0].text(), owners[partition], "{key} by {}", node.name);
-                assert_eq!(step[2].text(), "primary", "{key} by {}", node.name);
-                self.registers.check(key, &traced[0]);
             }
         }
     }

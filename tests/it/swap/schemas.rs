@@ -1,7 +1,7 @@
 //! A version that stores its values in another schema, and migrates them.
 
-use tests::resp::Reply;
-use tests::{Cluster, Node, eventually};
+use tests::resp::{Reply, line};
+use tests::{Cluster, Node, eventually, signal};
 
 use super::{all_run, cluster, done, guest, rollout, settle, tellers};
 
@@ -74,6 +74,62 @@ fn values_are_migrated_when_they_are_read_and_stored_anew_when_the_version_is_fi
     let counted = 7 * KEYS as i64 + 2;
     client.run(&format!("ADD all-{counted} -{counted}"));
     settle(&cluster, tellers);
+}
+
+#[test]
+fn a_migration_that_takes_longer_than_an_executor_has_time_is_waited_for() {
+    let cluster = cluster(1, MEMORY);
+    let node = cluster.node(1);
+    let mut client = node.client();
+    for key in ["k1", "k2"] {
+        assert_eq!(client.run(&format!("ADD {key} 7")), Reply::Int(7));
+    }
+    let make = guest("clerk-migrates-slow");
+    node.must(&["guest", "upgrade", &make, "--soak", "0s"]);
+    done(node);
+    all_run(cluster.nodes(), "2.0.0");
+    // One is migrated to be read, one to be stored, and one both.
+    assert_eq!(client.run("BALANCE k1"), Reply::Int(7));
+    assert_eq!(client.run("ADD new 1"), Reply::Int(1));
+    assert_eq!(client.run("ADD k2 1"), Reply::Int(8));
+    all_store(&cluster, "new", "1");
+    node.must(&["guest", "finalize"]);
+    all_store(&cluster, "k2", "n=8");
+}
+
+#[test]
+fn what_a_node_writes_that_does_not_know_yet_is_stored_anew_too() {
+    let cluster = cluster(3, MEMORY);
+    let (node, late) = (cluster.node(1), cluster.node(3));
+    fill(node, "k");
+    let make = guest("clerk-migrates");
+    node.must(&["guest", "upgrade", &make, "--soak", "0s"]);
+    done(node);
+    all_run(cluster.nodes(), "2.0.0");
+    let others = [1, 2].map(|number| cluster.node(number).events());
+    let mut client = late.client();
+    signal("STOP", &late.pid().to_string());
+    for n in 0..KEYS {
+        client.send(&line(&format!("ADD k{n} 1")));
+    }
+    node.must(&["guest", "finalize"]);
+    for mut events in others {
+        events.wait_for("all values here are in schema 2 now");
+    }
+    signal("CONT", &late.pid().to_string());
+    for n in 0..KEYS {
+        // It may have been refused, since the node had been missed.
+        client.reply();
+        eventually(&format!("k{n} to be stored anew everywhere"), || {
+            let stored = stored(node, &format!("k{n}"));
+            let new = |one: &Reply| {
+                ["n=7", "n=8"]
+                    .map(|value| Reply::Array(vec![value.into()]))
+                    .contains(one)
+            };
+            stored.iter().all(new).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -150,6 +150,7 @@ impl VnodeState {
     /// Stages the merge of what is held under a key with an object of another replica.
     pub fn merge(&mut self, row: RowKey<'_>, object: &[u8]) -> Result<(), Refusal> {
         let theirs = ObjectRef::parse(object)?;
+        self.values.came(&theirs);
         let last_write = self.guest().descriptor().merge == MergePolicy::LastWrite;
         let (object, live) = match self.store.get(row)? {
             None => (object, (false, theirs.is_live())),
