@@ -22,8 +22,9 @@ fn certify(dir: &Path, nodes: &[&str]) {
 #[test]
 fn three_nodes_with_certificates_serve_lose_one_and_grow() {
     let folder = tempfile::tempdir().unwrap();
-    certify(folder.path(), &[]);
-    let flags = [DISK, &["--tls-dir", arg(&folder.path())]].concat();
+    let dir = folder.path();
+    certify(dir, &[]);
+    let flags = [DISK, &["--tls-dir", arg(&dir)]].concat();
     let mut cluster = Cluster::of(3, &flags);
     set_and_get_everywhere(&cluster, "before", 100);
     cluster.seated();
@@ -69,8 +70,9 @@ fn turned_away(who: Node, to: Node, told: &[&str], logged: &[&str]) {
 #[test]
 fn a_node_without_certificates_and_one_with_them_turn_each_other_away() {
     let folder = tempfile::tempdir().unwrap();
-    certify(folder.path(), &[]);
-    let flags = ["--tls-dir", arg(&folder.path())];
+    let dir = folder.path();
+    certify(dir, &[]);
+    let flags = ["--tls-dir", arg(&dir)];
     let advice = "start every node of the cluster with --tls-dir, or none";
     turned_away(
         node("plain@test", &[]),
