@@ -47,6 +47,8 @@ pub struct Config {
     pub join: Option<String>,
     /// Whether a join is committed at once.
     pub auto_commit: bool,
+    /// Certificates for TLS with other nodes, as [`vnode_cluster::tls`] says; `None` is no TLS.
+    pub tls_dir: Option<PathBuf>,
     /// Data directory; `None` is `./data/<name>`. See [`Config::data_dir`].
     pub data: Option<PathBuf>,
     /// Partitions of a new cluster, a power of two from 8 to 4096. Default 64.
@@ -507,6 +509,7 @@ impl Default for Config {
             advertise: None,
             join: None,
             auto_commit: false,
+            tls_dir: None,
             data: None,
             ring_size: 64,
             hash: HashId::V1,

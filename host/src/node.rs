@@ -36,6 +36,7 @@ use crate::store::{Acknowledge, DiskSettings, Durability, Engine, StoreError};
 use crate::vnode::service::Service;
 use crate::wasm::Placement;
 use vnode_cluster::join::JoinError;
+use vnode_cluster::tls::{Tls, TlsError};
 use vnode_cluster::{Cluster, ClusterError};
 
 pub use guests::{BUILT_IN, GuestError, inspect};
@@ -80,6 +81,9 @@ pub enum NodeError {
         /// The directory.
         path: String,
     },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The node cannot take part in its cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -182,6 +186,9 @@ impl Node {
         let addresses = addresses(&resp, &http, &peer)?;
         let name = config.node_name(addresses.peer);
         let node = NodeName::new(&name)?;
+        let tls = config.tls_dir.as_deref();
+        let tls = tls.map(|directory| Tls::load(directory, &node));
+        let tls = tls.transpose()?.map(Arc::new);
         let path = config.data_dir(&name);
         let new_directory = !path.join("node.toml").exists();
         let control = Builder::new_multi_thread()
@@ -191,7 +198,8 @@ impl Node {
             .build()
             .map_err(system("start the control threads"))?;
         let (mut data_dir, library, guests) = guests::load(&config, &path, &name)?;
-        let (size, hash) = membership::ring_of(&config, &mut data_dir, &node, &control)?;
+        let (size, hash) =
+            membership::ring_of(&config, &mut data_dir, (&node, tls.as_deref()), &control)?;
         let engine = Arc::new(open_store(&config, &data_dir)?);
         let services = services(&config, guests, hash);
         let seat = membership::Seat {
@@ -199,6 +207,7 @@ impl Node {
             node: node.clone(),
             addresses,
             ring: (size, hash),
+            tls,
         };
         let opened = membership::open(&config, seat, &services, membership::rng()?);
         let membership = control.block_on(opened)?;

@@ -15,6 +15,7 @@ mod moving;
 mod plans;
 mod registers;
 mod resizing;
+mod tls;
 mod transfers;
 
 const MEMORY: &[&str] = &["--storage", "memory"];

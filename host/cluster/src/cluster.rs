@@ -23,6 +23,8 @@ use crate::hello::{self, DialError, Me};
 use crate::peers::{PeerError, Peers};
 use crate::raft::{self, Consensus, ConsensusError};
 use crate::standing::{Standing, StandingError, StandingFile};
+use crate::stream::PeerStream;
+use crate::tls::Tls;
 use crate::wire;
 
 /// Time for a change of the map to be agreed on.
@@ -145,6 +147,8 @@ pub struct Founding {
     pub n: u16,
     /// The ring, for a new cluster.
     pub ring: (vnode_ring::RingSize, vnode_ring::HashId),
+    /// Its certificates, if it talks TLS with other nodes.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Cluster {
@@ -175,7 +179,7 @@ impl Cluster {
         let standing = StandingFile::open(&directory, first)?;
         let now = standing.now().clone();
         let (cluster, number) = (now.cluster, now.number);
-        let me = Arc::new(Me::new(founding.name.clone(), Some(cluster)));
+        let me = Arc::new(Me::new(founding.name.clone(), Some(cluster), founding.tls));
         let (peers, gone) = Peers::new(Arc::clone(&me), SmallRng::from_rng(&mut rng));
         let path = consensus_path(&directory, number);
         let consensus = Consensus::start(number, cluster, &path, &peers).await?;
@@ -583,7 +587,7 @@ impl Greeter {
     ///
     /// # Errors
     /// When it cannot be reached, or is not who it should be.
-    pub async fn open_requests(&self, node: &NodeName) -> Result<crate::net::TcpStream, DialError> {
+    pub async fn open_requests(&self, node: &NodeName) -> Result<PeerStream, DialError> {
         let map = self.maps.borrow().clone();
         let address = map
             .as_ref()
@@ -591,7 +595,7 @@ impl Greeter {
             .map(|member| member.card.addresses.peer.clone())
             .unwrap_or_default();
         let hello = self.me.hello(wire::Purpose::Requests, Some(node.clone()));
-        Ok(hello::dial(&address, &hello).await?.stream)
+        Ok(hello::dial(&address, &hello, self.me.tls()).await?.stream)
     }
 }
 

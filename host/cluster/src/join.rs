@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, ClusterError, PROPOSE_WITHIN};
 use crate::hello::{self, DialError};
 use crate::link::Link;
 use crate::raft::Consensus;
+use crate::tls::Tls;
 use crate::wire::{Hello, PROTOCOL, Purpose};
 
 /// Time for a member to say what its cluster is.
@@ -88,7 +89,7 @@ struct Door {
 }
 
 impl Door {
-    async fn open(address: &str, name: &NodeName) -> Result<Door, DialError> {
+    async fn open(address: &str, name: &NodeName, tls: Option<&Tls>) -> Result<Door, DialError> {
         let hello = Hello {
             protocol: PROTOCOL,
             cluster: None,
@@ -96,7 +97,7 @@ impl Door {
             purpose: Purpose::Control,
             to: None,
         };
-        let dialled = hello::dial(address, &hello).await?;
+        let dialled = hello::dial(address, &hello, tls).await?;
         Ok(Door {
             address: address.to_owned(),
             link: Link::open(dialled.stream),
@@ -104,8 +105,8 @@ impl Door {
     }
 
     /// The same at an address that somebody typed.
-    async fn find(address: &str, name: &NodeName) -> Result<Door, DialError> {
-        match Door::open(address, name).await {
+    async fn find(address: &str, name: &NodeName, tls: Option<&Tls>) -> Result<Door, DialError> {
+        match Door::open(address, name, tls).await {
             Err(error) => Err(hello::explain(error).await),
             found => found,
         }
@@ -144,8 +145,9 @@ impl Door {
 pub async fn ring_at(
     address: &str,
     name: &NodeName,
+    tls: Option<&Tls>,
 ) -> Result<(vnode_ring::RingSize, vnode_ring::HashId), JoinError> {
-    let about = Door::find(address, name).await?.about().await?;
+    let about = Door::find(address, name, tls).await?.about().await?;
     Ok((about.map.ring().size(), about.map.ring().hash()))
 }
 
@@ -164,7 +166,7 @@ impl Cluster {
             let address = address.to_owned();
             return Err(JoinError::Itself { address });
         }
-        let door = Door::find(address, &self.name).await?;
+        let door = Door::find(address, &self.name, self.me.tls()).await?;
         let about = door.about().await?;
         if self.me.cluster() == Some(about.map.cluster()) {
             return Err(JoinError::AlreadyMember);
@@ -287,7 +289,7 @@ impl Cluster {
     async fn tell_one(&self, addresses: &[String], staged: Staged) -> bool {
         let ask = Ask::Propose(MapEvent::ChangeStaged(staged));
         for address in addresses {
-            if let Ok(door) = Door::open(address, &self.name).await
+            if let Ok(door) = Door::open(address, &self.name, self.me.tls()).await
                 && let Ok(Answer::Proposed(Ok(_))) = door.ask(&ask, JOIN_WITHIN).await
             {
                 return true;
@@ -317,7 +319,7 @@ impl Cluster {
 
     /// What the node at that address says of this node's cluster.
     async fn about_at(&self, address: &str) -> Option<About> {
-        let door = Door::open(address, &self.name).await.ok()?;
+        let door = Door::open(address, &self.name, self.me.tls()).await.ok()?;
         let about = door.about().await.ok()?;
         (Some(about.map.cluster()) == self.me.cluster()).then_some(about)
     }

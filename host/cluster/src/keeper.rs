@@ -191,7 +191,7 @@ impl Keeper {
         let hello = self
             .me
             .hello(Purpose::Control, Some(self.peer.name.clone()));
-        let dialled = hello::dial(address, &hello).await?;
+        let dialled = hello::dial(address, &hello, self.me.tls()).await?;
         tracing::info!(node = %self.peer.name, address, "connected");
         Ok(Arc::new(Link::open(dialled.stream)))
     }

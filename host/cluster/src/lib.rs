@@ -5,6 +5,7 @@
 //!
 //! - [`cluster`] is the node in its cluster: the place to start.
 //! - [`raft`] agrees on the order of the events of the cluster map, and keeps them on disk.
+//! - [`stream`] is a connection between nodes, plain or with TLS; [`tls`] is whom a node trusts for that.
 //! - [`wire`], [`hello`], [`link`], `keeper`, [`peers`] carry requests between nodes; `ask` is what they say.
 //! - [`liveness`] tells who is up as seen here; [`damping`] keeps its answer calm.
 //! - [`driver`] does what follows from the map: views, voters, handing partitions over, going.
@@ -34,6 +35,8 @@ pub mod peers;
 pub mod raft;
 pub mod recovery;
 mod standing;
+pub mod stream;
+pub mod tls;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterError, Founding, Greeter, ProposeError, Vnodes};

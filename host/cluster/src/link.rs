@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::wire::{self, BODY_BYTES_MAX, CONTROL_BYTES_MAX, Hello, Message, WireError};
 use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+use crate::stream::PeerStream;
 
 /// How often the node that dialled says that it is there, busy or not.
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -109,7 +110,7 @@ struct Waiting {
 impl Link {
     /// Runs a connection whose hello was answered. Needs a tokio runtime.
     #[must_use]
-    pub fn open(stream: TcpStream) -> Link {
+    pub fn open(stream: PeerStream) -> Link {
         let shared = Arc::new(Shared {
             outbox: Outbox::default(),
             waiting: Mutex::default(),
@@ -220,8 +221,8 @@ impl Shared {
     }
 }
 
-async fn run(stream: TcpStream, shared: Arc<Shared>) {
-    let (from, to) = stream.into_split();
+async fn run(stream: PeerStream, shared: Arc<Shared>) {
+    let (from, to) = stream.split(TcpStream::into_split);
     // In a fixed order, so that a simulation repeats itself.
     let ended = tokio::select! { biased;
         ended = take_replies(from, &shared) => ended,
@@ -231,7 +232,7 @@ async fn run(stream: TcpStream, shared: Arc<Shared>) {
     shared.end(&ended);
 }
 
-async fn take_replies(from: OwnedReadHalf, shared: &Shared) -> Ended {
+async fn take_replies(from: PeerStream<OwnedReadHalf>, shared: &Shared) -> Ended {
     let mut frames = Frames::new(from);
     loop {
         match frames.next().await {
@@ -256,12 +257,12 @@ async fn beat(outbox: &Outbox) -> Ended {
 
 /// Answers the requests of a connection that was let in, until it ends. Dropping the future ends it too.
 pub async fn serve(
-    stream: TcpStream,
+    stream: PeerStream,
     hello: Arc<Hello>,
     request: &RequestHandler,
     message: &MessageHandler,
 ) -> Ended {
-    let (from, to) = stream.into_split();
+    let (from, to) = stream.split(TcpStream::into_split);
     let outbox = Arc::new(Outbox::default());
     tokio::select! { biased;
         ended = take_requests(from, &outbox, &hello, request, message) => ended,
@@ -270,7 +271,7 @@ pub async fn serve(
 }
 
 async fn take_requests(
-    from: OwnedReadHalf,
+    from: PeerStream<OwnedReadHalf>,
     outbox: &Arc<Outbox>,
     hello: &Arc<Hello>,
     request: &RequestHandler,
@@ -333,12 +334,12 @@ fn out_of_place(what: &'static str) -> WireError {
 
 /// The frames that arrive, with the limit on silence.
 struct Frames {
-    from: BufReader<OwnedReadHalf>,
+    from: BufReader<PeerStream<OwnedReadHalf>>,
     frame: Vec<u8>,
 }
 
 impl Frames {
-    fn new(from: OwnedReadHalf) -> Frames {
+    fn new(from: PeerStream<OwnedReadHalf>) -> Frames {
         Frames {
             from: BufReader::with_capacity(READ_BYTES, from),
             frame: Vec::new(),
@@ -401,7 +402,7 @@ impl Outbox {
     }
 
     /// Writes what collects, all of it at once, until the connection breaks.
-    async fn write_to(&self, mut to: OwnedWriteHalf) -> Ended {
+    async fn write_to(&self, mut to: PeerStream<OwnedWriteHalf>) -> Ended {
         let mut batch = Vec::new();
         loop {
             std::mem::swap(&mut *self.frames(), &mut batch);

@@ -5,6 +5,7 @@
 //! that it dialled and answers only on those that it accepted; two nodes that talk both ways have two.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::keeper::{self, Peer};
 use super::link::{self, CallError, Ended, MessageHandler, RequestHandler};
 use super::wire::{Hello, Purpose};
 use crate::net::{TcpListener, TcpStream};
+use crate::stream::PeerStream;
 
 /// Connections that may be greeted or served at once. Further ones are closed.
 pub const ACCEPTED_MAX: usize = 1024;
@@ -83,7 +85,7 @@ pub enum PeerError {
 }
 
 /// Takes a connection for commands or transfers after its hello. Must not block.
-pub type ConnectionHandler = Arc<dyn Fn(Hello, TcpStream) + Send + Sync>;
+pub type ConnectionHandler = Arc<dyn Fn(Hello, PeerStream) + Send + Sync>;
 
 /// Who takes what arrives at [`Peers::serve`].
 #[derive(Clone)]
@@ -243,8 +245,8 @@ impl Peers {
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let accepted = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "no connection of another node can be accepted; trying again");
                     sleep(ACCEPT_PAUSE).await;
@@ -253,7 +255,7 @@ impl Peers {
             };
             match Arc::clone(&seats).try_acquire_owned() {
                 Ok(seat) => {
-                    connections.spawn(let_in(Arc::clone(&self), stream, doors.clone(), seat));
+                    connections.spawn(let_in(Arc::clone(&self), accepted, doors.clone(), seat));
                 }
                 Err(_) => tracing::warn!(
                     max = ACCEPTED_MAX,
@@ -289,14 +291,14 @@ fn call_error(node: &NodeName, error: CallError) -> PeerError {
 /// Greets a connection and serves it, or hands it on.
 async fn let_in(
     peers: Arc<Peers>,
-    mut stream: TcpStream,
+    (socket, from): (TcpStream, SocketAddr),
     doors: Doors,
     _seat: OwnedSemaphorePermit,
 ) {
-    let hello = match hello::greet(&mut stream, &peers.me).await {
-        Ok(hello) => hello,
+    let (hello, stream) = match hello::greet(socket, &peers.me).await {
+        Ok(greeted) => greeted,
         Err(error) => {
-            tracing::warn!(%error, "a connection was not let in");
+            tracing::warn!(%from, %error, "a connection was not let in");
             return;
         }
     };

@@ -157,6 +157,9 @@ pub enum Command {
     /// Settings of a node: all of them, those of a file, those in force
     #[command(subcommand)]
     Config(Settings),
+    /// Certificates for TLS between nodes
+    #[command(subcommand)]
+    Tls(Tls),
     /// Go on with one stopped node when the majority of the voters, or the cluster that it was joining, is lost for good
     Recover(Recover),
     /// Load for the cluster: what it does in a second, how long that takes, and whether the answers are true
@@ -437,6 +440,23 @@ fn percent(text: &str) -> Result<u8, String> {
 pub enum Node {
     /// Finish the commands in flight and end the node; what it owns stays its own
     Drain,
+}
+
+/// Commands about certificates.
+#[derive(Debug, Subcommand)]
+pub enum Tls {
+    /// Make a CA and certificates that nodes take with --tls-dir, to try it; a CA that is there is kept
+    Dev(TlsDev),
+}
+
+/// Certificates to make.
+#[derive(Args, Debug)]
+pub struct TlsDev {
+    /// Where to
+    pub dir: PathBuf,
+    /// A node that gets a certificate of its own, in DIR/NAME; repeat for more. Without it one in DIR is good for any node
+    #[arg(long = "node", value_name = "NAME")]
+    pub nodes: Vec<String>,
 }
 
 /// A stopped node that goes on alone.

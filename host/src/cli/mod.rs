@@ -33,6 +33,7 @@ mod templates;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod transfers;
 mod vnode;
 mod wait;
@@ -134,6 +135,7 @@ impl Invocation {
             Some(Command::Config(args::Settings::Default)) => settings::default(session),
             Some(Command::Config(args::Settings::Check { file })) => settings::check(session, file),
             Some(Command::Config(args::Settings::Show(run))) => settings::show(session, run),
+            Some(Command::Tls(args::Tls::Dev(args))) => tls::dev(session, args),
             Some(Command::Recover(args)) => recover::run(session, args),
             Some(Command::Bench(command)) => bench::run(session, command),
             Some(Command::Completions { shell }) => completions(session, *shell),

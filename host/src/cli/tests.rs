@@ -41,7 +41,7 @@ fn a_node_starts_with_or_without_its_command() {
 #[test]
 fn every_documented_flag_parses() {
     let line = "host --vnode kv --name node1@127.0.0.1 --port 0 --resp 127.0.0.1:1 --http 127.0.0.1:2 --peer 127.0.0.1:3 \
-        --advertise h:9 --data /d --ring-size 16 --n 4 --r 3 --w 4 --storage memory --sync always --sync-interval 5ms \
+        --advertise h:9 --data /d --tls-dir /t --ring-size 16 --n 4 --r 3 --w 4 --storage memory --sync always --sync-interval 5ms \
         --memory-per-vnode 8MiB --command-budget 1s --location rack1 --log debug --log-format json";
     let config = node_of(line);
     for setting in SETTINGS
@@ -130,6 +130,7 @@ fn wrong_command_lines_are_refused() {
         "host bench plot",
         "host --n 1 --n 2 --vnode kv",
         "host dev --nodes 0",
+        "host tls dev",
         "host dev --port 70000",
     ] {
         let error = parse_line(line).unwrap_err();
@@ -165,6 +166,8 @@ fn every_documented_command_parses() {
         "host ring show",
         "host ring preflist k --service kv --n 3",
         "host ring partition 3",
+        "host tls dev certs",
+        "host tls dev certs --node a --node b",
         "host config default",
         "host config check f",
         "host config show --n 1",

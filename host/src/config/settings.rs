@@ -129,6 +129,8 @@ pub const SETTINGS: &[Setting] = &[
         "Peer or HTTP address of a member of the cluster to join; a node that is in one ignores it"),
     setting!("auto_commit", "auto-commit", "VNODE_AUTO_COMMIT", Switch, "BOOL", auto_commit,
         "With --join: also plan and commit, so that the node gets its share at once"),
+    setting!("tls_dir", "tls-dir", "VNODE_TLS_DIR", Directory, "DIR", tls_dir,
+        "ca.pem, node.pem and node-key.pem, for mutual TLS between nodes; `host tls dev DIR` makes some to try it [default: no TLS]"),
     setting!("ring_size", "ring-size", "VNODE_RING_SIZE", RingSize, "N", ring_size,
         "Partitions of a new cluster, a power of two: 64 suits up to 8 nodes, 256 up to 32, 1024 up to 128"),
     setting!("hash", "hash", "VNODE_HASH", Word<super::HashId>, "ID", hash,

@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
 use crate::net::{self, Detached, OwnedReadHalf, OwnedWriteHalf};
 use crate::vnode::request::{Failure, ReplyTo, Request};
+use vnode_cluster::stream::PeerStream;
 
 /// Commands of one link under way; beyond, no more is read from it.
 const COMMANDS_MAX: usize = 64 * 1024;
@@ -32,7 +33,7 @@ const READ_BYTES: usize = 64 * 1024;
 pub(super) struct Inbound {
     id: u64,
     node: String,
-    writer: OwnedWriteHalf,
+    writer: PeerStream<OwnedWriteHalf>,
     out: RefCell<Outbox>,
     under_way: Cell<usize>,
     blocked: Cell<bool>,
@@ -44,7 +45,7 @@ pub(super) struct Inbound {
 impl Inbound {
     fn flush(&self) {
         let mut out = self.out.borrow_mut();
-        match out.write(|bytes| self.writer.try_write(bytes)) {
+        match out.write(|bytes| self.writer.try_write(bytes, OwnedWriteHalf::try_write)) {
             Ok(_) => self.blocked.set(!out.is_empty()),
             Err(_) => self.dead.set(true),
         }
@@ -64,7 +65,7 @@ pub(super) struct InboundLinks {
 }
 
 impl InboundLinks {
-    fn open(&mut self, node: String, writer: OwnedWriteHalf) -> Rc<Inbound> {
+    fn open(&mut self, node: String, writer: PeerStream<OwnedWriteHalf>) -> Rc<Inbound> {
         self.opened = self.opened.wrapping_add(1);
         let entry = self.live.vacant_entry();
         // A place is used again; the number of the opening tells its users apart.
@@ -150,16 +151,16 @@ pub(super) fn accept(
     executor: &Rc<RefCell<Executor>>,
     inbox: &Arc<Inbox>,
     node: String,
-    stream: Detached,
+    stream: PeerStream<Detached>,
 ) {
-    let stream = match net::attach(stream) {
+    let stream = match stream.map(net::attach) {
         Ok(stream) => stream,
         Err(error) => {
             tracing::warn!(%error, %node, "a link from a node could not be taken");
             return;
         }
     };
-    let (reader, writer) = net::split(stream);
+    let (reader, writer) = stream.split(net::split);
     let (link, coordinator) = {
         let mut now = executor.borrow_mut();
         (now.inbound.open(node, writer), Arc::clone(&now.coordinator))
@@ -196,7 +197,7 @@ struct Task {
 }
 
 impl Task {
-    async fn serve(&self, mut reader: OwnedReadHalf) {
+    async fn serve(&self, mut reader: PeerStream<OwnedReadHalf>) {
         let link = &self.link;
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         while !link.dead.get() {
@@ -216,7 +217,7 @@ impl Task {
                         self.inbox.wake();
                     }
                 },
-                _ = link.writer.writable(), if blocked => link.flush(),
+                _ = link.writer.socket().writable(), if blocked => link.flush(),
                 () = link.progress.notified() => {}
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use vnode_cluster::stream::PeerStream;
 use vnode_ring::Holder;
 
 use super::Executor;
@@ -22,7 +23,7 @@ pub enum Message {
     /// Serve this client of another executor.
     Move(Box<Moving>),
     /// Serve this link from another node, which has been greeted.
-    Peer(String, Detached),
+    Peer(String, PeerStream<Detached>),
     /// Run this command, here or where its partition is.
     Request(Box<Request>),
     /// Have that vnode do this, whoever owns the partition.

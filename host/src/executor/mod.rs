@@ -52,6 +52,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use vnode_cluster::Greeter;
+use vnode_cluster::stream::PeerStream;
 use vnode_ring::View;
 
 use self::about::About;
@@ -579,7 +580,7 @@ enum Arrival {
     /// From another executor.
     Moved(Box<client::Moving>),
     /// With the name of the node.
-    Peer(String, Detached),
+    Peer(String, PeerStream<Detached>),
 }
 
 /// Gives this core to whoever else is ready, then looks at the sockets again.

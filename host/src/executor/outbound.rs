@@ -21,9 +21,10 @@ use super::frame::{self, Frame};
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::PATIENCE;
-use crate::net::{self, OwnedReadHalf, OwnedWriteHalf, TcpStream};
+use crate::net::{self, OwnedReadHalf, OwnedWriteHalf};
 use crate::vnode::request::{Failure, Request};
 use vnode_cluster::Greeter;
+use vnode_cluster::stream::PeerStream;
 
 /// Commands that wait for one node; beyond: `BUSY`.
 const COMMANDS_MAX: usize = 64 * 1024;
@@ -49,7 +50,7 @@ pub(super) struct Outbound {
     out: RefCell<Outbox>,
     pending: RefCell<Slab<Pending>>,
     sent: Cell<u32>,
-    writer: RefCell<Option<Rc<OwnedWriteHalf>>>,
+    writer: RefCell<Option<Rc<PeerStream<OwnedWriteHalf>>>>,
     /// Its task is there.
     running: Cell<bool>,
     broken_at: Cell<Option<Instant>>,
@@ -115,7 +116,7 @@ impl Outbound {
             return;
         };
         let mut out = self.out.borrow_mut();
-        match out.write(|bytes| writer.try_write(bytes)) {
+        match out.write(|bytes| writer.try_write(bytes, OwnedWriteHalf::try_write)) {
             Ok(_) => self.blocked.set(!out.is_empty()),
             // The task reads the end of the connection and mends what is to be mended.
             Err(_) => self.blocked.set(false),
@@ -329,9 +330,9 @@ async fn serve(
     executor: &Rc<RefCell<Executor>>,
     inbox: &Arc<Inbox>,
     link: &Rc<Outbound>,
-    stream: TcpStream,
+    stream: PeerStream,
 ) {
-    let (mut reader, writer) = net::split(stream);
+    let (mut reader, writer) = stream.split(net::split);
     {
         // What is staged already goes behind the names of the services.
         let mut first = Vec::new();
@@ -378,7 +379,7 @@ async fn serve(
 /// Reads something, and writes meanwhile what the socket did not take at once.
 async fn read(
     link: &Outbound,
-    reader: &mut OwnedReadHalf,
+    reader: &mut PeerStream<OwnedReadHalf>,
     buffer: &mut BytesMut,
 ) -> std::io::Result<()> {
     buffer.reserve(READ_BYTES.max(frame::lacks(buffer).min(buffer.len())));
@@ -411,6 +412,6 @@ async fn writable(link: &Outbound) -> std::io::Result<()> {
     let writer = link.writer.borrow().clone();
     match writer {
         None => Ok(()),
-        Some(writer) => writer.writable().await,
+        Some(writer) => writer.socket().writable().await,
     }
 }

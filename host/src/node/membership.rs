@@ -22,6 +22,7 @@ use crate::vnode::service::Service;
 use vnode_cluster::join::{self, JoinError};
 use vnode_cluster::liveness::Liveness;
 use vnode_cluster::peers::Doors;
+use vnode_cluster::tls::Tls;
 use vnode_cluster::wire::Purpose;
 use vnode_cluster::{Cluster, ClusterError, Founding, Greeter, driver};
 
@@ -40,6 +41,7 @@ pub(super) struct Seat {
     pub(super) node: NodeName,
     pub(super) addresses: Addresses,
     pub(super) ring: (RingSize, HashId),
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// Opens the cluster of the data directory, or begins one.
@@ -61,6 +63,7 @@ pub(super) async fn open(
         node,
         addresses,
         ring,
+        tls,
     } = seat;
     let founding = Founding {
         name: node,
@@ -73,6 +76,7 @@ pub(super) async fn open(
         location: config.location.clone(),
         n: u16::try_from(config.replication.n).unwrap_or(u16::MAX),
         ring,
+        tls,
     };
     let opening = SmallRng::from_rng(&mut rng);
     let (cluster, gone) = Cluster::open(path, founding, opening).await?;
@@ -167,7 +171,7 @@ fn doors(cluster: &Arc<Cluster>, liveness: &Arc<Liveness>, shared: &Arc<Shared>)
             }
             let inboxes = coordinator.inboxes();
             let turn = next.fetch_add(1, Ordering::Relaxed) % inboxes.len().max(1);
-            match (net::detach(stream), inboxes.get(turn)) {
+            match (stream.map(net::detach), inboxes.get(turn)) {
                 (Ok(stream), Some(inbox)) => {
                     inbox.send(Message::Peer(hello.node.to_string(), stream));
                 }
@@ -224,7 +228,7 @@ async fn commit(cluster: Arc<Cluster>) {
 pub(super) fn ring_of(
     config: &Config,
     data_dir: &mut DataDir,
-    node: &NodeName,
+    (node, tls): (&NodeName, Option<&Tls>),
     control: &Runtime,
 ) -> Result<(RingSize, HashId), NodeError> {
     let wanted_hash = match config.hash {
@@ -242,7 +246,7 @@ pub(super) fn ring_of(
             (size, hash) = control
                 .block_on(async {
                     let peer = crate::http::join::peer_address(address).await;
-                    join::ring_at(&peer, node).await
+                    join::ring_at(&peer, node, tls).await
                 })
                 .map_err(|source| NodeError::Join {
                     address: address.clone(),

@@ -72,6 +72,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
         node,
         addresses,
         ring,
+        tls: None,
     };
     let opening = SmallRng::from_rng(&mut rng);
     let membership = membership::open(&config, seat, &services, opening).await?;

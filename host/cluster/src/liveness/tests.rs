@@ -10,7 +10,7 @@ fn name(text: &str) -> NodeName {
 
 fn looker(me: &str) -> Looker {
     let (peers, _) = Peers::new(
-        Arc::new(Me::new(name(me), None)),
+        Arc::new(Me::new(name(me), None, None)),
         SmallRng::seed_from_u64(1),
     );
     let identity = Identity {

@@ -55,7 +55,7 @@ fn entries(from: u64, to: u64) -> impl Iterator<Item = Entry> + Clone {
 
 /// A network without other nodes.
 fn network() -> Network {
-    let me = Arc::new(Me::new(name(), None));
+    let me = Arc::new(Me::new(name(), None, None));
     Network::new(Peers::new(me, SmallRng::seed_from_u64(1)).0)
 }
 

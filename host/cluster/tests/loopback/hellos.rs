@@ -11,9 +11,13 @@ use super::nodes::{CLUSTER, Served, name, pair, peers_in, soon, until};
 async fn connections_for_data_are_handed_on_with_their_hello() {
     let (a, desk, served) = pair().await;
     for purpose in [Purpose::Requests, Purpose::Bulk] {
-        let dialled = hello::dial(&served.address, &a.me().hello(purpose, Some(name("b"))))
-            .await
-            .unwrap();
+        let dialled = hello::dial(
+            &served.address,
+            &a.me().hello(purpose, Some(name("b"))),
+            None,
+        )
+        .await
+        .unwrap();
         assert_eq!((dialled.node, dialled.cluster), (name("b"), Some(CLUSTER)));
         until("it is handed on", async || {
             desk.handed_on
@@ -27,7 +31,7 @@ async fn connections_for_data_are_handed_on_with_their_hello() {
 }
 
 async fn refusal(served: &Served, hello: Hello) -> String {
-    match hello::dial(&served.address, &hello).await {
+    match hello::dial(&served.address, &hello, None).await {
         Err(DialError::Refused { address, reason }) => {
             assert_eq!(address, served.address);
             reason
@@ -73,7 +77,10 @@ async fn hellos_at_the_wrong_place_are_refused_with_a_reason() {
         ..good
     };
     assert_eq!(
-        hello::dial(&served.address, &joiner).await.unwrap().node,
+        hello::dial(&served.address, &joiner, None)
+            .await
+            .unwrap()
+            .node,
         name("b")
     );
 }

@@ -29,6 +29,7 @@ async fn open(directory: &Path, node: &str, peer: &str) -> Arc<Cluster> {
         location: None,
         n: 3,
         ring: (RingSize::new(8).unwrap(), HashId::V1),
+        tls: None,
     };
     // Numbers of their own, or they would be one cluster.
     let rng = SmallRng::seed_from_u64(u64::from(node.as_bytes()[0]));

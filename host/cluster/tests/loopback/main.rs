@@ -8,6 +8,7 @@
 )]
 
 mod calls;
+mod certificates;
 mod failures;
 mod hellos;
 mod joining;

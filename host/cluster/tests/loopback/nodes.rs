@@ -41,7 +41,7 @@ pub(super) fn peers_in(
     node: &str,
 ) -> (Arc<Peers>, mpsc::Receiver<NodeName>) {
     Peers::new(
-        Arc::new(Me::new(name(node), cluster)),
+        Arc::new(Me::new(name(node), cluster, None)),
         SmallRng::seed_from_u64(1),
     )
 }

@@ -74,6 +74,7 @@ fn founding(node: &str) -> Founding {
         location: None,
         n: 3,
         ring: (RingSize::new(RING).unwrap(), HashId::V1),
+        tls: None,
     }
 }
 
