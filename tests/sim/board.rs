@@ -74,7 +74,10 @@ impl Board {
     pub(crate) fn claimant(&self) -> Option<&'static str> {
         let decides = |node: &str, live: &Live| {
             let claimant = live.cluster.claimant();
-            let alone = live.cluster.map().is_none_or(|map| map.members().len() == 1);
+            let alone = live
+                .cluster
+                .map()
+                .is_none_or(|map| map.members().len() == 1);
             claimant.is_some_and(|claimant| claimant.as_str() == node) && !alone
         };
         let mut nodes = self.live.iter();

@@ -105,11 +105,8 @@ impl Disk {
     /// Takes away what was not synced, but for some of the oldest.
     pub(crate) fn crash(&mut self) {
         let last = self.halted.take().unwrap_or(self.commit);
-        let first = self
-            .unsynced
-            .first()
-            .map_or(self.commit, |undo| undo.commit);
-        let kept = self.rng.random_range(first.saturating_sub(1)..=last);
+        let synced = self.unsynced.first().map_or(last, |undo| undo.commit - 1);
+        let kept = self.rng.random_range(synced.min(last)..=last);
         while let Some(undo) = self.unsynced.pop_if(|undo| undo.commit > kept) {
             let rows = self.places.get_mut(&undo.place).unwrap();
             rows.set(undo.key, undo.old);

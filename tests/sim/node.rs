@@ -187,7 +187,12 @@ async fn change(shared: &Shared, map: &ClusterMap, wish: &Wish) {
     let joined = |node: &&str| map.members().keys().any(|member| member.as_str() == *node);
     let plan = shared.cluster.map().and_then(|map| map.plan().ok());
     if let Some(plan) = plan.filter(|_| wish.members.iter().all(|node| joined(node))) {
-        drop(shared.cluster.propose(MapEvent::PlanCommitted(plan.id)).await);
+        drop(
+            shared
+                .cluster
+                .propose(MapEvent::PlanCommitted(plan.id))
+                .await,
+        );
     }
 }
 

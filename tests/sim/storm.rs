@@ -66,7 +66,11 @@ pub(crate) fn run(seed: u64, guests: &[Arc<Guest>]) -> Told {
         world.run_for(until(&world, begun, step.at_ms));
         world.suffer(step.fault, dice.percent(50));
     }
-    world.until("the ring that is wished for", RESIZE_WITHIN, World::has_its_ring);
+    world.until(
+        "the ring that is wished for",
+        RESIZE_WITHIN,
+        World::has_its_ring,
+    );
     let healed = world.sim.elapsed();
     let mut told = end(world, healed);
     let faults = schedule.faults() as u64;

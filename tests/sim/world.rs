@@ -181,7 +181,10 @@ impl World {
     /// Whether a node is a member of the cluster that is wished for, as the newest map says.
     pub(crate) fn is_member(&self, node: &str) -> bool {
         let board = self.board();
-        let maps = self.members().into_iter().filter_map(|node| board.map(node));
+        let maps = self
+            .members()
+            .into_iter()
+            .filter_map(|node| board.map(node));
         let newest = maps.max_by_key(|map| (map.members().len() > 1, map.epoch()));
         newest.is_some_and(|map| map.members().keys().any(|member| member.as_str() == node))
     }
@@ -201,10 +204,11 @@ impl World {
     /// Whether every member has the ring that is wished for, and nothing of another one.
     pub(crate) fn has_its_ring(&self) -> bool {
         let (board, wish) = (self.board(), self.wish.lock().unwrap().clone());
-        let has = |map: Arc<ClusterMap>| {
-            map.resize().is_none() && map.ring().size().get() == wish.ring
-        };
-        wish.members.iter().all(|node| board.map(node).is_some_and(has))
+        let has =
+            |map: Arc<ClusterMap>| map.resize().is_none() && map.ring().size().get() == wish.ring;
+        wish.members
+            .iter()
+            .all(|node| board.map(node).is_some_and(has))
     }
 
     /// Whether the members that are to be are up in the eyes of each, know the same map, and own their partitions.
@@ -227,7 +231,9 @@ impl World {
         };
         let epoch = |node: &&'static str| board.map(node).map(|map| map.epoch());
         let first = members.first().and_then(epoch);
-        members.iter().all(|node| whole(node) && epoch(node) == first)
+        members
+            .iter()
+            .all(|node| whole(node) && epoch(node) == first)
     }
 
     /// Has the clients end their turns.
