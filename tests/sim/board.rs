@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use tokio::runtime::Id;
 use vnode_host::node::Shared as Live;
-use vnode_ring::ClusterMap;
+use vnode_ring::{ClusterId, ClusterMap, PartitionId};
 
 pub(crate) type Shared = Arc<Mutex<Board>>;
 
@@ -15,6 +16,10 @@ pub(crate) struct Board {
     pub(crate) trace: Vec<String>,
     /// Nodes that run.
     pub(crate) live: BTreeMap<&'static str, Arc<Live>>,
+    /// What each node that was started runs on.
+    runtimes: BTreeMap<&'static str, Id>,
+    /// Nodes that have left the cluster and ended.
+    pub(crate) gone: Vec<&'static str>,
     starts: BTreeMap<&'static str, u64>,
     epochs: BTreeMap<&'static str, u64>,
     /// How often what happened: to see that a run means something.
@@ -31,8 +36,9 @@ impl Board {
     }
 
     /// Counts the runs of a node.
-    pub(crate) fn starts(&mut self, node: &'static str) -> u64 {
+    pub(crate) fn starts(&mut self, node: &'static str, runtime: Id) -> u64 {
         self.note(node, "starts");
+        self.runtimes.insert(node, runtime);
         let starts = self.starts.entry(node).or_default();
         *starts += 1;
         *starts
@@ -41,6 +47,57 @@ impl Board {
     pub(crate) fn lives(&mut self, node: &'static str, live: &Arc<Live>) {
         self.note(node, "lives");
         self.live.insert(node, Arc::clone(live));
+    }
+
+    /// The node is crashed: it is seen no more, and another one may get its runtime's number.
+    pub(crate) fn dies(&mut self, node: &str) -> Option<Arc<Live>> {
+        self.runtimes.remove(node);
+        self.live.remove(node)
+    }
+
+    /// It is no member any more, and its process ends.
+    pub(crate) fn leaves(&mut self, node: &'static str) {
+        self.note(node, "is gone");
+        self.live.remove(node);
+        self.gone.push(node);
+    }
+
+    /// The node that runs on a runtime.
+    pub(crate) fn on(&self, runtime: Id) -> Option<&'static str> {
+        let mut nodes = self.runtimes.iter();
+        nodes
+            .find(|(_, other)| **other == runtime)
+            .map(|(node, _)| *node)
+    }
+
+    /// The node that decides.
+    pub(crate) fn claimant(&self) -> Option<&'static str> {
+        let decides = |node: &str, live: &Live| {
+            let claimant = live.cluster.claimant();
+            let alone = live
+                .cluster
+                .map()
+                .is_none_or(|map| map.members().len() == 1);
+            claimant.is_some_and(|claimant| claimant.as_str() == node) && !alone
+        };
+        let mut nodes = self.live.iter();
+        nodes
+            .find(|(node, live)| decides(node, live))
+            .map(|(node, _)| *node)
+    }
+
+    /// No partition is served by two nodes of a cluster, whatever maps they have.
+    pub(crate) fn one_serves(&self) {
+        let mut served: BTreeMap<(ClusterId, PartitionId), &str> = BTreeMap::new();
+        for (node, live) in &self.live {
+            let view = live.coordinator.view();
+            let serves = |partition: &PartitionId| live.coordinator.serves(*partition);
+            for partition in view.ring().size().partitions().filter(serves) {
+                if let Some(other) = served.insert((view.map().cluster(), partition), node) {
+                    panic!("{node} and {other} both serve {partition}");
+                }
+            }
+        }
     }
 
     /// The map as a node knows it.

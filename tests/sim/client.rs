@@ -1,8 +1,8 @@
 //! Clients over simulated sockets: each asks a random node what a workload says, and takes down what came of it.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tests::checkers::Recorder;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 use turmoil::net::TcpStream;
 
-use crate::node::{NODES, RESP};
+use crate::node::RESP;
 
 /// Longer than a node lets a client wait: whoever is not answered by then asks a node that is stopped or cut off.
 const PATIENCE: Duration = Duration::from_millis(2_500);
@@ -26,8 +26,17 @@ pub(crate) struct Run {
     pub(crate) seed: u64,
     pub(crate) recorder: Recorder,
     pub(crate) stop: AtomicBool,
+    /// The nodes that clients ask.
+    pub(crate) doors: Mutex<Vec<&'static str>>,
     /// Clients that have ended.
     pub(crate) ended: AtomicUsize,
+}
+
+impl Run {
+    fn door(&self, dice: &mut Dice) -> &'static str {
+        let doors = self.doors.lock().unwrap();
+        doors[dice.index(doors.len())]
+    }
 }
 
 /// Nanoseconds since the beginning, for all alike.
@@ -46,7 +55,7 @@ pub(crate) async fn run(run: Arc<Run>, plan: Plan, number: u32) -> turmoil::Resu
         let mut open = match connection.take().filter(|_| !dice.percent(2)) {
             Some(open) => open,
             // Nobody is asked before somebody listens, so what is unknown was at least sent.
-            None => match Connection::open(NODES[dice.index(NODES.len())]).await {
+            None => match Connection::open(run.door(&mut dice)).await {
                 Ok(open) => open,
                 Err(_) => continue,
             },

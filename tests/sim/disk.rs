@@ -47,6 +47,8 @@ pub(crate) struct Disk {
     rng: SmallRng,
     progress: watch::Sender<Durable>,
     book: book::Shared,
+    /// Its node is dead from this commit on: what it does until it is crashed never happened.
+    halted: Option<u64>,
     /// Rows that crashes took away.
     pub(crate) lost: usize,
 }
@@ -69,6 +71,7 @@ impl Disk {
             rng: SmallRng::seed_from_u64(seed),
             progress: watch::Sender::new(durable(0)),
             book,
+            halted: None,
             lost: 0,
         }))
     }
@@ -80,19 +83,30 @@ impl Disk {
 
     /// Brings everything to disk.
     pub(crate) fn sync(&mut self) {
-        if !self.unsynced.is_empty() {
+        if !self.unsynced.is_empty() && self.halted.is_none() {
             self.unsynced.clear();
             self.progress.send_replace(durable(self.commit));
         }
     }
 
+    /// Nothing that comes from now on is there after the crash, which follows at once.
+    pub(crate) fn halt(&mut self) {
+        self.halted = Some(self.commit);
+    }
+
+    /// Forgets an empty place, at once and for good.
+    pub(crate) fn forget(&mut self, service: &str, partition: u16) {
+        if self.halted.is_none() {
+            self.sync();
+            self.places.remove(&(service.to_owned(), partition));
+        }
+    }
+
     /// Takes away what was not synced, but for some of the oldest.
     pub(crate) fn crash(&mut self) {
-        let first = self
-            .unsynced
-            .first()
-            .map_or(self.commit, |undo| undo.commit);
-        let kept = self.rng.random_range(first.saturating_sub(1)..=self.commit);
+        let last = self.halted.take().unwrap_or(self.commit);
+        let synced = self.unsynced.first().map_or(last, |undo| undo.commit - 1);
+        let kept = self.rng.random_range(synced.min(last)..=last);
         while let Some(undo) = self.unsynced.pop_if(|undo| undo.commit > kept) {
             let rows = self.places.get_mut(&undo.place).unwrap();
             rows.set(undo.key, undo.old);
@@ -165,7 +179,9 @@ impl Store for DiskStore {
     fn apply(&mut self, batch: &Batch) -> Result<Commit, StoreError> {
         let mut disk = self.disk.lock().unwrap();
         let disk = &mut *disk;
-        disk.book.lock().unwrap().look(batch);
+        if disk.halted.is_none() {
+            disk.book.lock().unwrap().look(batch);
+        }
         disk.commit += 1;
         let rows = disk.places.get_mut(&self.place).unwrap();
         for change in batch.changes() {
@@ -226,7 +242,20 @@ impl Store for DiskStore {
 
     fn drop_rows(&mut self, _max_rows: usize) -> Result<Page, StoreError> {
         let mut disk = self.disk.lock().unwrap();
-        disk.places.insert(self.place.clone(), Rows::default());
+        let disk = &mut *disk;
+        disk.commit += 1;
+        let dropped = disk.places.insert(self.place.clone(), Rows::default());
+        let dropped = dropped.unwrap_or_default();
+        let mut live = i64::try_from(dropped.live).unwrap_or(i64::MAX);
+        for (key, old) in dropped.rows {
+            disk.unsynced.push(Undo {
+                commit: disk.commit,
+                place: self.place.clone(),
+                key,
+                old: Some(old),
+                live: -std::mem::take(&mut live),
+            });
+        }
         Ok(Page::Last)
     }
 }

@@ -11,24 +11,22 @@ use tests::workload::commands::End;
 use vnode_ring::{ClusterMap, ObjectRef, PartitionId, RingSize};
 
 use crate::disk::Disk;
-use crate::node::{NODES, RING};
+use crate::node::{COPIES, Wish};
 
-/// Copies of each range.
-const COPIES: u16 = 3;
 const SERVICES: [&str; 2] = ["kv", "counter"];
 
 /// Every node that runs, with its map and its disk.
 pub(crate) type Looked<'a> = BTreeMap<&'static str, (&'a ClusterMap, &'a Disk)>;
 
-/// Whether what the nodes hold is what it must be when all is well.
-pub(crate) fn converged(nodes: &Looked<'_>) -> Convergence {
+/// Whether what the nodes hold is what it must be when all is well and the cluster is as wished.
+pub(crate) fn converged(wish: &Wish, nodes: &Looked<'_>) -> Convergence {
     let states: Vec<NodeState> = nodes
         .iter()
         .map(|(node, (map, disk))| state(node, map, disk))
         .collect();
     let expected = Expected {
-        nodes: NODES.len(),
-        ranges: RING * SERVICES.len() as u32,
+        nodes: wish.members.len(),
+        ranges: u32::from(wish.ring) * SERVICES.len() as u32,
         copies: COPIES.into(),
     };
     Convergence::check(expected, &states)
@@ -36,14 +34,14 @@ pub(crate) fn converged(nodes: &Looked<'_>) -> Convergence {
 
 fn state(node: &str, map: &ClusterMap, disk: &Disk) -> NodeState {
     let size = map.ring().size();
-    let owns = |partition| map.ring().owner(partition).as_str() == node;
+    let owns = |partition| size.contains(partition) && map.ring().owner(partition).as_str() == node;
     let mut replicas = Vec::new();
     for (nth, service) in (0..).zip(SERVICES) {
         for range in size.partitions() {
             let holders = (0..COPIES).map(|behind| size.after(range, behind));
             for partition in holders.filter(|partition| owns(*partition)) {
                 replicas.push(Replica {
-                    range: nth * RING + u32::from(range.0),
+                    range: nth * u32::from(size.get()) + u32::from(range.number()),
                     partition: partition.0.into(),
                     digest: digest(disk, service, partition, (size, range)),
                 });

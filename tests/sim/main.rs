@@ -14,7 +14,10 @@
 mod board;
 mod book;
 mod client;
+mod deaths;
 mod disk;
+mod end;
+mod failpoints;
 mod judge;
 mod links;
 mod node;

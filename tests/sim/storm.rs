@@ -1,38 +1,24 @@
 //! Faults at random while clients work, and what must hold afterwards.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tests::checkers::History;
 use tests::dice::Dice;
 use tests::nemesis::{Limits, Schedule};
-use tests::resp::Reply;
-use tests::workload::commands::{End, keys};
-use tokio::time::sleep;
 use vnode_host::wasm::Guest;
 
-use crate::client::Connection;
-use crate::node::{NODES, guests};
+use crate::end::{Told, end};
+use crate::node::{NODES, RING, guests};
+use crate::number;
 use crate::world::World;
-use crate::{judge, number};
 
 /// Runs without a number in the environment.
 const SEEDS: u64 = 4;
 /// How long things go wrong, milliseconds.
 const STORM_MS: u64 = 20_000;
-/// From the heal until all replicas are equal.
-const CONVERGE_WITHIN: Duration = Duration::from_secs(30);
-/// Time for everything to be read in the end.
-const END_WITHIN: Duration = Duration::from_secs(30);
-
-/// What one run was like.
-pub(crate) struct Told {
-    pub(crate) trace: Vec<String>,
-    pub(crate) counts: BTreeMap<String, u64>,
-}
+/// From the heal until a resize is done that has begun.
+const RESIZE_WITHIN: Duration = Duration::from_secs(60);
 
 fn limits(dice: &mut Dice) -> Limits {
     Limits {
@@ -44,78 +30,52 @@ fn limits(dice: &mut Dice) -> Limits {
     }
 }
 
+/// When the ring is to have how many partitions: in half of the runs it is resized, and in half of those that is taken back, or
+/// it is resized again if it is too late for that.
+fn rings(seed: u64) -> Vec<(u64, u16)> {
+    let mut dice = Dice::of(seed, 2);
+    let mut rings = Vec::new();
+    if dice.percent(50) {
+        let at_ms = dice.within(&(0..=STORM_MS / 2));
+        rings.push((at_ms, [RING / 2, RING * 2][dice.index(2)]));
+        if dice.percent(50) {
+            rings.push((at_ms + dice.within(&(100..=STORM_MS / 3)), RING));
+        }
+    }
+    rings
+}
+
+fn until(world: &World, begun: Duration, at_ms: u64) -> Duration {
+    (begun + Duration::from_millis(at_ms)).saturating_sub(world.sim.elapsed())
+}
+
 /// One run.
 pub(crate) fn run(seed: u64, guests: &[Arc<Guest>]) -> Told {
     let mut dice = Dice::new(seed);
     let schedule = Schedule::new(seed, &limits(&mut dice));
-    let mut world = World::formed(seed, guests);
+    let mut world = World::formed(seed, guests, &NODES);
     world.start_clients();
     world.run_for(Duration::from_millis(500));
     let begun = world.sim.elapsed();
+    let mut rings = rings(seed).into_iter().peekable();
     for step in &schedule.steps {
-        let at = begun + Duration::from_millis(step.at_ms);
-        world.run_for(at.saturating_sub(world.sim.elapsed()));
+        while let Some((at_ms, ring)) = rings.next_if(|(at_ms, _)| *at_ms <= step.at_ms) {
+            world.run_for(until(&world, begun, at_ms));
+            world.wish_ring(ring);
+        }
+        world.run_for(until(&world, begun, step.at_ms));
         world.suffer(step.fault, dice.percent(50));
     }
+    world.until(
+        "the ring that is wished for",
+        RESIZE_WITHIN,
+        World::has_its_ring,
+    );
     let healed = world.sim.elapsed();
-    world.stop_clients();
-    let took = world.converge(healed, CONVERGE_WITHIN);
-    world.note(&format!("converged in {took:?}"));
-    let history = world.run.recorder.history(format!("seed {seed}"));
-    let end = read(&mut world, &history);
-    let ledger = world.book.lock().unwrap().ledger();
-    let verdicts = match judge::judge(&history, &end, &ledger) {
-        Ok(verdicts) => verdicts,
-        Err(why) => {
-            let path = std::env::temp_dir().join(format!("history-sim-{seed}.jsonl"));
-            history.save(&path).unwrap();
-            panic!("seed {seed}: {why}\nthe history is in {}", path.display());
-        }
-    };
-    let lost = world.rows_lost() as u64;
-    let mut board = world.board();
-    board
-        .trace
-        .extend(history.operations.iter().map(ToString::to_string));
-    board.trace.extend(verdicts);
-    board.add("faults", schedule.faults() as u64);
-    board.add("operations", history.operations.len() as u64);
-    let unknown = history.operations.iter().filter(|one| one.is_unknown());
-    board.add("operations of unknown outcome", unknown.count() as u64);
-    let ok = history.operations.iter().filter(|one| one.is_ok()).count();
-    board.add("operations acknowledged", ok as u64);
-    board.add("unsynced rows lost in crashes", lost);
-    board.add("convergence ms", took.as_millis() as u64);
-    Told {
-        trace: std::mem::take(&mut board.trace),
-        counts: std::mem::take(&mut board.counts),
-    }
-}
-
-/// What clients read when all is well.
-fn read(world: &mut World, history: &History) -> End {
-    let end: Rc<RefCell<Option<End>>> = Rc::default();
-    let (keys, read) = (keys(history), Rc::clone(&end));
-    world.start_reader(async move {
-        let mut found = End::default();
-        let mut connection = Connection::open(NODES[1]).await?;
-        for (service, key) in keys {
-            let words = End::command(service, &key);
-            let reply = loop {
-                match connection.call(&words).await? {
-                    // A link that was cut may take a moment more until it is used again.
-                    Reply::Error(_) => sleep(Duration::from_millis(50)).await,
-                    reply => break reply,
-                }
-            };
-            found.take(service, &key, reply);
-        }
-        *read.borrow_mut() = Some(found);
-        Ok(())
-    });
-    let read = Rc::clone(&end);
-    world.until("all is read", END_WITHIN, |_| read.borrow().is_some());
-    end.take().unwrap()
+    let mut told = end(world, healed);
+    let faults = schedule.faults() as u64;
+    told.counts.insert("faults".into(), faults);
+    told
 }
 
 /// Seeds that failed once, unless the environment asks for others.

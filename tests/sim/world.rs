@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -13,14 +14,16 @@ use tests::workload::commands::plans;
 use turmoil::{Builder, Sim};
 use vnode_cluster::raft::runtime;
 use vnode_host::wasm::Guest;
+use vnode_ring::ClusterMap;
 
 use crate::board::{self, Board};
 use crate::book;
 use crate::client::{self, Run};
+use crate::deaths::{Deaths, Trap};
 use crate::disk::{self, Disk};
 use crate::judge;
 use crate::links::{Links, State};
-use crate::node::{self, NODES, Setup};
+use crate::node::{self, NODES, Setup, Wish};
 
 /// Time for a cluster to form.
 const FORM_WITHIN: Duration = Duration::from_secs(60);
@@ -43,6 +46,8 @@ pub(crate) struct World {
     pub(crate) board: board::Shared,
     pub(crate) run: Arc<Run>,
     pub(crate) book: book::Shared,
+    wish: Arc<Mutex<Wish>>,
+    pub(crate) deaths: Rc<Deaths>,
     disks: BTreeMap<&'static str, disk::Shared>,
     clocks: BTreeMap<&'static str, Arc<AtomicI64>>,
     links: Links,
@@ -51,6 +56,8 @@ pub(crate) struct World {
     off: BTreeSet<&'static str>,
     paused: BTreeSet<&'static str>,
     cuts: BTreeMap<(&'static str, &'static str), State>,
+    /// Nodes that have died at a place in their code and were not started again.
+    pub(crate) died: Vec<&'static str>,
     /// Keeps what nodes know of their cluster.
     _directory: TempDir,
 }
@@ -73,6 +80,7 @@ fn name(number: u32) -> &'static str {
 impl Drop for World {
     fn drop(&mut self) {
         runtime::seed_this_thread(None);
+        Deaths::end();
         let mut board = match self.board.lock() {
             Ok(board) => board,
             Err(poisoned) => poisoned.into_inner(),
@@ -85,8 +93,8 @@ impl Drop for World {
 }
 
 impl World {
-    /// Nodes that are about to start, and each other's clock far off from the real time.
-    pub(crate) fn new(seed: u64, guests: &[Arc<Guest>]) -> World {
+    /// Nodes that are about to start, and which of them are to be a cluster.
+    pub(crate) fn new(seed: u64, guests: &[Arc<Guest>], members: &[&'static str]) -> World {
         crate::log();
         runtime::seed_this_thread(Some(seed));
         let mut sim = Builder::new()
@@ -100,6 +108,10 @@ impl World {
             .build();
         let (board, directory) = (board::Shared::default(), directory());
         let book = book::Shared::default();
+        let wish = Arc::new(Mutex::new(Wish {
+            members: members.iter().copied().collect(),
+            ring: node::RING,
+        }));
         let (mut disks, mut clocks) = (BTreeMap::new(), BTreeMap::new());
         for (number, name) in (1..).zip(NODES) {
             let disk = Disk::new(seed * 10 + number, Arc::clone(&book));
@@ -115,11 +127,14 @@ impl World {
                 clock,
                 guests: guests.to_vec(),
                 board: Arc::clone(&board),
+                wish: Arc::clone(&wish),
             };
             sim.host(name, move || node::run(setup.clone()));
         }
+        let deaths = Deaths::watch(&board, &disks, directory.path());
         let run = Run {
             seed,
+            doors: Mutex::new(members.to_vec()),
             recorder: Recorder::new(),
             stop: AtomicBool::new(false),
             ended: AtomicUsize::new(0),
@@ -130,6 +145,8 @@ impl World {
             board,
             run: Arc::new(run),
             book,
+            wish,
+            deaths,
             disks,
             clocks,
             links: Links::default(),
@@ -137,32 +154,86 @@ impl World {
             off: BTreeSet::new(),
             paused: BTreeSet::new(),
             cuts: BTreeMap::new(),
+            died: Vec::new(),
             _directory: directory,
         }
     }
 
     /// A cluster of all nodes in which nothing is left to be done.
-    pub(crate) fn formed(seed: u64, guests: &[Arc<Guest>]) -> World {
-        let mut world = World::new(seed, guests);
+    pub(crate) fn formed(seed: u64, guests: &[Arc<Guest>], members: &[&'static str]) -> World {
+        let mut world = World::new(seed, guests, members);
         world.until("a cluster of all", FORM_WITHIN, World::is_whole);
         world
     }
 
-    /// Whether all nodes are up in the eyes of each, know the same map, and own their partitions.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Has the operator bring the cluster to that.
+    pub(crate) fn wish(&self, members: &[&'static str]) {
+        self.note(&format!("the members are to be {members:?}"));
+        self.wish.lock().unwrap().members = members.iter().copied().collect();
+    }
+
+    /// The same of the number of partitions.
+    pub(crate) fn wish_ring(&self, ring: u16) {
+        self.note(&format!("the ring is to have {ring} partitions"));
+        self.wish.lock().unwrap().ring = ring;
+    }
+
+    /// Whether a node is a member of the cluster that is wished for, as the newest map says.
+    pub(crate) fn is_member(&self, node: &str) -> bool {
         let board = self.board();
+        let maps = self
+            .members()
+            .into_iter()
+            .filter_map(|node| board.map(node));
+        let newest = maps.max_by_key(|map| (map.members().len() > 1, map.epoch()));
+        newest.is_some_and(|map| map.members().keys().any(|member| member.as_str() == node))
+    }
+
+    /// A node that clients ask.
+    pub(crate) fn door(&self) -> &'static str {
+        let members = self.members();
+        let doors = self.run.doors.lock().unwrap();
+        let mut doors = doors.iter().filter(|door| members.contains(door));
+        doors.next_back().unwrap()
+    }
+
+    fn members(&self) -> Vec<&'static str> {
+        self.wish.lock().unwrap().members.iter().copied().collect()
+    }
+
+    /// Whether every member has the ring that is wished for, and nothing of another one.
+    pub(crate) fn has_its_ring(&self) -> bool {
+        let (board, wish) = (self.board(), self.wish.lock().unwrap().clone());
+        let has =
+            |map: Arc<ClusterMap>| map.resize().is_none() && map.ring().size().get() == wish.ring;
+        wish.members
+            .iter()
+            .all(|node| board.map(node).is_some_and(has))
+    }
+
+    /// Whether the members that are to be are up in the eyes of each, know the same map, and own their partitions.
+    pub(crate) fn is_whole(&self) -> bool {
+        if !self.has_its_ring() {
+            return false;
+        }
+        let board = self.board();
+        let wish = self.wish.lock().unwrap().clone();
+        let members = &wish.members;
         let whole = |node: &&'static str| {
             let view = board.live.get(node).map(|live| live.coordinator.view());
             view.is_some_and(|view| {
                 let (map, ring) = (view.map(), view.ring());
                 let owns = |node: &&str| ring.owners().iter().any(|owner| owner.as_str() == *node);
                 let all_up = view.nodes().iter().all(|other| view.is_up(other));
-                let settled = map.transfers().is_empty() && NODES.iter().all(owns);
-                view.nodes().len() == NODES.len() && all_up && settled
+                let settled = map.transfers().is_empty() && members.iter().all(owns);
+                view.nodes().len() == members.len() && all_up && settled
             })
         };
-        let epochs = NODES.map(|node| board.map(node).map(|map| map.epoch()));
-        NODES.iter().all(|node| whole(node)) && epochs.iter().all(|epoch| *epoch == epochs[0])
+        let epoch = |node: &&'static str| board.map(node).map(|map| map.epoch());
+        let first = members.first().and_then(epoch);
+        members
+            .iter()
+            .all(|node| whole(node) && epoch(node) == first)
     }
 
     /// Has the clients end their turns.
@@ -200,9 +271,26 @@ impl World {
 
     pub(crate) fn step(&mut self) {
         self.sim.step().unwrap();
+        if let Some(node) = self.deaths.take_dead() {
+            let machine_too = self.sim.elapsed().as_millis() % 2 == 0;
+            self.crash(node, machine_too);
+            self.deaths.bury(node);
+            self.died.push(node);
+        }
         let mut board = self.board();
         board.at = self.sim.elapsed().as_millis();
         board.look();
+        board.one_serves();
+        let gone = std::mem::take(&mut board.gone);
+        drop(board);
+        for node in gone {
+            self.crash(node, false);
+        }
+    }
+
+    /// Has a node die at a place in its code.
+    pub(crate) fn lay(&self, trap: Trap) {
+        self.deaths.lay(trap, &self.machines);
     }
 
     pub(crate) fn run_for(&mut self, time: Duration) {
@@ -267,7 +355,7 @@ impl World {
     fn crash(&mut self, node: &'static str, machine_too: bool) {
         self.off.insert(node);
         self.set_links();
-        let live = self.board().live.remove(node);
+        let live = self.board().dies(node);
         drop(live);
         self.sim.crash(node);
         self.disks[node].lock().unwrap().crash();
@@ -277,7 +365,7 @@ impl World {
         }
     }
 
-    fn start(&mut self, node: &'static str) {
+    pub(crate) fn start(&mut self, node: &'static str) {
         self.off.remove(node);
         self.set_links();
         self.sim.bounce(node);
@@ -286,7 +374,8 @@ impl World {
     /// Whether all nodes hold what they must when all is well.
     pub(crate) fn convergence(&self) -> Convergence {
         let board = self.board();
-        let maps = NODES
+        let members = self.members();
+        let maps = members
             .iter()
             .filter_map(|node| Some((*node, board.map(node)?)));
         let maps: BTreeMap<_, _> = maps.collect();
@@ -296,7 +385,8 @@ impl World {
         let looked = maps
             .iter()
             .map(|(node, map)| (*node, (&**map, &*disks[node])));
-        judge::converged(&looked.collect())
+        let wish = self.wish.lock().unwrap();
+        judge::converged(&wish, &looked.collect())
     }
 
     /// Waits until all nodes hold the same, for so long from `healed` on. Returns how long that took.

@@ -1,11 +1,29 @@
-//! Places at which a test may have the process end, as `kill -9` would end it there.
+//! Places at which a test may have a node end, as `kill -9` would end it there.
 //!
-//! Only with the feature `failpoints`; without it there is an empty function, and nothing is left of it.
+//! Only with the feature `failpoints`, which ends the process, or `sim`, which tells the simulator. Without them there is an empty
+//! function, and nothing is left of it.
 
-/// Ends the process if a test wants it to end here: if the directory that `VNODE_FAILPOINTS` names has a file of that name. The file
-/// says how often the place is passed before; it is gone when the process is, so that the next one lives.
-#[cfg(feature = "failpoints")]
+#[cfg(feature = "sim")]
+pub use self::simulated::tell_this_thread;
+
+/// Ends the process, or lets the simulator know that a node is here, if a test wants that.
+#[cfg(any(feature = "failpoints", feature = "sim"))]
 pub fn failpoint(name: &str) {
+    #[cfg(feature = "failpoints")]
+    end_process(name);
+    #[cfg(feature = "sim")]
+    simulated::tell(name);
+}
+
+/// Nothing.
+#[cfg(not(any(feature = "failpoints", feature = "sim")))]
+#[inline(always)]
+pub fn failpoint(_name: &str) {}
+
+/// Ends the process if the directory that `VNODE_FAILPOINTS` names has a file of that name. The file says how often the place is
+/// passed before; it is gone when the process is, so that the next one lives.
+#[cfg(feature = "failpoints")]
+fn end_process(name: &str) {
     let Some(directory) = std::env::var_os("VNODE_FAILPOINTS") else {
         return;
     };
@@ -25,7 +43,27 @@ pub fn failpoint(name: &str) {
     }
 }
 
-/// Nothing.
-#[cfg(not(feature = "failpoints"))]
-#[inline(always)]
-pub fn failpoint(_name: &str) {}
+#[cfg(feature = "sim")]
+mod simulated {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// Who is told of each place that a node comes to.
+    type Told = Rc<dyn Fn(&str)>;
+
+    thread_local! {
+        static TOLD: RefCell<Option<Told>> = const { RefCell::new(None) };
+    }
+
+    /// Has somebody told of each place that a node on this thread comes to; with `None`, nobody. The node goes on after it: it is
+    /// for the simulator to see that nothing which it does from then on reaches anybody.
+    pub fn tell_this_thread(told: Option<Rc<dyn Fn(&str)>>) {
+        TOLD.set(told);
+    }
+
+    pub(super) fn tell(name: &str) {
+        if let Some(told) = TOLD.with_borrow(Option::clone) {
+            told(name);
+        }
+    }
+}

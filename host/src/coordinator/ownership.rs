@@ -30,6 +30,12 @@ impl Coordinator {
         (0..self.services.len()).map(move |service| self.seat(service, partition))
     }
 
+    /// Whether commands for a partition run here as at its owner: at no time on two nodes of a cluster.
+    pub fn serves(&self, partition: PartitionId) -> bool {
+        let mut seats = self.seats_of(partition).filter_map(|n| self.seats.lock(n));
+        seats.any(|seat| seat.serves())
+    }
+
     fn owns(view: &View, partition: PartitionId) -> bool {
         view.ring().is_owner(view.me(), partition)
     }

@@ -178,6 +178,11 @@ impl Seat {
         self.frozen
     }
 
+    /// Whether commands run here as at the owner of the partition.
+    pub(crate) fn serves(&self) -> bool {
+        self.owned && !self.frozen && !self.filling && !self.closed
+    }
+
     /// Whether the vnode is here.
     pub(crate) fn is_taken(&self) -> bool {
         self.vnode.is_none()

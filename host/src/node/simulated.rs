@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use vnode_ring::{HashId, NodeName, PartitionId, RingSize};
+use vnode_ring::{HashId, NodeName, RingSize};
 
 use super::membership::{self, Seat};
 use super::{Addresses, GuestError, NodeError, Parts, Shared, accept, services, system, threads};
@@ -19,7 +19,7 @@ use crate::executor::Executor;
 use crate::executor::slow::Pool;
 use crate::library::Library;
 use crate::net::TcpListener;
-use crate::store::{Acknowledge, Engine, Store};
+use crate::store::{Engine, Simulated};
 use crate::wasm::Guest;
 
 /// What a node is given in place of what it takes from its machine.
@@ -36,10 +36,8 @@ pub struct Setup {
     pub rng: SmallRng,
     /// Its wall clock, milliseconds since 1970.
     pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// The store of a partition of the service of that name.
-    pub stores: Box<dyn FnMut(&str, PartitionId) -> Box<dyn Store>>,
-    /// What those stores have on disk.
-    pub acknowledge: Acknowledge,
+    /// Its disk.
+    pub storage: Simulated,
 }
 
 /// Runs a node until it is no member of its cluster any more. `ready` is shown it before it takes part.
@@ -54,8 +52,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
         addresses,
         mut rng,
         clock,
-        mut stores,
-        acknowledge,
+        storage,
     } = setup;
     config.executors = 1;
     let node = NodeName::new(&config.node_name(addresses.peer))?;
@@ -76,11 +73,13 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     };
     let opening = SmallRng::from_rng(&mut rng);
     let membership = membership::open(&config, seat, &services, opening).await?;
+    let engine = Arc::new(Engine::simulated(storage));
+    let acknowledge = engine.acknowledge();
     let parts = Parts {
         config,
         services,
         library: Arc::new(library),
-        engine: Arc::new(Engine::memory()),
+        engine: Arc::clone(&engine),
         acknowledge: acknowledge.clone(),
         addresses,
         started: Instant::now(),
@@ -89,7 +88,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     let coordinator = &shared.coordinator;
     for (service, partition) in threads::places(coordinator) {
         let seat = coordinator.seat(usize::from(service.index), partition);
-        let store = stores(service.name(), partition);
+        let store = engine.open(service.name(), partition.0)?;
         let vnode = coordinator.vnode(&service, (coordinator.ring_size(), partition), store)?;
         coordinator.seats().place(seat, vnode);
     }

@@ -93,6 +93,8 @@ pub struct Engine {
 enum Backend {
     Memory(watch::Sender<Durable>),
     Disk(Disk),
+    #[cfg(feature = "sim")]
+    Simulated(super::Simulated),
 }
 
 struct Disk {
@@ -126,6 +128,14 @@ impl Engine {
         })
     }
 
+    /// Rows where a simulator has them.
+    #[cfg(feature = "sim")]
+    pub fn simulated(simulated: super::Simulated) -> Self {
+        Self {
+            backend: Backend::Simulated(simulated),
+        }
+    }
+
     /// The store of one partition of a service.
     pub fn open(&self, service: &str, partition: u16) -> Result<Box<dyn Store>, StoreError> {
         let mut stores = self.open_all(&[(service, partition)])?;
@@ -140,6 +150,11 @@ impl Engine {
                 .map(|_| Ok(Box::new(MemoryStore::new()?) as Box<dyn Store>))
                 .collect(),
             Backend::Disk(disk) => disk.open_all(wanted),
+            #[cfg(feature = "sim")]
+            Backend::Simulated(disk) => {
+                let open = |(service, partition): &(&str, u16)| (disk.open)(service, *partition);
+                Ok(wanted.iter().map(open).collect())
+            }
         }
     }
 
@@ -153,6 +168,8 @@ impl Engine {
                 .partitions()
                 .map(|(service, partition)| (service.to_owned(), partition))
                 .collect(),
+            #[cfg(feature = "sim")]
+            Backend::Simulated(disk) => (disk.partitions)(),
         }
     }
 
@@ -162,6 +179,11 @@ impl Engine {
         match &self.backend {
             Backend::Memory(_) => Ok(()),
             Backend::Disk(disk) => disk.forget(service, partition),
+            #[cfg(feature = "sim")]
+            Backend::Simulated(disk) => {
+                (disk.forget)(service, partition);
+                Ok(())
+            }
         }
     }
 
@@ -170,6 +192,8 @@ impl Engine {
         match &self.backend {
             Backend::Memory(progress) => progress.subscribe(),
             Backend::Disk(disk) => disk.shared.journal.progress(),
+            #[cfg(feature = "sim")]
+            Backend::Simulated(disk) => disk.durable.clone(),
         }
     }
 
@@ -178,6 +202,8 @@ impl Engine {
         let durability = match &self.backend {
             Backend::Memory(_) => Durability::Never,
             Backend::Disk(disk) => disk.shared.journal.durability,
+            #[cfg(feature = "sim")]
+            Backend::Simulated(_) => Durability::Always,
         };
         Acknowledge::new(
             (durability == Durability::Always).then(|| self.durable()),
@@ -194,6 +220,8 @@ impl Engine {
                 journal.durability == Durability::Always
                     && commit > journal.progress().borrow().commit
             }
+            #[cfg(feature = "sim")]
+            Backend::Simulated(disk) => commit > disk.durable.borrow().commit,
         }
     }
 
@@ -215,6 +243,8 @@ impl Engine {
     pub fn disk_bytes(&self) -> u64 {
         match &self.backend {
             Backend::Memory(_) => 0,
+            #[cfg(feature = "sim")]
+            Backend::Simulated(_) => 0,
             Backend::Disk(disk) => {
                 disk.shared.tables.disk_bytes()
                     + disk.shared.journal.file_bytes.load(Ordering::Relaxed)
@@ -228,6 +258,8 @@ impl Engine {
         match &self.backend {
             Backend::Memory(_) => Ok(()),
             Backend::Disk(disk) => disk.close(),
+            #[cfg(feature = "sim")]
+            Backend::Simulated(_) => Ok(()),
         }
     }
 }

@@ -22,6 +22,8 @@ mod overlay;
 mod recovery;
 mod rows;
 pub(crate) mod sealed;
+#[cfg(feature = "sim")]
+mod simulated;
 mod sync;
 mod tables;
 #[cfg(test)]
@@ -31,6 +33,8 @@ pub use ack::{Acknowledge, Verdict};
 pub use batch::{Batch, Change, Changes, Liveness, Mark};
 pub use engine::{DiskSettings, Durability, Durable, Engine, Health};
 pub use error::StoreError;
+#[cfg(feature = "sim")]
+pub use simulated::Simulated;
 
 use std::ops::{Bound, ControlFlow};
 

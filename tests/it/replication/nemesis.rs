@@ -1,11 +1,13 @@
-//! Five nodes that are killed, stopped and cut off while clients write, and what is left of the writes.
+//! Five nodes that are killed, stopped and cut off while clients write and the ring is resized, and what is left of the writes.
 //!
 //! `NEMESIS_SEED` runs one seed in place of the fixed ones and `NEMESIS_SECONDS` makes a run longer; for a campaign, run it
 //! with one seed after the other. A history that is judged bad is written to a file that the test names.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tests::checkers::{Judgement, Linearizable, Verdict};
 use tests::nemesis::{Fault, Limits, Schedule, Trouble};
 use tests::workload::{Kind, Plan};
@@ -36,6 +38,9 @@ fn nothing_acknowledged_is_lost_or_done_twice_whatever_happens_to_the_nodes() {
     }
 }
 
+/// The ring of the beginning has 64 partitions. Of these sizes each is asked for in turn, until the cluster takes it.
+const SIZES: [u16; 4] = [128, 64, 32, 64];
+
 fn campaign(seed: u64, seconds: u64) {
     let nodes = usize::try_from(NODES).expect("a small number");
     let networked = Cluster::in_network(nodes, ALWAYS);
@@ -47,6 +52,7 @@ fn campaign(seed: u64, seconds: u64) {
     let run = Run::new(addresses(&cluster), kept(), seed);
     let note = format!("seed {seed}\n{schedule}");
     let history = run.meanwhile(CLIENTS, note, || follow(&schedule, &run, &mut cluster));
+    resized(&cluster);
     judge(&cluster, &history);
 }
 
@@ -64,17 +70,62 @@ fn limits(seconds: u64, cuts: bool) -> Limits {
     }
 }
 
-/// Does what the schedule says, each at its time.
+/// Does what the schedule says, each at its time, and has the ring resized meanwhile.
 fn follow(schedule: &Schedule, run: &Run, cluster: &mut Cluster) {
+    let mut sizes = SIZES.iter().cycle().copied().peekable();
+    let mut paused = BTreeSet::new();
     for step in &schedule.steps {
         let at = Duration::from_millis(step.at_ms);
         std::thread::sleep(at.saturating_sub(run.now()));
+        if let Some(size) = sizes.peek()
+            && resize(cluster, &paused, *size)
+        {
+            println!("{:?}: the ring is to have {size} partitions", run.now());
+            sizes.next();
+        }
         inflict(step.fault, cluster);
+        match step.fault {
+            Fault::Pause { node } => drop(paused.insert(node)),
+            Fault::Resume { node } => drop(paused.remove(&node)),
+            _ => {}
+        }
     }
 }
 
+/// Asks for a ring of that size at a node that runs. Whether the cluster takes it: nobody may decide just now, or the last resize
+/// may not be over.
+fn resize(cluster: &Cluster, paused: &BTreeSet<u32>, size: u16) -> bool {
+    let runs = |number: &u32| !paused.contains(number) && !cluster.node(index(*number)).is_killed();
+    let Some(number) = (1..=NODES).find(runs) else {
+        return false;
+    };
+    let node = cluster.node(index(number));
+    let view = node.json("/v1/cluster");
+    let to_be = match &view["resize"] {
+        Value::Null => &view["ring_size"],
+        resize => &resize["to"],
+    };
+    let size_text = size.to_string();
+    let steps = [&["resize", &size_text][..], &["plan"], &["commit"]];
+    let taken = |words: &[&str]| node.cli(&[&["cluster"], words].concat()).status.success();
+    // It may have been taken when nobody was there to say so.
+    *to_be == size || steps.into_iter().all(taken)
+}
+
+/// Waits until the last resize is over.
+fn resized(cluster: &Cluster) {
+    eventually("the resize to be over", || {
+        let over = |node: &Node| node.json("/v1/cluster")["resize"] == Value::Null;
+        cluster.nodes().all(over).then_some(())
+    });
+}
+
+fn index(node: u32) -> usize {
+    usize::try_from(node).expect("a small number")
+}
+
 fn inflict(fault: Fault, cluster: &mut Cluster) {
-    let number = |node: u32| usize::try_from(node).expect("a small number");
+    let number = index;
     let pid = |node: &Node| node.pid().to_string();
     match fault {
         Fault::Kill { node } => cluster.kill(number(node)),
