@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
@@ -18,7 +20,7 @@ use crate::coordinator::swap::PAUSE_BUCKETS_US;
 use crate::coordinator::transfers::{Kind, Totals};
 use crate::coordinator::{Coordinator, now_ms};
 use crate::store::{Engine, Health};
-use crate::vnode::edition::Counters;
+use crate::vnode::edition::{Counters, Edition};
 use crate::vnode::service::{DURATION_BUCKETS_US, Service};
 
 /// What one command did on all executors.
@@ -65,6 +67,24 @@ impl CommandTotals {
                 *total += read(bucket);
             }
         }
+    }
+
+    /// What one version did under the number of a command.
+    fn of_version(edition: &Edition, command: u16) -> CommandTotals {
+        let mut totals = CommandTotals::default();
+        totals.count(edition.counters(), command);
+        totals
+    }
+
+    /// How they ended, for the label.
+    fn outcomes(&self) -> [(&'static str, u64); 5] {
+        [
+            ("ok", self.ok),
+            ("error", self.error),
+            ("trap", self.trap),
+            ("timeout", self.timeout),
+            ("busy", self.busy),
+        ]
     }
 
     /// Adds those of another command.
@@ -135,12 +155,37 @@ impl Collector for NodeCollector {
 impl NodeCollector {
     fn each_command(
         &self,
-        mut each: impl FnMut(&str, &str, &CommandTotals) -> fmt::Result,
+        mut each: impl FnMut(&[(&str, &str)], &CommandTotals) -> fmt::Result,
     ) -> fmt::Result {
         for service in self.coordinator.services() {
             for (command, spec) in (0..).zip(service.commands()) {
                 let totals = CommandTotals::of(service, command);
-                each(service.name(), &spec.name, &totals)?;
+                let labels = [("service", service.name()), ("command", &spec.name)];
+                each(&labels, &totals)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for each version that is here. There are as many as vnodes run or may go back to.
+    fn each_command_of_versions(
+        &self,
+        mut each: impl FnMut(&[(&str, &str)], &CommandTotals) -> fmt::Result,
+    ) -> fmt::Result {
+        for service in self.coordinator.services() {
+            for edition in service.editions() {
+                for number in 0..u16::try_from(service.commands().len()).unwrap_or(u16::MAX) {
+                    let Some(spec) = edition.command(number) else {
+                        continue;
+                    };
+                    let labels = [
+                        ("service", service.name()),
+                        ("version", edition.version()),
+                        ("digest", edition.digest()),
+                        ("command", &spec.name),
+                    ];
+                    each(&labels, &CommandTotals::of_version(&edition, number))?;
+                }
             }
         }
         Ok(())
@@ -149,49 +194,23 @@ impl NodeCollector {
     fn commands(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Commands of guests, by how they ended";
         let mut family = encoder.encode_descriptor("commands", help, None, MetricType::Counter)?;
-        self.each_command(|service, command, totals| {
-            let outcomes = [
-                ("ok", totals.ok),
-                ("error", totals.error),
-                ("trap", totals.trap),
-                ("timeout", totals.timeout),
-                ("busy", totals.busy),
-            ];
-            for (outcome, count) in outcomes {
-                let labels = [
-                    ("service", service),
-                    ("command", command),
-                    ("outcome", outcome),
-                ];
-                family
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
-            }
-            Ok(())
-        })
+        self.each_command(|labels, totals| outcomes(&mut family, labels, totals))?;
+        let help = "Commands of guests, by the version that ran them and how they ended";
+        let name = "version_commands";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        self.each_command_of_versions(|labels, totals| outcomes(&mut family, labels, totals))
     }
 
     fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
         let help = "Time from a command's arrival to its reply";
-        let mut family = encoder.encode_descriptor(
-            "command_duration",
-            help,
-            Some(&Unit::Seconds),
-            MetricType::Histogram,
-        )?;
-        self.each_command(|service, command, totals| {
-            let buckets = buckets(&DURATION_BUCKETS_US, totals.durations);
-            let count = totals.durations.iter().sum();
-            let labels = [("service", service), ("command", command)];
-            family
-                .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(
-                    totals.duration_us as f64 / 1e6,
-                    count,
-                    &buckets,
-                    None,
-                )
-        })
+        let name = "command_duration";
+        let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        self.each_command(|labels, totals| duration(&mut family, labels, totals))?;
+        let help = "Time from a command's arrival to its reply, by the version that ran it";
+        let name = "version_command_duration";
+        let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        self.each_command_of_versions(|labels, totals| duration(&mut family, labels, totals))
     }
 
     fn transfers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -256,31 +275,6 @@ impl NodeCollector {
                 &buckets(&PAUSE_BUCKETS_US, counts),
                 None,
             )
-    }
-
-    /// What each version of a guest has done on this node, apart from commands for the whole ring.
-    fn versions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Commands of guests on this node's vnodes, by the version that ran them";
-        let name = "version_commands";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for service in self.coordinator.services() {
-            for edition in service.editions() {
-                let done = edition.counters().sample();
-                let ok = done.commands - done.errors - done.traps;
-                for (outcome, count) in [("ok", ok), ("error", done.errors), ("trap", done.traps)] {
-                    let labels = [
-                        ("service", service.name()),
-                        ("version", edition.version()),
-                        ("digest", edition.digest()),
-                        ("outcome", outcome),
-                    ];
-                    family
-                        .encode_family(&labels)?
-                        .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// What shadows have made of the commands of vnodes on this node: tried versions, and the old one on the canaries of rollouts.
@@ -365,7 +359,6 @@ impl NodeCollector {
                 &self.coordinator.healing().reaped_tombstones(),
                 None,
             )?;
-        self.versions(encoder)?;
         self.shadows(encoder)?;
         self.pauses(encoder)?;
         let help = "What this node runs";
@@ -385,6 +378,37 @@ impl NodeCollector {
             .encode_descriptor("build", help, None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
+}
+
+/// A counter for each way in which commands ended.
+fn outcomes(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str)],
+    totals: &CommandTotals,
+) -> fmt::Result {
+    for (outcome, count) in totals.outcomes() {
+        let labels = [labels, &[("outcome", outcome)]].concat();
+        family
+            .encode_family(&labels)?
+            .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+    }
+    Ok(())
+}
+
+/// A histogram of how long commands took.
+fn duration(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&str, &str)],
+    totals: &CommandTotals,
+) -> fmt::Result {
+    family
+        .encode_family(&labels.to_vec())?
+        .encode_histogram::<NoLabelSet>(
+            totals.duration_us as f64 / 1e6,
+            totals.durations.iter().sum(),
+            &buckets(&DURATION_BUCKETS_US, totals.durations),
+            None,
+        )
 }
 
 /// What is in each bucket, with its upper bound in seconds; the last has none.

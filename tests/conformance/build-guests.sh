@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the guests that only tests use: build-guests.sh [rust|python|javascript]...   (all of them without a word)
 #
-# They go to target/guests/{clerk,clerk-*,hostile,liar,traveller,python-kv,js-kv}.wasm. A guest is built again only when its sources, the contract
+# They go to target/guests/{clerk,clerk-*,hostile,liar,traveller,polyglot-*}.wasm. A guest is built again only when its sources, the contract
 # or the version of its compiler change. What a language needs is installed under target/. Exit code 75: a registry
 # cannot be reached.
 set -euo pipefail
@@ -46,6 +46,7 @@ rust() {
   for name in clerk hostile liar traveller; do
     made "$name" "$name"
   done
+  made polyglot polyglot-rust
   # The makes of one guest that a rollout meets.
   for make in two trap-key trap-all trap-init loop refuse hoard slow slower wrong stray schema less \
     migrates migrates-one-way migrates-trap migrates-loop migrates-slow; do
@@ -63,25 +64,25 @@ made() {
 
 python() {
   local venv=target/python-venv sources=tests/conformance/guests/python
-  if fresh python-kv "$COMPONENTIZE_PY" wit "$sources"; then return; fi
-  echo "== python-kv with componentize-py $COMPONENTIZE_PY"
+  if fresh polyglot-python "$COMPONENTIZE_PY" wit "$sources"; then return; fi
+  echo "== polyglot-python with componentize-py $COMPONENTIZE_PY"
   [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
   install "$venv/bin/pip" install --disable-pip-version-check "componentize-py==$COMPONENTIZE_PY"
   "$venv/bin/componentize-py" --quiet -d wit -w guest componentize --stub-wasi -p "$sources" app \
-    -o "$out/.python-kv.made"
-  keep python-kv "$out/.python-kv.made" && rm "$out/.python-kv.made"
+    -o "$out/.polyglot-python.made"
+  keep polyglot-python "$out/.polyglot-python.made" && rm "$out/.polyglot-python.made"
 }
 
 javascript() {
   local packages=target/js sources=tests/conformance/guests/javascript
-  if fresh js-kv npm wit "$sources"; then return; fi
-  echo "== js-kv with componentize-js"
+  if fresh polyglot-js npm wit "$sources"; then return; fi
+  echo "== polyglot-js with componentize-js"
   mkdir -p "$packages"
   cp "$sources/package.json" "$packages/"
   install npm install --prefix "$packages" --no-audit --no-fund --no-package-lock
   cp "$sources/build.mjs" "$packages/build.mjs"
-  node "$packages/build.mjs" "$root/$sources/app.js" "$root/wit" "$out/.js-kv.made"
-  keep js-kv "$out/.js-kv.made" && rm "$out/.js-kv.made"
+  node "$packages/build.mjs" "$root/$sources/app.js" "$root/wit" "$out/.polyglot-js.made"
+  keep polyglot-js "$out/.polyglot-js.made" && rm "$out/.polyglot-js.made"
 }
 
 build() (

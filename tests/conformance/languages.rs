@@ -1,17 +1,22 @@
-//! A guest in Python and one in JavaScript, made from the same contract without the SDK.
+//! One guest in three languages: in Python and in JavaScript, made from the same contract without the SDK, and in Rust with it.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use crate::guests::foreign;
+use serde_json::Value;
+
+use crate::guests::{foreign, rust};
 use tests::resp::{Client, Reply};
 use tests::{Node, Starter, arg};
 
 /// Keys of the scan test: several pages on every partition.
 const KEYS: usize = 500;
 
+/// What all of them say they are.
+const SERVICE: &str = "polyglot";
+
 struct Guest {
-    file: std::path::PathBuf,
-    service: &'static str,
+    file: PathBuf,
     data: tempfile::TempDir,
 }
 
@@ -32,22 +37,28 @@ impl Guest {
     }
 
     fn run(&self, client: &mut Client, words: &str) -> Reply {
-        client.run(&format!("{}.{words}", self.service))
+        client.run(&format!("{SERVICE}.{words}"))
     }
 }
 
-fn lives(language: &str, service: &'static str) {
-    let Some(file) = foreign(language, service) else {
+/// The guest in that language, unless its compiler cannot be installed.
+fn written_in(language: &str) -> Option<PathBuf> {
+    match language {
+        "rust" => Some(rust("polyglot-rust")),
+        "python" => foreign(language, "polyglot-python"),
+        _ => foreign(language, "polyglot-js"),
+    }
+}
+
+fn lives(language: &str) {
+    let Some(file) = written_in(language) else {
         return;
     };
     let data = tempfile::tempdir().expect("a folder");
-    let guest = Guest {
-        file,
-        service,
-        data,
-    };
+    let guest = Guest { file, data };
     let node = guest.start();
     values_are_kept(&guest, &mut node.client());
+    numbers_are_counted(&guest, &mut node.client());
     rows_are_listed(&guest, &mut node.client());
     failures_stay_alone(&guest, &mut node.client());
     assert_eq!(node.terminate().status.code(), Some(0));
@@ -60,12 +71,51 @@ fn lives(language: &str, service: &'static str) {
     );
 }
 
+/// They have to do the same to the last word: each reads what the others have stored.
+fn numbers_are_counted(guest: &Guest, client: &mut Client) {
+    for (stored, answer) in [
+        ("-2", Reply::Int(-1)),
+        ("-1", Reply::Int(0)),
+        ("41", Reply::Int(42)),
+        ("9223372036854775806", Reply::Int(i64::MAX)),
+        ("-9223372036854775808", Reply::Int(i64::MIN + 1)),
+    ] {
+        assert_eq!(guest.run(client, &format!("SET n {stored}")), Reply::ok());
+        assert_eq!(guest.run(client, "INCR n"), answer, "{stored}");
+        let after = answer.int().to_string();
+        assert_eq!(guest.run(client, "GET n"), after.as_str().into());
+    }
+    assert_eq!(guest.run(client, "INCR fresh"), Reply::Int(1));
+    let overflow = "ERR increment or decrement would overflow";
+    let invalid = "ERR value is not an integer or out of range";
+    for (stored, error) in [
+        ("9223372036854775807", overflow),
+        ("9223372036854775808", invalid),
+        ("-9223372036854775809", invalid),
+        ("+1", invalid),
+        ("01", invalid),
+        ("-0", invalid),
+        ("1_0", invalid),
+        ("1.0", invalid),
+        ("one", invalid),
+    ] {
+        assert_eq!(guest.run(client, &format!("SET n {stored}")), Reply::ok());
+        assert_eq!(
+            guest.run(client, "INCR n"),
+            Reply::Error(error.into()),
+            "{stored}"
+        );
+        assert_eq!(guest.run(client, "GET n"), stored.into());
+    }
+    assert_eq!(guest.run(client, "DEL n fresh"), Reply::Int(2));
+}
+
 fn values_are_kept(guest: &Guest, client: &mut Client) {
     assert_eq!(guest.run(client, "GET key"), Reply::Nil);
     assert_eq!(guest.run(client, "SET key value"), Reply::ok());
     assert_eq!(guest.run(client, "GET key"), "value".into());
     let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-    let name = |command: &str| format!("{}.{command}", guest.service).into_bytes();
+    let name = |command: &str| format!("{SERVICE}.{command}").into_bytes();
     for (key, value) in [
         (&b"\0\r\n\xff"[..], &bytes[..]),
         (b"", b""),
@@ -143,8 +193,8 @@ fn failures_stay_alone(guest: &Guest, client: &mut Client) {
     }
 }
 
-fn keeps_the_contract(language: &str, service: &str) {
-    let Some(file) = foreign(language, service) else {
+fn keeps_the_contract(language: &str) {
+    let Some(file) = written_in(language) else {
         return;
     };
     let output = tests::run(&["check", arg(&file)]);
@@ -163,22 +213,55 @@ fn keeps_the_contract(language: &str, service: &str) {
     assert_eq!(output.status.code(), Some(1), "{text}");
 }
 
+/// What a guest says of itself, but for its version.
+fn descriptor(file: &Path) -> Value {
+    let output = tests::run(&["inspect", "--format", "json", arg(&file)]);
+    let mut said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let descriptor = said["descriptor"].take();
+    let mut descriptor = match descriptor {
+        Value::Object(descriptor) => descriptor,
+        other => panic!("{other}: {}", tests::text(&output)),
+    };
+    assert!(descriptor.remove("version").is_some());
+    descriptor.into()
+}
+
+#[test]
+fn guests_in_three_languages_describe_the_same() {
+    let own = descriptor(&rust("polyglot-rust"));
+    for language in ["python", "javascript"] {
+        if let Some(file) = written_in(language) {
+            assert_eq!(descriptor(&file), own, "{language}");
+        }
+    }
+}
+
+#[test]
+fn a_guest_in_rust_serves_fails_and_comes_back() {
+    lives("rust");
+}
+
 #[test]
 fn a_guest_in_python_serves_fails_and_comes_back() {
-    lives("python", "python-kv");
+    lives("python");
 }
 
 #[test]
 fn a_guest_in_javascript_serves_fails_and_comes_back() {
-    lives("javascript", "js-kv");
+    lives("javascript");
+}
+
+#[test]
+fn a_guest_in_rust_keeps_the_contract() {
+    keeps_the_contract("rust");
 }
 
 #[test]
 fn a_guest_in_python_keeps_the_contract() {
-    keeps_the_contract("python", "python-kv");
+    keeps_the_contract("python");
 }
 
 #[test]
 fn a_guest_in_javascript_keeps_the_contract() {
-    keeps_the_contract("javascript", "js-kv");
+    keeps_the_contract("javascript");
 }

@@ -192,7 +192,10 @@ fn what_is_saved_is_what_answers() {
     let refused = one.run("COUNT no");
     assert!(refused.is_error("ERR"), "{refused:?}");
     let words = refused.text();
-    dev.says(1, &["command=COUNT", &format!("refused: {words}")]);
+    dev.says(
+        1,
+        &["version=", "command=COUNT", &format!("refused: {words}")],
+    );
     let failed = one.run("COUNT boom");
     assert!(failed.is_error("GUESTTRAP"), "{failed:?}");
     let line = second

@@ -362,6 +362,8 @@ fn metrics_are_prometheus_text_and_count_what_happened() {
     let expected = [
         ("vnode_commands", "counter"),
         ("vnode_command_duration_seconds", "histogram"),
+        ("vnode_version_commands", "counter"),
+        ("vnode_version_command_duration_seconds", "histogram"),
         ("vnode_resp_connections", "gauge"),
         ("vnode_partitions", "gauge"),
         ("vnode_ready", "gauge"),
@@ -380,6 +382,15 @@ fn metrics_are_prometheus_text_and_count_what_happened() {
             [&format!(r#"vnode_commands_total{{service="kv",command="SET",outcome="{outcome}"}}"#)]
     };
     assert_eq!((set("ok"), set("error"), set("trap")), (7.0, 1.0, 0.0));
+    let services = node.json("/v1/services");
+    let digest = &services["services"][0]["digest"].as_str().unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let of = format!(r#"service="kv",version="{version}",digest="{digest}",command="SET""#);
+    let set =
+        |outcome| samples[&format!(r#"vnode_version_commands_total{{{of},outcome="{outcome}"}}"#)];
+    assert_eq!((set("ok"), set("error"), set("trap")), (7.0, 1.0, 0.0));
+    let count = format!("vnode_version_command_duration_seconds_count{{{of}}}");
+    assert_eq!(samples[&count], 8.0);
     let labels = r#"{service="kv",command="SET"}"#;
     assert_eq!(
         samples[&format!("vnode_command_duration_seconds_count{labels}")],

@@ -226,6 +226,7 @@ fn a_coverage_command_streams_one_line_for_each_part() {
     for line in answer.body.lines() {
         let part: Value = serde_json::from_str(line).unwrap();
         assert_eq!(part["node"], "a@test", "{part}");
+        assert_eq!(part["version"], env!("CARGO_PKG_VERSION"), "{part}");
         partitions.push(part["partition"].as_u64().unwrap());
         items += part["items"].as_array().unwrap().len();
     }

@@ -139,12 +139,15 @@ fn through_all(cluster: &Cluster, prefix: &str, count: usize) {
     }
 }
 
-/// The steps of a trace: node, partition, kind and outcome.
+/// The steps of a trace of a guest that comes with the host: node, partition, kind and outcome.
 fn steps(trace: Reply) -> Vec<(String, i64, String, String)> {
     let step = |step: Reply| {
         let parts = step.items();
         assert!(parts[4].int() >= 0, "microseconds");
         let text = |nth: usize| parts[nth].text();
+        if text(3) == "ok" {
+            assert_eq!(text(5), env!("CARGO_PKG_VERSION"), "{parts:?}");
+        }
         (text(0), parts[1].int(), text(2), text(3))
     };
     trace.items().into_iter().map(step).collect()

@@ -3,8 +3,10 @@
 mod bad;
 mod crashes;
 mod good;
+mod languages;
 mod schemas;
 mod shadow;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -65,12 +67,17 @@ fn running(node: &Node) -> BTreeMap<String, u64> {
 
 /// Waits until every vnode of these nodes really runs that version.
 fn all_run<'a>(nodes: impl Iterator<Item = &'a Node>, version: &str) {
+    all_of_run(nodes, "clerk", version);
+}
+
+/// The same of another service than the clerk.
+fn all_of_run<'a>(nodes: impl Iterator<Item = &'a Node>, service: &str, version: &str) {
     for node in nodes {
         eventually(&format!("{} to run {version}", node.name), || {
             let vnodes = node.json("/v1/vnodes");
             let vnodes = vnodes["vnodes"].as_array()?.iter();
-            let mut clerks = vnodes.filter(|vnode| vnode["service"] == "clerk");
-            clerks
+            let mut vnodes = vnodes.filter(|vnode| vnode["service"] == service);
+            vnodes
                 .all(|vnode| vnode["version"] == version)
                 .then_some(())
         });

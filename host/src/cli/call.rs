@@ -49,15 +49,30 @@ pub(super) fn call(session: &mut Session<'_>, args: &Call) -> anyhow::Result<Exi
 
 /// A line for each vnode that had a part.
 fn trace(body: &Value) -> String {
-    let mut table = Table::new(&["NODE", "PARTITION", "KIND", "OUTCOME", "MICROSECONDS"]);
+    let mut table = Table::new(&[
+        "NODE",
+        "PARTITION",
+        "KIND",
+        "OUTCOME",
+        "MICROSECONDS",
+        "VERSION",
+    ]);
     let replicas = body.get("replicas").and_then(Value::as_array);
     for replica in replicas.into_iter().flatten() {
         let cell = |name| match replica.get(name) {
             Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => "-".into(),
             Some(other) => other.to_string(),
-            None => "-".into(),
         };
-        table.row(["node", "partition", "kind", "outcome", "microseconds"].map(cell));
+        let names = [
+            "node",
+            "partition",
+            "kind",
+            "outcome",
+            "microseconds",
+            "version",
+        ];
+        table.row(names.map(cell));
     }
     table.to_string()
 }

@@ -53,6 +53,8 @@ pub struct Part {
     pub items: Vec<u8>,
     /// How many.
     pub count: usize,
+    /// The version of the guest that gave it.
+    pub version: String,
 }
 
 impl Coordinator {
@@ -114,15 +116,15 @@ impl Coordinator {
             let (mut part, mut part_of) = ((Vec::new(), 0), None);
             while let Some(page) = pages.recv().await {
                 let (covered, page) = page?;
-                part_of = Some(covered);
                 joined.add_page(&page)?;
                 if call.recorder.is_some() {
                     part.0.extend_from_slice(&page.items);
                     part.1 += page.count;
                 }
+                part_of = Some((covered, page.version));
             }
-            if let (Some(recorder), Some(covered)) = (&call.recorder, part_of) {
-                self.record_part(recorder, &covered, begun, part);
+            if let (Some(recorder), Some(of)) = (&call.recorder, part_of) {
+                self.record_part(recorder, of, begun, part);
             }
         }
     }
@@ -172,6 +174,7 @@ impl Coordinator {
                         range,
                         items: page.items,
                         count: page.count,
+                        version: page.version,
                     };
                     if parts.send(Ok(part)).await.is_err() {
                         return Ok(());

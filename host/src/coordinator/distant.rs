@@ -92,6 +92,7 @@ enum Answer {
         items: Vec<u8>,
         count: usize,
         next: Option<Vec<u8>>,
+        version: String,
     },
     Failed {
         code: String,
@@ -105,6 +106,7 @@ pub(super) fn encode(page: &Result<CoveragePage, Failure>) -> Vec<u8> {
             items: page.items.clone(),
             count: page.count,
             next: page.next.clone(),
+            version: page.version.clone(),
         },
         Err(failure) => Answer::Failed {
             code: failure.code().to_owned(),
@@ -115,7 +117,17 @@ pub(super) fn encode(page: &Result<CoveragePage, Failure>) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Result<CoveragePage, Failure> {
     match from_bytes(bytes)? {
-        Answer::Page { items, count, next } => Ok(CoveragePage { items, count, next }),
+        Answer::Page {
+            items,
+            count,
+            next,
+            version,
+        } => Ok(CoveragePage {
+            items,
+            count,
+            next,
+            version,
+        }),
         Answer::Failed { code, message } => Err(Failure::Elsewhere { code, message }),
     }
 }

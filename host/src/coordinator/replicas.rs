@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use vnode_ring::{Holder, NodeName, Object, PartitionId, Role};
 
+use super::trace::signed;
 use super::{Coordinator, PATIENCE};
 use crate::executor::Message;
 use crate::vnode::replica::{Fetched, fetched, is_done, page, page_checksum};
@@ -26,6 +27,27 @@ pub(super) enum To {
     Here(PartitionId),
 }
 
+/// What a vnode is asked.
+struct Asked {
+    work: Work,
+    words: Words,
+    /// The answer is to wait for the disk.
+    on_disk: bool,
+    /// The answer is to say from which version it is.
+    traced: bool,
+}
+
+impl Asked {
+    fn of(work: Work, words: Words) -> Asked {
+        Asked {
+            work,
+            words,
+            on_disk: false,
+            traced: false,
+        }
+    }
+}
+
 /// What one replica holds under a key.
 pub struct Replica {
     /// Its node.
@@ -36,6 +58,8 @@ pub struct Replica {
     pub role: Role,
     /// The live values, oldest dot first.
     pub values: Result<Vec<Vec<u8>>, Failure>,
+    /// The version of the guest on its vnode, if it has answered.
+    pub version: Option<String>,
 }
 
 impl Coordinator {
@@ -52,16 +76,25 @@ impl Coordinator {
         let mut replicas = Vec::new();
         for holder in &view.preferred(range, service.n()) {
             let words = Words::copy([key, &held.to_bytes()]);
-            let answer = self
-                .ask_replica(service, range, To::Holder(*holder), Work::Fetch, words)
-                .await;
-            let values = answer.and_then(|answer| live_values(&answer));
+            let asked = Asked {
+                traced: true,
+                ..Asked::of(Work::Fetch, words)
+            };
+            let answer = self.send(service, range, To::Holder(*holder), asked).await;
+            let (version, values) = match &answer {
+                Ok(answer) => {
+                    let (version, answer) = signed(answer);
+                    (version.map(str::to_owned), live_values(answer))
+                }
+                Err(failure) => (None, Err(failure.clone())),
+            };
             let node = view.nodes().get(usize::from(holder.node));
             replicas.push(Replica {
                 node: node.unwrap_or(view.me()).clone(),
                 partition: holder.partition,
                 role: holder.role,
                 values,
+                version,
             });
         }
         Ok(replicas)
@@ -77,7 +110,8 @@ impl Coordinator {
         work: Work,
         words: Words,
     ) -> Result<Vec<u8>, Failure> {
-        self.send(service, range, to, (work, words), false).await
+        let asked = Asked::of(work, words);
+        self.send(service, range, to, asked).await
     }
 
     /// Has one replica take in these rows, and waits until it has them on disk.
@@ -88,8 +122,11 @@ impl Coordinator {
         to: To,
         rows: &[u8],
     ) -> Result<(), Failure> {
-        let work = (Work::Merge, page_words(rows));
-        self.send(service, range, to, work, true).await.map(drop)
+        let asked = Asked {
+            on_disk: true,
+            ..Asked::of(Work::Merge, page_words(rows))
+        };
+        self.send(service, range, to, asked).await.map(drop)
     }
 
     /// The same as a fetch, answered when what the replica holds is on its disk.
@@ -100,8 +137,11 @@ impl Coordinator {
         of: Holder,
         words: Words,
     ) -> Result<Vec<u8>, Failure> {
-        let work = (Work::Fetch, words);
-        self.send(service, range, To::Holder(of), work, true).await
+        let asked = Asked {
+            on_disk: true,
+            ..Asked::of(Work::Fetch, words)
+        };
+        self.send(service, range, To::Holder(of), asked).await
     }
 
     /// The rows of the vnode here from a place on, packed as in a [`Batch`](crate::store::Batch), and where the next ones begin;
@@ -125,8 +165,7 @@ impl Coordinator {
         service: &Arc<Service>,
         range: PartitionId,
         to: To,
-        (work, words): (Work, Words),
-        on_disk: bool,
+        asked: Asked,
     ) -> Result<Vec<u8>, Failure> {
         let (partition, role) = match to {
             To::Holder(holder) | To::Vnode(holder) => (holder.partition, holder.role),
@@ -136,22 +175,22 @@ impl Coordinator {
         let (reply_to, reply) = oneshot::channel();
         let request = Request {
             service: service.index,
-            work,
+            work: asked.work,
             command: 0,
             partition,
             range,
             hash: 0,
-            words,
+            words: asked.words,
             now_ms: self.now_ms(),
             id: 0,
             alone: false,
             role,
             consistency: Consistency {
                 n: u8::try_from(service.n()).unwrap_or(u8::MAX),
-                dw: on_disk.into(),
+                dw: asked.on_disk.into(),
                 ..Consistency::single(within)
             },
-            trace: None,
+            trace: asked.traced.then(Box::default),
             tries: match to {
                 To::Vnode(_) => TRIED,
                 To::Holder(_) | To::Here(_) => 0,
@@ -169,7 +208,7 @@ impl Coordinator {
             To::Here(_) => Message::Here(Box::new(request)),
         });
         match tokio::time::timeout(within + PATIENCE, reply).await {
-            Ok(Ok(answer)) if is_done(&answer).is_some() => Ok(answer),
+            Ok(Ok(answer)) if is_done(signed(&answer).1).is_some() => Ok(answer),
             Ok(Ok(refusal)) => Err(Failure::of_answer(&refusal)),
             Ok(Err(_)) => Err(Failure::Draining),
             Err(_) => Err(Failure::Timeout {

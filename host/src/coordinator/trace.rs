@@ -1,6 +1,6 @@
 //! Which vnodes had a part in one command, for those who ask: `VNODE.TRACE`, and `"trace": true` by HTTP.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,27 +26,32 @@ pub struct Step {
     pub outcome: String,
     /// From asking to the answer.
     pub took: Duration,
+    /// The version of the guest on the vnode, if it has said so.
+    pub version: Option<Arc<str>>,
     /// For a coverage command: its part of the reply, RESP3 values back to back, and how many.
     pub part: Option<(Vec<u8>, usize)>,
 }
 
 impl Step {
-    /// Appends `[node, partition, kind, outcome, microseconds]`, or `[node, partition, partial reply]`.
+    /// Appends `[node, partition, kind, outcome, microseconds, version]`, or `[node, partition, partial reply, version]`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let node = Value::bulk(self.node.as_str());
         let partition = Value::Int(i64::from(self.partition.number()));
+        let version = self.version.as_deref().map_or(Value::Nil, Value::bulk);
         if let Some((items, count)) = &self.part {
-            write::array(out, 3);
+            write::array(out, 4);
             node.encode(Protocol::Resp3, out);
             partition.encode(Protocol::Resp3, out);
             write::array(out, *count);
             out.extend_from_slice(items);
+            version.encode(Protocol::Resp3, out);
             return;
         }
         let took = i64::try_from(self.took.as_micros()).unwrap_or(i64::MAX);
         let kind = Value::simple(self.role.word());
         let outcome = Value::bulk(self.outcome.as_str());
-        Value::Array(vec![node, partition, kind, outcome, Value::Int(took)])
+        let took = Value::Int(took);
+        Value::Array(vec![node, partition, kind, outcome, took, version])
             .encode(Protocol::Resp3, out);
     }
 
@@ -54,7 +59,14 @@ impl Step {
         let Value::Array(parts) = step else {
             return None;
         };
-        let [node, Value::Int(partition), kind, outcome, Value::Int(took)] = parts.as_slice()
+        let [
+            node,
+            Value::Int(partition),
+            kind,
+            outcome,
+            Value::Int(took),
+            version,
+        ] = parts.as_slice()
         else {
             return None;
         };
@@ -67,8 +79,41 @@ impl Step {
             },
             outcome: outcome.as_str()?.to_owned(),
             took: Duration::from_micros(u64::try_from(*took).ok()?),
+            version: version.as_str().map(Arc::from),
             part: None,
         })
+    }
+}
+
+/// What is known of a command that somebody wants to hear of, on its way.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// What vnodes have done for it so far.
+    pub steps: Vec<Step>,
+    /// The version of the guest that got it.
+    pub version: Option<Arc<str>>,
+}
+
+impl Trace {
+    /// Appends the answer of the vnode of that partition to what it was asked, with all that is known.
+    pub fn answer(mut self, partition: PartitionId, reply: &[u8], out: &mut Vec<u8>) {
+        self.sign(out);
+        if self.steps.is_empty() {
+            return out.extend_from_slice(reply);
+        }
+        for own in &mut self.steps {
+            if own.partition == partition {
+                own.version.clone_from(&self.version);
+            }
+        }
+        out.extend(with_steps(reply, &self.steps));
+    }
+
+    /// Says in front of an answer which version it is from.
+    pub fn sign(&self, out: &mut Vec<u8>) {
+        if let Some(version) = &self.version {
+            sign(version, out);
+        }
     }
 }
 
@@ -88,7 +133,7 @@ impl Recorder {
     }
 }
 
-/// A traced reply: `[reply, [[node, partition, kind, outcome, microseconds] ...]]`, as RESP3.
+/// A traced reply: `[reply, [[node, partition, kind, outcome, microseconds, version] ...]]`, as RESP3.
 pub fn traced(reply: &[u8], steps: &[Step]) -> Vec<u8> {
     let mut out = Vec::new();
     write::array(&mut out, 2);
@@ -116,6 +161,27 @@ pub fn steps_of(answer: &[u8]) -> Option<&[u8]> {
         .split_first()
         .filter(|(first, _)| **first == STEPS)
         .map(|(_, rest)| rest)
+}
+
+/// In front of the answer of a vnode to one who traces: then come the length of its version (u32, little-endian), the version, and
+/// the answer. No other answer begins so.
+const VERSION: u8 = 2;
+
+/// Says in front of an answer which version it is from.
+pub fn sign(version: &str, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend(u32::try_from(version.len()).unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(version.as_bytes());
+}
+
+/// The version in front of an answer, if there is one, and the answer.
+pub fn signed(answer: &[u8]) -> (Option<&str>, &[u8]) {
+    let split = || {
+        let (length, rest) = answer.strip_prefix(&[VERSION])?.split_first_chunk()?;
+        let (version, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        Some((std::str::from_utf8(version).ok()?, rest))
+    };
+    split().map_or((None, answer), |(version, rest)| (Some(version), rest))
 }
 
 /// The reply and the steps of what [`traced`] wrote; the reply alone of anything else.
@@ -164,26 +230,28 @@ impl Coordinator {
                 role,
                 outcome: outcome(&answer),
                 took: begun.elapsed(),
+                version: None,
                 part: None,
             });
         }
         answer
     }
 
-    /// Takes down a vnode's part of a coverage command.
+    /// Takes down a vnode's part of a coverage command, with the version that gave the last of it.
     pub(super) fn record_part(
         &self,
         recorder: &Recorder,
-        covered: &Covered,
+        (covered, version): (Covered, String),
         begun: Instant,
         part: (Vec<u8>, usize),
     ) {
         recorder.add(Step {
-            node: covered.node.clone(),
+            node: covered.node,
             partition: covered.partition,
             role: Role::Primary,
             outcome: "ok".into(),
             took: begun.elapsed(),
+            version: Some(version.into()),
             part: Some(part),
         });
     }
@@ -203,5 +271,77 @@ fn outcome(answer: &Result<Vec<u8>, Failure>) -> String {
             Some((b'-', _)) => first_word(reply),
             _ => "ok".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn step(partition: u16, version: Option<&str>) -> Step {
+        Step {
+            node: NodeName::new("a@test").unwrap(),
+            partition: PartitionId(partition),
+            role: Role::Primary,
+            outcome: "ok".into(),
+            took: Duration::from_micros(7),
+            version: version.map(Arc::from),
+            part: None,
+        }
+    }
+
+    fn versions(steps: &[Step]) -> Vec<Option<&str>> {
+        steps.iter().map(|step| step.version.as_deref()).collect()
+    }
+
+    #[test]
+    fn steps_come_over_with_the_versions_that_are_known() {
+        let steps = [step(1, Some("1.0.0")), step(2, None)];
+        let (reply, read) = untraced(&traced(b"+OK\r\n", &steps));
+        assert_eq!(reply, b"+OK\r\n");
+        assert_eq!(versions(&read), [Some("1.0.0"), None]);
+    }
+
+    #[test]
+    fn a_vnode_says_its_version_and_puts_it_into_its_own_step() {
+        let trace = Trace {
+            steps: vec![step(1, Some("1.0.0")), step(2, None)],
+            version: Some("2.0.0".into()),
+        };
+        let mut answer = Vec::new();
+        trace.clone().answer(PartitionId(2), b":1\r\n", &mut answer);
+        let (version, rest) = signed(&answer);
+        assert_eq!(version, Some("2.0.0"));
+        let (reply, steps) = untraced(steps_of(rest).unwrap());
+        assert_eq!(reply, b":1\r\n");
+        assert_eq!(versions(&steps), [Some("1.0.0"), Some("2.0.0")]);
+        let alone = Trace {
+            steps: Vec::new(),
+            ..trace
+        };
+        answer.clear();
+        alone.answer(PartitionId(2), b":1\r\n", &mut answer);
+        assert_eq!(signed(&answer), (Some("2.0.0"), &b":1\r\n"[..]));
+    }
+
+    proptest! {
+        /// Whatever stands behind a version comes out again, and what has none is left as it is.
+        #[test]
+        fn answers_come_out_as_they_were(version in ".{0,20}", answer in prop::collection::vec(any::<u8>(), 0..40)) {
+            let mut out = Vec::new();
+            sign(&version, &mut out);
+            out.extend_from_slice(&answer);
+            prop_assert_eq!(signed(&out), (Some(version.as_str()), answer.as_slice()));
+            if answer.first() != Some(&VERSION) {
+                prop_assert_eq!(signed(&answer), (None, answer.as_slice()));
+            }
+        }
+
+        /// No bytes of another node panic.
+        #[test]
+        fn any_bytes_may_stand_behind_the_sign(rest in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = signed(&[&[VERSION], rest.as_slice()].concat());
+        }
     }
 }

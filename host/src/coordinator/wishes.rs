@@ -153,11 +153,21 @@ fn options(words: &Words, mut at: usize, wishes: &mut Wishes) -> Result<usize, F
                 "VNODE.WITH needs a -- before the command".into(),
             ));
         }
-        if wishes.set(name, words.get(at + 1)).is_none() {
+        let value = words.get(at + 1);
+        if wishes.set(name, value).is_none() {
+            let shown = String::from_utf8_lossy(name);
+            let wrong = match value {
+                b"--" if wishes.set(name, b"1").is_some() => {
+                    format!("VNODE.WITH: '{shown}' needs a number")
+                }
+                b"--" => format!("VNODE.WITH does not know '{shown}'"),
+                value => {
+                    let value = String::from_utf8_lossy(value);
+                    format!("VNODE.WITH does not know '{shown} {value}'")
+                }
+            };
             return Err(Failure::Usage(format!(
-                "VNODE.WITH does not know '{} {}'; it takes N R W PR PW DW NODE_CONFIRMS TIMEOUT, each with a number, and PARTIAL",
-                String::from_utf8_lossy(name),
-                String::from_utf8_lossy(words.get(at + 1))
+                "{wrong}; it takes N R W PR PW DW NODE_CONFIRMS TIMEOUT, each with a number, and PARTIAL"
             )));
         }
         at += 2;

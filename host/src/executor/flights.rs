@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use vnode_ring::quorum::{Answer, Collector, Outcome, Quorum};
 use vnode_ring::{Holder, NodeName, ObjectRef, Role, View};
 
-use crate::coordinator::trace::{Step, first_word};
+use crate::coordinator::trace::{Step, first_word, signed};
 use crate::store::{Batch, RowKey};
 use crate::vnode::replica::{DONE, Fetched, fetched, is_done};
 use crate::vnode::request::{Held, Looked, ReplyTo, Request, Written};
@@ -42,6 +42,18 @@ pub(super) enum Purpose {
         /// Those that have not answered.
         left: usize,
     },
+}
+
+impl Purpose {
+    /// Whether somebody wants to hear what each replica did.
+    pub(super) fn is_traced(&self) -> bool {
+        match self {
+            Purpose::Write(written) => written.trace.is_some(),
+            Purpose::Read(read) => read.commands.iter().any(|one| one.request.trace.is_some()),
+            Purpose::Each { traced, .. } => *traced,
+            Purpose::Trace(_) | Purpose::Repair(_) | Purpose::Parts { .. } => false,
+        }
+    }
 }
 
 /// Commands of one vnode that wait for what others hold under their keys.
@@ -137,6 +149,8 @@ struct Part {
     holder: Holder,
     /// When it answered, and what in one word.
     answered: Option<(Duration, Cow<'static, str>)>,
+    /// Which version of the guest its vnode has, if it has said so.
+    version: Option<Arc<str>>,
 }
 
 /// A request that waits for several replicas.
@@ -158,10 +172,17 @@ pub(super) struct Flight {
 
 impl Flight {
     /// Takes an answer down.
-    pub(super) fn answer(&mut self, holder: usize, answer: Answer, word: Cow<'static, str>) {
+    pub(super) fn answer(
+        &mut self,
+        holder: usize,
+        answer: Answer,
+        word: Cow<'static, str>,
+        version: Option<Arc<str>>,
+    ) {
         let took = self.begun.elapsed();
         if let Some(part) = self.parts.get_mut(holder) {
             part.answered.get_or_insert((took, word));
+            part.version = part.version.take().or(version);
             self.collector.answer(holder, answer);
         }
     }
@@ -183,16 +204,6 @@ impl Flight {
     /// Whether no answer is missing.
     pub(super) fn is_complete(&self) -> bool {
         self.parts.iter().all(|part| part.answered.is_some())
-    }
-
-    /// Whether somebody wants to hear what each replica did.
-    pub(super) fn is_traced(&self) -> bool {
-        match &self.purpose {
-            Purpose::Write(written) => written.trace.is_some(),
-            Purpose::Read(read) => read.commands.iter().any(|one| one.request.trace.is_some()),
-            Purpose::Each { traced, .. } => *traced,
-            Purpose::Trace(_) | Purpose::Repair(_) | Purpose::Parts { .. } => false,
-        }
     }
 
     /// How long it has been.
@@ -229,6 +240,7 @@ impl Flight {
                 role: part.holder.role,
                 outcome,
                 took,
+                version: part.version.clone(),
                 part: None,
             }
         };
@@ -284,6 +296,8 @@ pub(super) struct Answered {
     pub(super) flight: u64,
     pub(super) holder: u8,
     pub(super) answer: Vec<u8>,
+    /// Which version of the guest it is from, if the replica was to say so.
+    pub(super) version: Option<Arc<str>>,
 }
 
 impl Answered {
@@ -321,6 +335,7 @@ impl Flights {
         let part = |holder: &Holder| Part {
             holder: *holder,
             answered: None,
+            version: None,
         };
         entry.insert(Flight {
             nth: self.begun,
@@ -345,10 +360,12 @@ impl Flights {
 
     /// Takes an answer in.
     pub(super) fn take(&mut self, flight: u64, holder: u8, answer: &[u8]) {
+        let (version, answer) = signed(answer);
         self.answers.push(Answered {
             flight,
             holder,
             answer: answer.to_vec(),
+            version: version.map(Arc::from),
         });
     }
 

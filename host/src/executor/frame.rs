@@ -8,10 +8,13 @@
 //! command   = 1:u8  id:u64  epoch:u64  request:u64  now_ms:u64  hash:u64
 //!             service:u16  command:u16  partition:u16  range:u16  role:u8  work:u8  traced:u8
 //!             n:u8 r:u8 w:u8 pr:u8 pw:u8 dw:u8 node_confirms:u8  timeout_ms:u32  count:u32  (word:text)*
-//! reply     = 2:u8  id:u64  RESP3 value
+//! reply     = 2:u8  id:u64  answer
 //! stale     = 3:u8  id:u64  epoch:u64
 //! text      = length:u32  bytes
 //! ```
+//!
+//! An answer is a RESP3 value, or what `vnode::replica` says of objects; if the request was traced, the version of the vnode's guest
+//! may come first (`coordinator::trace::sign`).
 //!
 //! A command's words stay where they were read: a [`Words`] is ranges of the buffer. That is why this is laid out by hand and
 //! not encoded like the other messages between nodes.
@@ -64,7 +67,7 @@ pub(super) struct Command {
 pub(super) enum Frame {
     Services(Vec<ServiceNames>),
     Command(Box<Command>),
-    /// The reply to a command: a RESP3 value.
+    /// The reply to a command.
     Reply(u64, Bytes),
     /// The node does not have that role for the partition at its epoch.
     Stale(u64, u64),

@@ -296,7 +296,8 @@ impl Task {
             words: command.words,
             now_ms: command.now_ms,
             id: command.request,
-            alone: false,
+            // As one of many it would not be told which version ran it.
+            alone: command.traced,
             role: command.role,
             consistency: command.consistency,
             trace: command.traced.then(Box::default),

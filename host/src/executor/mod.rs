@@ -369,7 +369,7 @@ impl Executor {
             Errand::Lend(work) => work,
             Errand::Run(mut commands) => {
                 while let Some(late) = commands.pop_front_if(|first| first.is_late(now)) {
-                    refuse_late(late, &mut self.replies, stats);
+                    refuse_late(vnode.edition(), late, &mut self.replies, stats);
                 }
                 let ran = vnode.run(
                     &mut self.call,

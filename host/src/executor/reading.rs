@@ -11,7 +11,7 @@ use vnode_ring::{Holder, ObjectRef};
 use super::Executor;
 use super::flights::{Purpose, Read, Repair, Repairing};
 use crate::store::{Batch, RowKey};
-use crate::vnode::replica::{DONE, Fetched, fetched};
+use crate::vnode::replica::{Fetched, done, fetched};
 use crate::vnode::request::{Held, Looked, Request, Words, Work};
 
 impl Executor {
@@ -55,6 +55,7 @@ impl Executor {
             words: self.words_of(&commands),
             ..first.copy()
         };
+        let version = first.trace.as_ref().and_then(|trace| trace.version.clone());
         let read = Purpose::Read(Read {
             held,
             answers: vec![Vec::new(); asked.consistency.n.into()],
@@ -64,7 +65,7 @@ impl Executor {
         let (me, flight) = self.fly(&asked, read);
         if let Some(to) = me {
             // It holds what it holds.
-            self.deliver(to, DONE);
+            self.deliver(to, &done(version.as_deref()));
         }
         self.decide(flight);
     }
@@ -99,7 +100,7 @@ impl Executor {
         for Looked { mut request, .. } in commands {
             request.work = Work::Command;
             if let (Some(trace), Some(Some(steps))) = (&mut request.trace, &steps) {
-                trace.extend(steps.iter().cloned());
+                trace.steps.extend(steps.iter().cloned());
             }
             self.stage(request);
         }

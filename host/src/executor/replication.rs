@@ -16,7 +16,7 @@ use super::{Executor, Parked};
 use crate::coordinator::trace::{Step, first_word, steps_of, traced, with_steps};
 use crate::descriptor::{CommandKind, CommandSpec};
 use crate::store::Verdict;
-use crate::vnode::replica::DONE;
+use crate::vnode::replica::done;
 use crate::vnode::request::{Failure, Looked, ReplyTo, Request, Words, Work, Written};
 
 impl Executor {
@@ -68,15 +68,20 @@ impl Executor {
             return written.replies.each(|to, _| replies.fail(to, &failure));
         }
         let (commit, on_disk) = (written.commit, written.consistency.dw > 0);
+        let version = written
+            .trace
+            .as_ref()
+            .and_then(|trace| trace.version.clone());
         let (me, flight) = self.fly(&request, Purpose::Write(written));
         if let Some(to) = me {
+            let done = done(version.as_deref());
             match self.acknowledge.verdict_for(commit, on_disk) {
-                Verdict::Now => self.deliver(to, DONE),
+                Verdict::Now => self.deliver(to, &done),
                 Verdict::Wait | Verdict::Failed => self.parked.push_back(Parked {
                     after: commit,
                     on_disk,
                     to,
-                    reply: DONE.to_vec(),
+                    reply: done.into_owned(),
                 }),
             }
         }
@@ -93,6 +98,7 @@ impl Executor {
             role: request.role,
             outcome: String::new(),
             took: Duration::ZERO,
+            version: None,
             part: None,
         };
         let to = std::mem::replace(&mut request.reply_to, ReplyTo::Nobody);
@@ -121,7 +127,7 @@ impl Executor {
             .begin(&self.view, &[], quorum, deadline, purpose)
     }
 
-    fn hear(&mut self, name: u64, answer: &[u8]) {
+    fn hear(&mut self, name: u64, answer: &[u8], version: Option<Arc<str>>) {
         let Some(flight) = self.flights.end(name) else {
             return;
         };
@@ -135,6 +141,7 @@ impl Executor {
                 false => "ok".into(),
             };
             own.took = took;
+            own.version = version;
             self.deliver(to, &traced(answer, &[own]));
         }
     }
@@ -142,7 +149,7 @@ impl Executor {
     /// Has every replica run the command.
     fn run_on_each(&mut self, mut request: Request) {
         request.work = Work::Each;
-        let traced = request.trace.take().is_some();
+        let traced = request.trace.is_some();
         let to = std::mem::replace(&mut request.reply_to, ReplyTo::Nobody);
         let replies = vec![Vec::new(); request.consistency.n.into()];
         let (me, flight) = self.fly(
@@ -180,6 +187,7 @@ impl Executor {
             _ => request.consistency.of_write(),
         };
         let deadline = request.arrived + request.consistency.within();
+        let traced = purpose.is_traced();
         let flight = self
             .flights
             .begin(&view, &holders, quorum, deadline, purpose);
@@ -194,6 +202,7 @@ impl Executor {
                 partition: *partition,
                 role: holder.role,
                 reply_to,
+                trace: traced.then(Box::default),
                 ..request.copy()
             };
             match numbered {
@@ -254,11 +263,11 @@ impl Executor {
                     *said = answered.answer;
                 }
             }
-            Purpose::Trace(_) => return self.hear(name, &answered.answer),
+            Purpose::Trace(_) => return self.hear(name, &answered.answer, answered.version),
             Purpose::Repair(_) => return self.repair(name, &answered.answer),
             Purpose::Parts { .. } => return self.hear_part(name, &answered.answer),
         }
-        flight.answer(place, answer, word);
+        flight.answer(place, answer, word, answered.version);
         self.decide(name);
     }
 
@@ -286,7 +295,7 @@ impl Executor {
             match outcome {
                 Outcome::Waiting => {}
                 // Who wants to hear what each did waits for each.
-                Outcome::Enough if flight.is_traced() && !complete => {}
+                Outcome::Enough if flight.purpose.is_traced() && !complete => {}
                 Outcome::Enough => self.succeed(name),
                 Outcome::Impossible => self.fail(name),
             }
@@ -305,7 +314,8 @@ impl Executor {
         match &mut flight.purpose {
             Purpose::Write(written) => {
                 let replies = std::mem::take(&mut written.replies);
-                let steps = written.trace.take().map(|mut steps| {
+                let steps = written.trace.take().map(|trace| {
+                    let mut steps = trace.steps;
                     steps.extend(flight.steps());
                     steps
                 });

@@ -206,7 +206,7 @@ fn run(loan: Loan) {
             rest.extend(requests);
             while let Some(request) = rest.pop_front() {
                 if request.is_late(Instant::now()) {
-                    refuse_late(request, &mut replies, &loan.stats);
+                    refuse_late(vnode.edition(), request, &mut replies, &loan.stats);
                     continue;
                 }
                 vnode.run_one(request, &mut replies, &loan.stats, budget);

@@ -26,8 +26,8 @@ pub(super) async fn ask(coordinator: &Coordinator, command: NodeCommand, words: 
     })
 }
 
-/// VNODE.TRACE and VNODE.WITH. A traced reply is `[reply, [[node, partition, kind, outcome, microseconds] ...]]`, and for a
-/// command of the whole ring `[reply, [[node, partition, partial reply] ...]]`.
+/// VNODE.TRACE and VNODE.WITH. A traced reply is `[reply, [[node, partition, kind, outcome, microseconds, version] ...]]`, and for a
+/// command of the whole ring `[reply, [[node, partition, partial reply, version] ...]]`.
 async fn wished(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Failure> {
     let Wished {
         target,
@@ -42,7 +42,7 @@ async fn wished(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Fai
     Ok(traced(&reply, &steps))
 }
 
-/// VNODE.REPLICAS: `[[node, partition, kind, [value ...]] ...]`.
+/// VNODE.REPLICAS: `[[node, partition, kind, [value ...], version] ...]`.
 async fn held(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Failure> {
     let service = service_of(coordinator, words)?;
     let replicas = coordinator.replicas(service, words.get(1)).await?;
@@ -56,6 +56,7 @@ async fn held(coordinator: &Coordinator, words: &Words) -> Result<Vec<u8>, Failu
             Value::Int(i64::from(replica.partition.number())),
             Value::simple(replica.role.word()),
             values,
+            replica.version.map_or(Value::Nil, Value::bulk),
         ])
     });
     let mut out = Vec::new();

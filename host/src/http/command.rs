@@ -187,6 +187,7 @@ async fn answer(
             "kind": step.role.word(),
             "outcome": step.outcome,
             "microseconds": u64::try_from(step.took.as_micros()).unwrap_or(u64::MAX),
+            "version": step.version,
         })
     };
     let replicas = steps.iter().map(replica).collect();
@@ -261,6 +262,7 @@ fn stream(node: Arc<Shared>, target: GuestCommand, words: Words) -> Result<Respo
                 "node": name,
                 "partition": part.range.number(),
                 "items": items(&part),
+                "version": part.version,
             }),
             Err(failure) => json!({ "error": error(&failure) }),
         };

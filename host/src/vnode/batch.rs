@@ -80,7 +80,7 @@ impl Vnode {
                     call.requests.push(request);
                 }
                 // Frames of earlier commands are not touched: nothing was written before the values could be read.
-                Err(failure) => finish(replies, stats, request, Err(failure)),
+                Err(failure) => finish(&self.edition, replies, stats, request, Err(failure)),
             }
         }
     }
@@ -168,16 +168,16 @@ impl Vnode {
             let took = now.saturating_duration_since(request.arrived);
             let ended = match (verdict, answer, &committed) {
                 (Some(failure), _, _) => {
-                    fail(replies, request, &failure);
+                    fail(&self.edition, replies, request, &failure);
                     failure.ended()
                 }
                 (None, Answer::Error { code, message }, _) => {
                     let failure = refusal(code, message);
-                    fail(replies, request, &failure);
+                    fail(&self.edition, replies, request, &failure);
                     Ended::Error
                 }
                 (None, Answer::Ok { effects, .. }, Err(failure)) if !effects.is_empty() => {
-                    fail(replies, request, failure);
+                    fail(&self.edition, replies, request, failure);
                     Ended::Error
                 }
                 (None, Answer::Ok { effects, reply }, committed) => {

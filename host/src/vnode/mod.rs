@@ -37,7 +37,6 @@ use self::edition::Edition;
 use self::request::{Consistency, Failure, HeldReplies, Replies, ReplyTo, Request, Written};
 use self::service::{CommandStats, Ended, Service};
 use self::shadow::Shadow;
-use crate::coordinator::trace::with_steps;
 use crate::executor::slow::Given;
 use crate::store::Commit;
 use crate::wasm::{Done, GuestError, Hook, Instance, Scope, TypedCommand, VnodeState};
@@ -297,7 +296,7 @@ impl Vnode {
         }
         if let Err(failure) = self.instance() {
             while let Some(request) = mailbox.pop_front() {
-                finish(replies, stats, request, Err(failure.clone()));
+                finish(&self.edition, replies, stats, request, Err(failure.clone()));
             }
             return Ran::All;
         }
@@ -330,7 +329,7 @@ impl Vnode {
     /// the command's own.
     pub fn run_one(
         &mut self,
-        request: Request,
+        mut request: Request,
         replies: &mut Replies,
         stats: &[CommandStats],
         budget: Duration,
@@ -339,10 +338,11 @@ impl Vnode {
             self.attend(&mut VecDeque::from([request]), replies);
             return None;
         }
+        self.note_version(&mut request);
         let full = self.budget();
         let Some(spec) = self.edition.command(request.command) else {
             let failure = self.lacks();
-            finish(replies, stats, request, Err(failure));
+            finish(&self.edition, replies, stats, request, Err(failure));
             return None;
         };
         let command = typed_command(spec, &request);
@@ -382,9 +382,16 @@ impl Vnode {
                 written.trace = request.trace;
                 replies.written.push(written);
             }
-            ended => finish(replies, stats, request, ended),
+            ended => finish(&self.edition, replies, stats, request, ended),
         }
         None
+    }
+
+    /// Takes down for one who traces to which version a command came.
+    fn note_version(&self, request: &mut Request) {
+        if let Some(trace) = &mut request.trace {
+            trace.version = Some(Arc::clone(self.edition.version()));
+        }
     }
 
     /// The last commit as the other replicas of the range get it.
@@ -575,13 +582,18 @@ pub(crate) fn seed(id: u64) -> u64 {
     z ^ (z >> 33)
 }
 
-/// Refuses a command whose time was over before it had its turn.
-pub(crate) fn refuse_late(request: Request, replies: &mut Replies, stats: &[CommandStats]) {
+/// Refuses a command whose time was over before it had its turn with this version.
+pub(crate) fn refuse_late(
+    edition: &Edition,
+    request: Request,
+    replies: &mut Replies,
+    stats: &[CommandStats],
+) {
     let failure = Failure::Timeout {
         within: request.consistency.within(),
         limit: "request_timeout",
     };
-    finish(replies, stats, request, Err(failure));
+    finish(edition, replies, stats, request, Err(failure));
 }
 
 fn count(stats: &[CommandStats], request: &Request, ended: Ended) {
@@ -595,6 +607,7 @@ fn count(stats: &[CommandStats], request: &Request, ended: Ended) {
 
 /// Replies to a command that ran alone, and counts it.
 fn finish(
+    edition: &Edition,
     replies: &mut Replies,
     stats: &[CommandStats],
     request: Request,
@@ -606,26 +619,31 @@ fn finish(
     };
     count(stats, &request, how);
     match ended {
-        Ok((reply, after)) => {
-            let reply = match request.trace {
-                Some(steps) if !steps.is_empty() => with_steps(&reply, &steps),
-                _ => reply,
-            };
-            replies.push(request.reply_to, after, |out| out.extend_from_slice(&reply));
-        }
-        Err(failure) => fail(replies, request, &failure),
+        Ok((reply, after)) => replies.push(request.reply_to, after, |out| match request.trace {
+            Some(trace) => trace.answer(request.partition, &reply, out),
+            None => out.extend_from_slice(&reply),
+        }),
+        Err(failure) => fail(edition, replies, request, &failure),
     }
 }
 
 /// Answers a command with an error.
-fn fail(replies: &mut Replies, request: Request, failure: &Failure) {
+fn fail(edition: &Edition, replies: &mut Replies, request: Request, failure: &Failure) {
     if let Failure::Refused { code, message } = failure {
         // Nothing is wrong with the node, but who writes the guest wants to see it.
         tracing::debug!(
             target: "guest",
+            service = edition.guest.descriptor().name,
+            partition = %request.partition,
+            version = &**edition.version(),
             command = %String::from_utf8_lossy(request.words.get(0)),
             "refused: {code} {message}"
         );
     }
-    replies.fail(request.reply_to, failure);
+    replies.push(request.reply_to, None, |out| {
+        if let Some(trace) = &request.trace {
+            trace.sign(out);
+        }
+        failure.write(out);
+    });
 }

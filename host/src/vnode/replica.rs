@@ -2,6 +2,7 @@
 //!
 //! None of this needs the guest: objects are merged by their histories alone.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use vnode_ring::{Leaves, PartitionId};
 
 use super::request::{Failure, Held, Looked, Replies, ReplyTo, Request, Words, Work};
 use super::{Guest, Vnode};
+use crate::coordinator::trace::sign;
 use crate::store::{Changes, RowKey};
 use crate::wasm::{Compared, Digests, Refusal, VnodeState};
 
@@ -117,6 +119,17 @@ pub fn is_done(answer: &[u8]) -> Option<&[u8]> {
     answer.strip_prefix(DONE)
 }
 
+/// What a replica of that version answers to one who traces that it has done what it was asked; [`DONE`] alone without one.
+pub fn done(version: Option<&str>) -> Cow<'static, [u8]> {
+    let Some(version) = version else {
+        return DONE.into();
+    };
+    let mut out = Vec::new();
+    sign(version, &mut out);
+    out.extend_from_slice(DONE);
+    out.into()
+}
+
 impl Vnode {
     /// Does what replicas do, from the front of the mailbox, up to the first command.
     pub(super) fn attend(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies) {
@@ -140,7 +153,7 @@ impl Vnode {
     /// Takes in the objects of the requests at the front of the mailbox, in one batch.
     fn merge(&mut self, mailbox: &mut VecDeque<Request>, replies: &mut Replies) {
         let partition = self.partition;
-        let mut merged: SmallVec<[(ReplyTo, bool); 8]> = SmallVec::new();
+        let mut merged: SmallVec<[(ReplyTo, bool, bool); 8]> = SmallVec::new();
         let mut hashes: SmallVec<[u64; 32]> = SmallVec::new();
         let mut bulk = false;
         let Some(state) = self.state() else {
@@ -164,7 +177,10 @@ impl Vnode {
             bulk |= request.words.len() > 1;
             let before = state.staged();
             match stage(state, rows, &mut hashes) {
-                Ok(()) => merged.push((request.reply_to, request.consistency.dw > 0)),
+                Ok(()) => {
+                    let (on_disk, traced) = (request.consistency.dw > 0, request.trace.is_some());
+                    merged.push((request.reply_to, on_disk, traced));
+                }
                 Err(refusal) => {
                     state.unstage(before);
                     replies.fail(request.reply_to, &refusal.into());
@@ -181,22 +197,27 @@ impl Vnode {
                 }
                 // What was there already may not be on disk yet.
                 let commit = commit.or(state.last_commit());
-                for (to, on_disk) in merged {
-                    replies.answer(to, commit, on_disk, DONE);
+                for (to, on_disk, traced) in merged {
+                    replies.answer(to, commit, on_disk, &self.done(traced));
                 }
             }
             Err(error) => {
                 let failure = Failure::of_store(&error, partition);
-                for (to, _) in merged {
+                for (to, ..) in merged {
                     replies.fail(to, &failure);
                 }
             }
         }
     }
 
+    /// Says that it has done what it was asked, and which version it has if that is asked for, too.
+    fn done(&self, traced: bool) -> Cow<'static, [u8]> {
+        done(traced.then(|| &**self.edition.version()))
+    }
+
     /// Answers with its objects, one after the other, each behind its length (u32, little-endian); see [`fetched`].
     fn fetch(&mut self, request: Request, replies: &mut Replies) {
-        let mut out = DONE.to_vec();
+        let mut out = self.done(request.trace.is_some()).into_owned();
         let fetched = match self.state() {
             None => Err(Failure::Draining),
             Some(state) => fetch(state, &request, &mut out).map_err(Failure::from),
@@ -305,7 +326,8 @@ impl Vnode {
     }
 
     /// Says what is held under the keys of a command that is to run once others have been heard.
-    fn look(&mut self, request: Request, replies: &mut Replies) {
+    fn look(&mut self, mut request: Request, replies: &mut Replies) {
+        self.note_version(&mut request);
         let mut held = Vec::new();
         let looked = match self.state() {
             None => Err(Failure::Draining),

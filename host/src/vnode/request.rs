@@ -12,7 +12,7 @@ use vnode_ring::quorum::Quorum;
 use vnode_ring::{PartitionId, Role};
 
 use super::service::Ended;
-use crate::coordinator::trace::Step;
+use crate::coordinator::trace::Trace;
 use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::store::{Commit, StoreError};
@@ -321,8 +321,8 @@ pub struct Request {
     pub role: Role,
     /// How many replicas it has and waits for.
     pub consistency: Consistency,
-    /// What vnodes have done for it so far, if somebody wants to hear of that.
-    pub trace: Option<Box<Vec<Step>>>,
+    /// What is known of it so far, if somebody wants to hear of that.
+    pub trace: Option<Box<Trace>>,
     /// How often it went to a node that was not the right one any more.
     pub tries: u8,
     /// When it arrived.
@@ -421,7 +421,7 @@ pub struct Written {
     /// The replies of those that wrote.
     pub replies: HeldReplies,
     /// Of the only command, if it is traced.
-    pub trace: Option<Box<Vec<Step>>>,
+    pub trace: Option<Box<Trace>>,
 }
 
 /// Replies that are not sent yet: RESP3 values in one buffer.

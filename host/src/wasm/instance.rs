@@ -54,6 +54,8 @@ pub struct CoveragePage {
     pub count: usize,
     /// Where to go on.
     pub next: Option<Vec<u8>>,
+    /// The version of the guest that made it.
+    pub version: String,
 }
 
 /// What a guest that listens is told besides its commands.
@@ -277,12 +279,14 @@ impl Instance {
             state.limits().reply_bytes_max.saturating_mul(4),
             &mut items,
         )?;
+        let version = state.guest().descriptor().version.clone();
         match state.commit() {
             Ok(commit) => Ok(Done::Ok(
                 CoveragePage {
                     items,
                     count,
                     next: page.next,
+                    version,
                 },
                 commit,
             )),

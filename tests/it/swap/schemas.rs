@@ -24,7 +24,7 @@ fn stored(node: &Node, key: &str) -> Vec<Reply> {
         panic!("no replicas of {key}");
     };
     let values = replicas.into_iter().map(|replica| match replica {
-        Reply::Array(mut parts) => parts.pop().expect("the values"),
+        Reply::Array(mut parts) => parts.remove(3),
         other => panic!("{other:?}"),
     });
     values.collect()

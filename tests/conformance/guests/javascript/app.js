@@ -1,9 +1,11 @@
 // A key-value store in JavaScript: the typed door of wit/vnode.wit, and nothing of the Rust SDK.
 //
-// Its twin in Python describes the same commands; only the name differs.
+// Its twins in Python and in Rust (tests/guests/polyglot) are other versions of the same guest: they describe the same commands,
+// and read what this one stores.
 
 import { count, delete as del, get, put, scan } from 'vnode:host/store@0.1.0';
 
+const NAME = 'polyglot';
 const PAGE_ROWS = 100;
 const SCAN_COUNT = 10;
 const SCAN_COUNT_MAX = 1000;
@@ -20,6 +22,7 @@ const COMMANDS = [
   spec('GET', 2, 'read', 'key', 'Get a value', ONE_KEY),
   spec('SET', -3, 'write', 'key value', 'Set a value', ONE_KEY, 'single', true),
   spec('DEL', -2, 'write', 'key [key ...]', 'Delete keys', ALL_KEYS, 'sum'),
+  spec('INCR', 2, 'write', 'key', 'Add one to a number', ONE_KEY),
   spec('BOOM', 2, 'write', 'key', 'Write a key, then fail', ONE_KEY),
   spec('KEYS', 1, 'coverage', '', 'List all keys', undefined, 'concat'),
   spec('DBSIZE', 1, 'coverage', '', 'Count all keys', undefined, 'sum'),
@@ -36,12 +39,12 @@ const refusal = (message) => ({ code: 'ERR', message });
 
 export const vnode = {
   describe: () => ({
-    name: 'js-kv', version: '0.1.0', schemaReadsFrom: 1, schemaWrites: 1, merge: 'last-write',
+    name: NAME, version: '1.2.0', schemaReadsFrom: 1, schemaWrites: 1, merge: 'last-write',
     commands: COMMANDS, n: undefined, r: undefined, w: undefined,
   }),
 
   init(identity) {
-    if (identity.service !== 'js-kv') throw `started as ${identity.service}`;
+    if (identity.service !== NAME) throw `started as ${identity.service}`;
   },
 
   handle({ name, args }) {
@@ -56,6 +59,13 @@ export const vnode = {
         return [simple('OK')];
       case 'DEL':
         return [integer(args.filter((key) => del(key)).length)];
+      case 'INCR': {
+        const value = get(args[0]);
+        const next = (value === undefined ? 0n : number(value)) + 1n;
+        if (!fits(next)) throw refusal('increment or decrement would overflow');
+        put(args[0], new TextEncoder().encode(next.toString()));
+        return [integer(next)];
+      }
       case 'BOOM':
         put(args[0], new TextEncoder().encode('never seen'));
         throw new Error('boom');
@@ -72,6 +82,16 @@ export const vnode = {
 
   merge: (_key, values) => values[0],
 };
+
+const fits = (big) => BigInt.asIntN(64, big) === big;
+
+// The number that the bytes spell, as each of the three writes it.
+function number(value) {
+  const text = new TextDecoder().decode(value);
+  const big = /^-?[0-9]+$/.test(text) ? BigInt(text) : undefined;
+  if (big === undefined || big.toString() !== text || !fits(big)) throw refusal(INVALID);
+  return big;
+}
 
 function scanCount(args) {
   if (args.length === 1) return SCAN_COUNT;

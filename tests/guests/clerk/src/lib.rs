@@ -23,6 +23,7 @@ static HOARD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
 /// Commands that every make has.
 const ADD: CommandSpec = write("ADD").arity(3).key(1).syntax("key n").summary("Add to an account");
 const BALANCE: CommandSpec = read("BALANCE").arity(2).key(1).syntax("key").summary("An account");
+const EACH: CommandSpec = each("EACH").arity(2).key(1).syntax("key").summary("An account, by all");
 const TOTAL: CommandSpec = coverage("TOTAL").arity(1).sum().summary("All accounts together");
 #[cfg(not(feature = "less"))]
 const WHO: CommandSpec = read("WHO").arity(2).key(1).syntax("key").summary("Version that answers");
@@ -47,13 +48,14 @@ impl Vnode for Clerk {
         write("DOUBLE").arity(2).key(1).syntax("key").summary("Twice as much"),
         WHO,
         TOTAL,
+        EACH,
         BALANCE,
         ADD,
     ];
     #[cfg(all(not(feature = "two"), not(feature = "less")))]
-    const COMMANDS: &'static [CommandSpec] = &[ADD, BALANCE, TOTAL, WHO];
+    const COMMANDS: &'static [CommandSpec] = &[ADD, BALANCE, EACH, TOTAL, WHO];
     #[cfg(feature = "less")]
-    const COMMANDS: &'static [CommandSpec] = &[ADD, BALANCE, TOTAL];
+    const COMMANDS: &'static [CommandSpec] = &[ADD, BALANCE, EACH, TOTAL];
 
     fn init(&mut self, _: &Identity) -> Result<(), String> {
         // An instance on no rows starts: only one that is to serve somebody fails.
@@ -99,7 +101,7 @@ impl Vnode for Clerk {
             "BALANCE" if cfg!(feature = "wrong") && key.ends_with(b"7") => {
                 Ok(Reply::int(balance(key)? + 1))
             }
-            "BALANCE" => Ok(Reply::int(balance(key)?)),
+            "BALANCE" | "EACH" => Ok(Reply::int(balance(key)?)),
             "ADD" if cfg!(feature = "stray") => {
                 let right = balance(key)? + command.int(2)?;
                 store::put(key, (right + 1000).to_string().as_bytes())?;
