@@ -44,7 +44,9 @@ impl Coordinator {
         for partition in view.ring().size().partitions() {
             let owned = Self::owns(&view, partition);
             for mut seat in self.seats_of(partition).filter_map(|n| self.seats.lock(n)) {
-                seat.set_owned(owned);
+                if owned {
+                    seat.own();
+                }
                 seat.set_filling(filling);
             }
         }
@@ -54,8 +56,7 @@ impl Coordinator {
     fn take_over(&self, partition: PartitionId) {
         for number in self.seats_of(partition) {
             if let Some(mut seat) = self.seats.lock(number) {
-                // Nothing is turned away by one who owns it.
-                drop(seat.set_owned(true));
+                seat.own();
             }
             self.look(number);
         }
@@ -71,7 +72,7 @@ impl Coordinator {
             let Some(mut seat) = self.seats.lock(number) else {
                 continue;
             };
-            let elsewhere = seat.set_owned(false);
+            let elsewhere = seat.disown();
             if carried {
                 seat.keep_until(Instant::now() + self.limits.retention);
             }

@@ -461,7 +461,9 @@ impl Coordinator {
         for partition in size.partitions() {
             let owned = view.ring().is_owner(view.me(), partition);
             for mut seat in self.seats_of(partition).filter_map(|n| self.seats.lock(n)) {
-                drop(seat.set_owned(owned));
+                if owned {
+                    seat.own();
+                }
                 seat.set_filling(true);
             }
         }

@@ -100,23 +100,29 @@ impl Seat {
         }
     }
 
-    /// Says whether the node owns the partition from now on. Returns the commands that now belong elsewhere.
-    pub(crate) fn set_owned(&mut self, owned: bool) -> VecDeque<Request> {
-        self.owned = owned;
+    /// The node owns the partition from now on.
+    pub(crate) fn own(&mut self) {
+        self.owned = true;
         self.frozen = false;
         self.kept_until = None;
-        if owned {
-            self.mailbox.retain(|request| request.work != Todo::Forget);
-        }
-        if !owned {
-            for page in self.pages.drain(..) {
-                let partition = page.command.scope.range;
-                drop(page.reply.send(Err(Failure::Moving { partition })));
-            }
-        }
-        match owned {
-            true => VecDeque::new(),
-            false => primaries(&mut self.mailbox),
+        self.mailbox.retain(|request| request.work != Todo::Forget);
+    }
+
+    /// Another node owns the partition from now on. Returns the commands that now belong elsewhere.
+    #[must_use = "whoever sent a command waits for its answer"]
+    pub(crate) fn disown(&mut self) -> VecDeque<Request> {
+        self.shut();
+        primaries(&mut self.mailbox)
+    }
+
+    /// No page is served here any more, and no command that only an owner may run.
+    fn shut(&mut self) {
+        self.owned = false;
+        self.frozen = false;
+        self.kept_until = None;
+        for page in self.pages.drain(..) {
+            let partition = page.command.scope.range;
+            drop(page.reply.send(Err(Failure::Moving { partition })));
         }
     }
 
@@ -130,9 +136,10 @@ impl Seat {
         self.filling
     }
 
-    /// The ring has other partitions from now on, and nobody gets the vnode in turn any more. Returns what waits for it.
+    /// The ring has other partitions from now on, and nobody gets the vnode in turn any more. Returns all that waits for it.
+    #[must_use = "whoever sent a command waits for its answer"]
     pub(crate) fn close(&mut self) -> VecDeque<Request> {
-        self.set_owned(false);
+        self.shut();
         self.closed = true;
         std::mem::take(&mut self.mailbox)
     }
@@ -397,10 +404,27 @@ mod tests {
             ..request(id)
         };
         seat.hand_in(&mut VecDeque::from([fallback(2)]), 10);
-        assert_eq!(ids(&seat.set_owned(false)), [1]);
+        assert_eq!(ids(&seat.disown()), [1]);
         let rejected = seat.hand_in(&mut VecDeque::from([request(3), fallback(4)]), 10);
         assert_eq!(ids(&rejected.elsewhere), [3]);
         assert_eq!(ids(&seat.mailbox), [2, 4]);
+    }
+
+    #[test]
+    fn a_seat_that_closes_gives_everything_back_that_waits() {
+        let mut seat = seat();
+        let fallback = |id| Request {
+            role: Role::Fallback,
+            ..request(id)
+        };
+        seat.hand_in(
+            &mut VecDeque::from([request(1), fallback(2), request(3)]),
+            10,
+        );
+        assert_eq!(ids(&seat.close()), [1, 2, 3]);
+        let rejected = seat.hand_in(&mut VecDeque::from([fallback(4), request(5)]), 10);
+        assert_eq!(ids(&rejected.elsewhere), [4, 5]);
+        assert!(!seat.has_work() && !seat.is_owned());
     }
 
     #[test]
@@ -413,7 +437,7 @@ mod tests {
         let (mut seat, later) = (seat(), Instant::now() + Duration::from_secs(60));
         seat.hand_in(&mut VecDeque::from([of(Todo::Forget), of(Todo::Page)]), 10);
         assert_eq!(seat.mailbox.len(), 1);
-        seat.set_owned(false);
+        assert!(seat.disown().is_empty());
         seat.keep_until(later);
         seat.hand_in(&mut VecDeque::from([of(Todo::Forget), of(Todo::Page)]), 10);
         assert_eq!(seat.kept_until(), Some(later));

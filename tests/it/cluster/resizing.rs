@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use tests::resp::{Client, Reply};
+use tests::resp::{Client, Reply, line};
 use tests::{Cluster, Node, eventually};
 
 use super::insist;
 
 const KEYS: usize = 600;
 const COUNTERS: usize = 16;
+/// Clients that count at once, so that commands wait for their vnodes.
+const CLIENTS: usize = 3;
+/// How often each of them counts each counter before it reads an answer.
+const ROUNDS: usize = 2;
 const FLAGS: &[&str] = &["--sync", "always", "--ring-size", "16"];
 
 fn seed(node: &Node) {
@@ -53,22 +57,36 @@ struct Seen {
     refused: Vec<String>,
 }
 
+impl Seen {
+    /// What another client has seen at the same time.
+    fn and(mut self, other: Seen) -> Seen {
+        for (mine, its) in self.counts.iter_mut().zip(other.counts) {
+            *mine = (mine.0 + its.0, mine.1 + its.1);
+        }
+        self.sizes.extend(other.sizes);
+        self.refused.extend(other.refused);
+        self
+    }
+}
+
 /// Counts, and asks for the number of keys, until it is told to stop.
 fn watch(mut client: Client, stop: &AtomicBool) -> Seen {
     let mut seen = Seen {
         counts: vec![(0, 0); COUNTERS],
-        before: (0..COUNTERS)
-            .map(|n| insist(&mut client, &format!("COUNT counter-{n}")).int())
-            .collect(),
         ..Seen::default()
     };
+    let counters = (0..COUNTERS).cycle().take(ROUNDS * COUNTERS);
+    let pipeline: Vec<_> = counters
+        .map(|n| line(&format!("INCR counter-{n}")))
+        .collect();
     while !stop.load(Ordering::Relaxed) {
-        for (n, (sure, unsure)) in seen.counts.iter_mut().enumerate() {
-            match client.run(&format!("INCR counter-{n}")) {
+        for (at, reply) in client.pipeline(&pipeline).into_iter().enumerate() {
+            let (sure, unsure) = &mut seen.counts[at % COUNTERS];
+            match reply {
                 Reply::Int(_) => *sure += 1,
                 Reply::Error(why) => {
                     *unsure += 1;
-                    seen.refused.push(why.to_string());
+                    seen.refused.push(why);
                 }
                 other => panic!("{other:?}"),
             }
@@ -80,17 +98,22 @@ fn watch(mut client: Client, stop: &AtomicBool) -> Seen {
     seen
 }
 
-/// Does something while a client of a node counts. Returns what it saw.
+/// Does something while clients of a node count. Returns what they saw.
 fn meanwhile(cluster: &mut Cluster, number: usize, act: impl FnOnce(&mut Cluster)) -> Seen {
     let stop = AtomicBool::new(false);
-    let client = cluster.node(number).client();
-    std::thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(client, &stop));
+    let mut clients = [(); CLIENTS].map(|()| cluster.node(number).client());
+    let before = (0..COUNTERS)
+        .map(|n| insist(&mut clients[0], &format!("COUNT counter-{n}")).int())
+        .collect();
+    let seen = std::thread::scope(|scope| {
+        let watching = clients.map(|client| scope.spawn(|| watch(client, &stop)));
         let stopping = Stop(&stop);
         act(cluster);
         drop(stopping);
-        watching.join().expect("a client")
-    })
+        let seen = watching.map(|one| one.join().expect("a client"));
+        seen.into_iter().reduce(Seen::and).expect("some")
+    });
+    Seen { before, ..seen }
 }
 
 /// Stops whoever watches, also when a test has failed.
