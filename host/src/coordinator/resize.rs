@@ -14,7 +14,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vnode_cluster::failpoint;
+use vnode_cluster::{failpoint, fails};
 use vnode_ring::{MapEvent, PartitionId, Resize, ResizeEvent, ResizeStage, RingSize, Split, View};
 
 use super::Coordinator;
@@ -165,13 +165,7 @@ impl Coordinator {
         self.seat_vnodes(resize.to)?;
         for source in resize.from.partitions() {
             for number in self.seats_of(source) {
-                if self.resizing().copied.contains(&number) {
-                    self.copy_changes(number, source, split).await?;
-                } else {
-                    self.with_vnode(number, Vnode::watch_changes).await?;
-                    self.copy_all(number, source, split).await?;
-                    self.resizing().copied.insert(number);
-                }
+                self.copy_to_heirs(number, source, split).await?;
                 if self.view().ring().size() != resize.from {
                     return Ok(());
                 }
@@ -185,6 +179,25 @@ impl Coordinator {
         let mut sources = resize.from.partitions().flat_map(|one| self.seats_of(one));
         let resizing = self.resizing();
         sources.all(|number| resizing.copied.contains(&number))
+    }
+
+    /// Copies what the heirs of a vnode lack: everything, or what has changed since that was copied.
+    async fn copy_to_heirs(
+        &self,
+        number: usize,
+        source: PartitionId,
+        split: &Split,
+    ) -> Result<(), Failure> {
+        let copied = self.resizing().copied.contains(&number);
+        if copied && self.copy_changes(number, source, split).await? {
+            return Ok(());
+        }
+        // Until all is copied again, nothing is known of what the heirs have.
+        self.resizing().copied.remove(&number);
+        self.with_vnode(number, Vnode::watch_changes).await?;
+        self.copy_all(number, source, split).await?;
+        self.resizing().copied.insert(number);
+        Ok(())
     }
 
     async fn copy_all(
@@ -217,25 +230,30 @@ impl Coordinator {
         }
     }
 
+    /// Copies what has changed since all was copied. False if it is not known what has.
     async fn copy_changes(
         &self,
         number: usize,
         source: PartitionId,
         split: &Split,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         loop {
             let changed = self.with_vnode(number, Vnode::rows_changed).await??;
             let Some((rows, all)) = changed else {
-                // More has changed than was taken down.
-                self.with_vnode(number, Vnode::watch_changes).await?;
-                self.copy_all(number, source, split).await?;
-                return Ok(());
+                return Ok(false);
             };
             if !rows.is_empty() {
+                if fails("resize-changes") {
+                    return Err(Failure::Store {
+                        partition: source,
+                        why: "a test has it fail".into(),
+                    });
+                }
                 self.bequeath(number, source, split, &rows).await?;
             }
+            self.with_vnode(number, Vnode::confirm_changed).await?;
             if all {
-                return Ok(());
+                return Ok(true);
             }
             tokio::task::yield_now().await;
         }
@@ -295,11 +313,7 @@ impl Coordinator {
                     if !done.insert(number) || self.seats.is_vacant(number) {
                         continue;
                     }
-                    if self.resizing().copied.contains(&number) {
-                        self.copy_changes(number, source, split).await?;
-                    } else {
-                        self.copy_all(number, source, split).await?;
-                    }
+                    self.copy_to_heirs(number, source, split).await?;
                 }
                 self.let_serve(self.seat(service, heir));
             }

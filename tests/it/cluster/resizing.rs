@@ -272,6 +272,22 @@ fn a_node_that_was_down_resizes_what_it_has_when_it_is_back() {
     all_there(&cluster);
 }
 
+#[test]
+fn changes_that_could_not_be_stored_are_copied_again() {
+    let cluster = &mut Cluster::faulty(1, FLAGS);
+    seed(cluster.node(1));
+    cluster.fail_at(1, "resize-changes", 3);
+    let seen = meanwhile(cluster, 1, |cluster| {
+        stage(cluster.node(1), 32);
+        cluster.node(1).must(&["cluster", "commit"]);
+        settled(cluster, 32);
+    });
+    assert_eq!(cluster.failures_left(1, "resize-changes"), 0);
+    assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+    sound(cluster, &seen);
+    all_there(cluster);
+}
+
 /// Which node ends.
 #[derive(Clone, Copy)]
 enum Who {
