@@ -43,8 +43,8 @@ fn state(node: &str, map: &ClusterMap, disk: &Disk) -> NodeState {
             let holders = (0..COPIES).map(|behind| size.after(range, behind));
             for partition in holders.filter(|partition| owns(*partition)) {
                 replicas.push(Replica {
-                    range: nth * RING + u32::from(range.0),
-                    partition: partition.0.into(),
+                    range: nth * RING + u32::from(range.number()),
+                    partition: partition.number().into(),
                     digest: digest(disk, service, partition, (size, range)),
                 });
             }
@@ -53,7 +53,7 @@ fn state(node: &str, map: &ClusterMap, disk: &Disk) -> NodeState {
     let foreign = disk
         .places
         .iter()
-        .filter(|(place, _)| !owns(PartitionId(place.1)));
+        .filter(|(place, _)| !owns(PartitionId::from_id(place.1)));
     let bytes = foreign.flat_map(|(_, rows)| rows.rows.values().map(|object| object.len() as u64));
     NodeState {
         node: node.to_owned(),
@@ -70,7 +70,7 @@ fn digest(
     partition: PartitionId,
     (size, range): (RingSize, PartitionId),
 ) -> String {
-    let Some(rows) = disk.places.get(&(service.to_owned(), partition.0)) else {
+    let Some(rows) = disk.places.get(&(service.to_owned(), partition.id())) else {
         return "0 rows".into();
     };
     let (first, last) = size.hash_range(range);

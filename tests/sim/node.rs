@@ -85,7 +85,7 @@ pub(crate) async fn run(setup: Setup) -> turmoil::Result {
             (BEGINNING + passed).saturating_add_signed(clock.load(Ordering::Relaxed))
         }),
         stores: Box::new(move |service, partition| {
-            Box::new(DiskStore::open(&disk, service, partition.0))
+            Box::new(DiskStore::open(&disk, service, partition.id()))
         }),
         acknowledge,
     };

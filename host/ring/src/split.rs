@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_row_that_is_not_of_its_partitions_ranges_goes_to_the_first_replica() {
         let split = Split::new(size(16), size(32), 3).unwrap();
-        let (hash, far) = (0, PartitionId(9));
+        let (hash, far) = (0, PartitionId::from_id(9));
         assert_eq!(split.heir(far, hash), size(32).range_of(hash));
     }
 
@@ -261,7 +261,7 @@ mod tests {
         let hash: KeyHash = HashId::V1.hash(b"kv", b"k1");
         let split = Split::new(size(16), size(32), 3).unwrap();
         // 0xe6 of 0x100: segment 14 of 16 and 28 of 32.
-        let sources = [15, 0, 1].map(PartitionId);
+        let sources = [15, 0, 1].map(PartitionId::from_id);
         let heirs = sources.map(|source| split.heir(source, hash.prefix()).number());
         assert_eq!(heirs, [30, 29, 31]);
     }

@@ -339,5 +339,5 @@ fn what_is_said_of_another_resize_does_not_count() {
         assert_eq!(refusal(error), ResizeError::None);
     }
     assert!(map.resize().is_some_and(Resize::is_filling));
-    assert!(map.ring().size().contains(PartitionId(15)));
+    assert!(map.ring().size().contains(PartitionId::from_id(15)));
 }

@@ -359,7 +359,7 @@ impl Coordinator {
         drop(self.seats.remove(number));
         let service = self.services.get(self.seats.service_of(number));
         let name = service.map(|service| service.name()).unwrap_or_default();
-        let forgotten = self.engine.forget(name, partition.0);
+        let forgotten = self.engine.forget(name, partition.id());
         forgotten.map_err(|error| Failure::of_store(&error, partition))
     }
 
@@ -428,7 +428,7 @@ impl Coordinator {
         let places = known.filter_map(|(name, partition)| {
             let mut services = self.services.iter();
             let service = services.position(|service| service.name() == name)?;
-            let partition = PartitionId(partition);
+            let partition = PartitionId::from_id(partition);
             size.contains(partition).then_some((service, partition))
         });
         self.seat_at(size, places.collect())
@@ -452,7 +452,7 @@ impl Coordinator {
         let named: Vec<(&str, u16)> = places
             .iter()
             .filter_map(|(service, partition)| {
-                Some((self.services.get(*service)?.name(), partition.0))
+                Some((self.services.get(*service)?.name(), partition.id()))
             })
             .collect();
         let failed = |error| Failure::of_store(&error, size.at(0));

@@ -18,8 +18,8 @@ use crate::vnode::request::Failure;
 pub struct Step {
     /// Its node, as the coordinator saw it.
     pub node: NodeName,
-    /// Its partition.
-    pub partition: PartitionId,
+    /// The position of its partition, for people.
+    pub partition: u16,
     /// As what it was asked.
     pub role: Role,
     /// `ok`, or the first word of the error.
@@ -34,7 +34,7 @@ impl Step {
     /// Appends `[node, partition, kind, outcome, microseconds]`, or `[node, partition, partial reply]`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let node = Value::bulk(self.node.as_str());
-        let partition = Value::Int(i64::from(self.partition.number()));
+        let partition = Value::Int(self.partition.into());
         if let Some((items, count)) = &self.part {
             write::array(out, 3);
             node.encode(Protocol::Resp3, out);
@@ -60,7 +60,7 @@ impl Step {
         };
         Some(Step {
             node: NodeName::new(node.as_str()?).ok()?,
-            partition: PartitionId(u16::try_from(*partition).ok()?),
+            partition: u16::try_from(*partition).ok()?,
             role: match kind.as_str()? {
                 "primary" => Role::Primary,
                 _ => Role::Fallback,
@@ -160,7 +160,7 @@ impl Coordinator {
         if let Some((node, role)) = found {
             recorder.add(Step {
                 node,
-                partition,
+                partition: partition.number(),
                 role,
                 outcome: outcome(&answer),
                 took: begun.elapsed(),
@@ -180,7 +180,7 @@ impl Coordinator {
     ) {
         recorder.add(Step {
             node: covered.node.clone(),
-            partition: covered.partition,
+            partition: covered.partition.number(),
             role: Role::Primary,
             outcome: "ok".into(),
             took: begun.elapsed(),

@@ -89,7 +89,7 @@ impl Executor {
         request.alone = true;
         let own = Step {
             node: self.view.me().clone(),
-            partition: request.partition,
+            partition: request.partition.number(),
             role: request.role,
             outcome: String::new(),
             took: Duration::ZERO,

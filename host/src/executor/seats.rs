@@ -306,8 +306,8 @@ mod tests {
         Request {
             service: 0,
             command: 0,
-            partition: PartitionId(0),
-            range: PartitionId(0),
+            partition: PartitionId::from_id(0),
+            range: PartitionId::from_id(0),
             hash: 0,
             words: Words::copy([b"x".as_slice()]),
             now_ms: 0,

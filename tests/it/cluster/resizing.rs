@@ -273,6 +273,51 @@ fn a_node_that_was_down_resizes_what_it_has_when_it_is_back() {
 }
 
 #[test]
+fn after_a_resize_partitions_go_by_their_positions_on_the_new_ring() {
+    let cluster = Cluster::of(3, FLAGS);
+    cluster.seated();
+    stage(cluster.node(1), 32);
+    cluster.node(1).must(&["cluster", "commit"]);
+    settled(&cluster, 32);
+    let node = cluster.node(1);
+    let mut client = node.client();
+    let mut seen = BTreeSet::new();
+    for _ in 0..400 {
+        // Traced, it is called alone, by the typed door; else with others, by the packed one.
+        let traced = client.run("VNODE.TRACE PING.PING").items();
+        let said = traced[0].clone().items()[1].int();
+        let step = traced[1].clone().items()[0].clone().items();
+        assert_eq!(step[1].int(), said, "{step:?}");
+        seen.extend([said, client.run("PING.PING").items()[1].int()]);
+    }
+    assert!(
+        seen.first() >= Some(&0) && seen.last() < Some(&32),
+        "{seen:?}"
+    );
+    let repaired = node.must(&["transfers", "repair", "31"]);
+    assert!(repaired.contains("repairs partition 31"), "{repaired}");
+    node.refuses(
+        &["transfers", "repair", "32"],
+        &["partition 32 is not on a ring of 32"],
+    );
+    let owner = node.json("/v1/ring")["owners"][31].clone();
+    let mut nodes = cluster.nodes();
+    let owner = nodes.find(|node| owner == node.name.as_str());
+    let kv = tests::guest("kv").display().to_string();
+    let shadow = |partition| {
+        let words = ["--partitions", partition, "--for", "100ms"];
+        [&["guest", "shadow", &kv, "--service", "kv"], &words[..]].concat()
+    };
+    let owner = owner.expect("the owner");
+    owner.refuses(&shadow("31"), &["no command was compared"]);
+    assert_eq!(
+        owner.json("/v1/services/kv/shadow")["partitions"],
+        json!([31])
+    );
+    owner.refuses(&shadow("32"), &["there is no partition"]);
+}
+
+#[test]
 fn changes_that_could_not_be_stored_are_copied_again() {
     let cluster = &mut Cluster::faulty(1, FLAGS);
     seed(cluster.node(1));
