@@ -19,6 +19,7 @@ use vnode_ring::{MapEvent, PartitionId, Resize, ResizeEvent, ResizeStage, RingSi
 
 use super::Coordinator;
 use super::transfers::Amount;
+use crate::data_dir::DataDirError;
 use crate::store::{Batch, Changes, Commit, Verdict};
 use crate::vnode::Vnode;
 use crate::vnode::request::Failure;
@@ -31,6 +32,9 @@ const BACK_POLL: Duration = Duration::from_millis(1);
 const LET_GO_MAX: Duration = Duration::from_millis(20);
 /// After a failure it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Writes down by the numbers of which ring rows lie here, for the next start.
+pub type KeepRing = Box<dyn Fn(RingSize) -> Result<(), DataDirError> + Send + Sync>;
 
 /// How far this node is with a resize.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +114,10 @@ impl Coordinator {
                 if !self.resizing().cleaned {
                     let flipped = view.ring().size() == resize.to;
                     match flipped {
-                        true => self.inherit(resize, &split).await?,
+                        true => {
+                            self.write_ring_down(resize.to)?;
+                            self.inherit((resize.from, resize.to), &split).await?;
+                        }
                         false => self.forget_copies(resize.to).await?,
                     }
                     let gone = if flipped { resize.from } else { resize.to };
@@ -123,6 +130,11 @@ impl Coordinator {
             ResizeStage::Cleaning { .. } => {}
         }
         Ok(())
+    }
+
+    fn write_ring_down(&self, size: RingSize) -> Result<(), Failure> {
+        let kept = (self.keep_ring)(size);
+        kept.map_err(|error| Failure::Usage(error.to_string()))
     }
 
     async fn say(&self, event: ResizeEvent) {
@@ -296,12 +308,15 @@ impl Coordinator {
     }
 
     /// Takes over what the vnodes of the ring before have, lets the heirs serve, and removes it there.
-    async fn inherit(&self, resize: &Resize, split: &Split) -> Result<(), Failure> {
-        self.seat_vnodes(resize.to)?;
-        self.seat_closed(resize.from)?;
+    async fn inherit(
+        &self,
+        (from, to): (RingSize, RingSize),
+        split: &Split,
+    ) -> Result<(), Failure> {
+        self.seat_vnodes(to)?;
+        self.seat_closed(from)?;
         let view = self.view();
-        let (owned, others): (Vec<_>, Vec<_>) = resize
-            .to
+        let (owned, others): (Vec<_>, Vec<_>) = to
             .partitions()
             .partition(|heir| view.ring().is_owner(view.me(), *heir));
         failpoint("resize-inherits");
@@ -319,7 +334,7 @@ impl Coordinator {
             }
         }
         failpoint("resize-inherited");
-        for source in resize.from.partitions() {
+        for source in from.partitions() {
             for number in self.seats_of(source) {
                 if !self.seats.is_vacant(number) {
                     self.remove_source(number, source, split).await?;

@@ -80,6 +80,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
         services,
         library: Arc::new(library),
         engine: Arc::new(Engine::memory()),
+        keep_ring: Box::new(|_| Ok(())),
         acknowledge: acknowledge.clone(),
         addresses,
         started: Instant::now(),

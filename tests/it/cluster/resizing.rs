@@ -12,9 +12,9 @@ use super::insist;
 const KEYS: usize = 600;
 const COUNTERS: usize = 16;
 /// Clients that count at once, so that commands wait for their vnodes.
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 4;
 /// How often each of them counts each counter before it reads an answer.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 4;
 const FLAGS: &[&str] = &["--sync", "always", "--ring-size", "16"];
 
 fn seed(node: &Node) {
@@ -27,20 +27,25 @@ fn seed(node: &Node) {
 /// Asserts that each node has every key, and each of them once.
 fn all_there(cluster: &Cluster) {
     for node in cluster.nodes() {
-        let mut client = node.client();
-        let keys = i64::try_from(KEYS).expect("small");
-        assert_eq!(insist(&mut client, "DBSIZE").int(), keys, "{}", node.name);
-        let listed: Vec<String> = insist(&mut client, "KEYS *")
-            .items()
-            .iter()
-            .map(Reply::text)
-            .collect();
-        let names: BTreeSet<&String> = listed.iter().collect();
-        assert_eq!((listed.len(), names.len()), (KEYS, KEYS), "{}", node.name);
-        for n in 0..KEYS {
-            let held = insist(&mut client, &format!("GET k{n}"));
-            assert_eq!(held, format!("v{n}").as_str().into(), "{} k{n}", node.name);
-        }
+        all_there_on(node, KEYS);
+    }
+}
+
+/// Asserts that a node has so many keys, each of them once, and no others.
+fn all_there_on(node: &Node, count: usize) {
+    let mut client = node.client();
+    let keys = i64::try_from(count).expect("small");
+    assert_eq!(insist(&mut client, "DBSIZE").int(), keys, "{}", node.name);
+    let listed: Vec<String> = insist(&mut client, "KEYS *")
+        .items()
+        .iter()
+        .map(Reply::text)
+        .collect();
+    let names: BTreeSet<&String> = listed.iter().collect();
+    assert_eq!((listed.len(), names.len()), (count, count), "{}", node.name);
+    for n in 0..count {
+        let held = insist(&mut client, &format!("GET k{n}"));
+        assert_eq!(held, format!("v{n}").as_str().into(), "{} k{n}", node.name);
     }
 }
 
@@ -315,6 +320,43 @@ fn after_a_resize_partitions_go_by_their_positions_on_the_new_ring() {
         json!([31])
     );
     owner.refuses(&shadow("32"), &["there is no partition"]);
+}
+
+#[test]
+fn a_node_that_was_removed_after_a_resize_begins_a_cluster_with_the_ring_that_it_knew() {
+    let mut cluster = Cluster::of(3, FLAGS);
+    cluster.seated();
+    seed(cluster.node(1));
+    stage(cluster.node(1), 32);
+    cluster.node(1).must(&["cluster", "commit"]);
+    settled(&cluster, 32);
+    // Else it sends home what it has before it ends.
+    cluster.node(1).must(&["transfers", "pause"]);
+    let first = cluster.node(1);
+    first.must(&["cluster", "force-remove", "node3@test"]);
+    eventually("the removal to be committed", || {
+        let done = |word| first.cli(&["cluster", word]).status.success();
+        (done("plan") && done("commit")).then_some(())
+    });
+    eventually("the removed node to end", || {
+        cluster.node_mut(3).has_ended().then_some(())
+    });
+    cluster.restart(3);
+    let view = cluster.node(3).json("/v1/cluster");
+    assert_eq!(view["ring_size"], json!(32));
+    assert_eq!(view["members"].as_array().map(Vec::len), Some(1), "{view}");
+    // Of some keys it had no replica: three nodes are not on all lists of a ring of 32.
+    let mut client = cluster.node(3).client();
+    let held = (0..KEYS).filter(|n| match insist(&mut client, &format!("GET k{n}")) {
+        Reply::Nil => false,
+        held => held == format!("v{n}").as_str().into(),
+    });
+    let held = held.count();
+    assert!(held > KEYS / 2, "{held} of {KEYS}");
+    assert_eq!(
+        insist(&mut client, "DBSIZE").int(),
+        i64::try_from(held).expect("small")
+    );
 }
 
 #[test]
