@@ -15,7 +15,7 @@ use crate::etf::{self, Term};
 
 const HASH_BYTES: usize = 20;
 /// Generations that partition ids tell apart. No more than two are ever in use.
-const GENERATIONS: u8 = 16;
+pub const GENERATIONS: u8 = 16;
 /// Bits of a partition id below its generation.
 const NUMBER_BITS: u32 = 12;
 
@@ -290,8 +290,9 @@ impl PartitionId {
 
     /// The generation of its ring, modulo 16.
     #[must_use]
-    pub fn generation(self) -> usize {
-        usize::from(self.0 >> NUMBER_BITS)
+    pub fn generation(self) -> u8 {
+        let [upper, _] = self.0.to_be_bytes();
+        upper >> (NUMBER_BITS - u8::BITS)
     }
 
     /// The position on the ring, which is what people call it by.

@@ -9,7 +9,7 @@
 //!
 //! Copying is merging, so nothing is lost or counted twice however often it is done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub struct Resizing {
     copied: BTreeSet<usize>,
     /// Nothing is left here by the numbers of the other ring.
     cleaned: bool,
+    /// The ring by whose numbers all rows lay when no resize was under way.
+    settled: Option<RingSize>,
     /// When it began, milliseconds of the steady clock.
     pub since_ms: u64,
     /// What there was to copy when it began.
@@ -62,7 +64,7 @@ pub async fn tend(coordinator: Arc<Coordinator>) {
         let view = Arc::clone(&views.borrow_and_update());
         let done = match view.map().resize() {
             Some(resize) => coordinator.tend_resize(&view, resize).await,
-            None => Ok(()),
+            None => coordinator.settle(view.ring().size()).await,
         };
         if let Err(why) = done {
             tracing::warn!(%why, "the ring cannot be resized here; it is tried again");
@@ -93,6 +95,9 @@ impl Coordinator {
         let Some(split) = resize.split() else {
             return Ok(());
         };
+        if resize.is_filling() {
+            self.settle(resize.from).await?;
+        }
         self.begin_resizing(resize);
         let me = view.me().clone();
         let id = resize.id;
@@ -132,9 +137,51 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Has all rows lie by the numbers of the cluster's ring, as they do after a resize. Those that do not this node had when it joined
+    /// a cluster whose ring has those numbers, or when it was removed from one in the middle of a resize.
+    async fn settle(&self, size: RingSize) -> Result<(), Failure> {
+        if self.resizing().settled == Some(size) {
+            return Ok(());
+        }
+        self.write_ring_down(size)?;
+        while let Some((from, split)) = self.left_behind(size) {
+            tracing::info!(%from, to = %size, "rows of another ring get the numbers of this one");
+            self.inherit((from, size), &split).await?;
+            self.seats.retire(from);
+        }
+        self.resizing().settled = Some(size);
+        Ok(())
+    }
+
     fn write_ring_down(&self, size: RingSize) -> Result<(), Failure> {
         let kept = (self.keep_ring)(size);
         kept.map_err(|error| Failure::Usage(error.to_string()))
+    }
+
+    /// A ring by whose numbers there are rows, though it is not the cluster's, and their way from there.
+    fn left_behind(&self, size: RingSize) -> Option<(RingSize, Split)> {
+        let known = |name: &str| self.services.iter().any(|service| service.name() == name);
+        let mut last: BTreeMap<u8, u16> = BTreeMap::new();
+        for (service, id) in self.engine.partitions() {
+            let partition = PartitionId::from_id(id);
+            // The next generation may be that of a resize of which this node has not heard again since it started.
+            let ahead = size.next_generation(size.get().into()).ok();
+            let mine = [Some(size), ahead].into_iter().flatten();
+            let generation = partition.generation();
+            if known(&service) && !mine.map(RingSize::generation).any(|own| own == generation) {
+                let last = last.entry(generation).or_default();
+                *last = partition.number().max(*last);
+            }
+        }
+        let stored = last.into_iter().filter_map(|(generation, last)| {
+            // Every partition of a ring is opened, and the last one goes last.
+            let count = (u32::from(last) + 1).next_power_of_two();
+            RingSize::of_generation(count.max(RingSize::MIN), generation).ok()
+        });
+        let n = self.services.iter().map(|service| service.n()).max()?;
+        let closed = self.seats.closed().filter(|ring| *ring != size);
+        let mut rings = closed.chain(stored);
+        rings.find_map(|from| Some((from, Split::new(from, size, n)?)))
     }
 
     async fn say(&self, event: ResizeEvent) {

@@ -360,6 +360,48 @@ fn a_node_that_was_removed_after_a_resize_begins_a_cluster_with_the_ring_that_it
 }
 
 #[test]
+fn a_node_joins_a_ring_that_was_resized_there_and_back_with_what_it_has() {
+    let mut cluster = Cluster::apart(3, FLAGS);
+    seed(cluster.node(1));
+    for partitions in [32, 16] {
+        stage(cluster.node(1), partitions);
+        cluster.node(1).must(&["cluster", "commit"]);
+        eventually(&format!("a ring of {partitions}"), || {
+            let view = cluster.node(1).json("/v1/cluster");
+            (view["ring_size"] == json!(partitions) && view["resize"] == Value::Null).then_some(())
+        });
+    }
+    // One is fresh, the other has rows by the numbers that its own ring has, which was never resized.
+    let mut client = cluster.node(3).client();
+    for n in KEYS..KEYS + 100 {
+        assert_eq!(client.run(&format!("SET k{n} v{n}")), Reply::ok());
+    }
+    cluster.join(2);
+    cluster.join(3);
+    cluster.commit();
+    cluster.seated();
+    settled(&cluster, 16);
+    let has_all = |cluster: &Cluster| {
+        eventually("the rows of all to be with all", || {
+            let size = insist(&mut cluster.node(1).client(), "DBSIZE").int();
+            (size == i64::try_from(KEYS + 100).expect("small")).then_some(())
+        });
+        for node in cluster.nodes() {
+            all_there_on(node, KEYS + 100);
+        }
+    };
+    has_all(&cluster);
+    for number in 1..=3 {
+        cluster.kill(number);
+    }
+    for number in 1..=3 {
+        cluster.restart(number);
+    }
+    cluster.agree();
+    has_all(&cluster);
+}
+
+#[test]
 fn changes_that_could_not_be_stored_are_copied_again() {
     let cluster = &mut Cluster::faulty(1, FLAGS);
     seed(cluster.node(1));

@@ -77,7 +77,7 @@ impl Seats {
         for (number, place) in (0..).zip(&self.rings) {
             match place.set(ring) {
                 Ok(()) => {
-                    let generation = self.by_generation.get(size.at(0).generation());
+                    let generation = self.by_generation.get(usize::from(size.generation()));
                     if let Some(known) = generation {
                         known.store(number, Ordering::Release);
                     }
@@ -91,9 +91,20 @@ impl Seats {
 
     /// A ring is no more: if one of its generation comes again, it gets seats of its own.
     pub(crate) fn retire(&self, size: RingSize) {
-        if let Some(known) = self.by_generation.get(size.at(0).generation()) {
+        if let Some(known) = self.by_generation.get(usize::from(size.generation())) {
             known.store(NO_RING, Ordering::Release);
         }
+    }
+
+    /// Rings whose seats are closed. There may be rows by their numbers.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = RingSize> {
+        let known = self.by_generation.iter();
+        let known = known.map(|known| usize::from(known.load(Ordering::Acquire)));
+        let rings = known.filter_map(|number| Some((number, self.rings.get(number)?.get()?)));
+        rings.filter_map(|(number, ring)| {
+            let seat = self.lock(Seats::number_of(number, 0))?;
+            seat.closed.then_some(ring.size)
+        })
     }
 
     /// Whether there are seats for a ring.
@@ -103,7 +114,9 @@ impl Seats {
     }
 
     fn ring_of(&self, partition: PartitionId) -> Option<(usize, &RingSeats)> {
-        let known = self.by_generation.get(partition.generation())?;
+        let known = self
+            .by_generation
+            .get(usize::from(partition.generation()))?;
         let number = usize::from(known.load(Ordering::Acquire));
         Some((number, self.rings.get(number)?.get()?))
     }
