@@ -10,6 +10,7 @@
 //! Copying is merging, so nothing is lost or counted twice however often it is done.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,31 @@ pub struct Resizing {
 
 /// Resizes what this node has, for as long as it runs.
 pub async fn tend(coordinator: Arc<Coordinator>) {
+    tokio::select! {
+        () = follow(&coordinator) => {}
+        never = look_at_late(&coordinator) => match never {},
+    }
+}
+
+/// Has the executors refuse what has waited for too long where rows are not all there yet. To bring them there may take long, or fail
+/// again and again.
+async fn look_at_late(coordinator: &Coordinator) -> Infallible {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let size = coordinator.ring_size();
+        if coordinator.resizing().settled == Some(size) {
+            continue;
+        }
+        for number in size.partitions().flat_map(|one| coordinator.seats_of(one)) {
+            let seat = coordinator.seats.lock(number);
+            if seat.is_some_and(|seat| seat.is_filling()) {
+                coordinator.look(number);
+            }
+        }
+    }
+}
+
+async fn follow(coordinator: &Coordinator) {
     let mut views = coordinator.views();
     loop {
         let view = Arc::clone(&views.borrow_and_update());

@@ -217,6 +217,16 @@ impl Executor {
         }
     }
 
+    fn refuse_late(&mut self, request: Request) {
+        let edition = self.front.edition(usize::from(request.service));
+        let stats = edition.map(|edition| edition.stats(self.index));
+        refuse_late(
+            request,
+            &mut self.replies,
+            stats.as_deref().map_or(&[], Vec::as_slice),
+        );
+    }
+
     fn refuse(&mut self, request: Request, queued: usize) {
         let failure = Failure::Busy {
             partition: request.partition,
@@ -352,8 +362,12 @@ impl Executor {
         };
         staged.scheduled = false;
         let rejected = seat.hand_in(&mut staged.commands, mailbox_max);
-        let taken = seat.take(now);
+        let late = seat.take_late(now);
+        let taken = seat.take();
         drop(seat);
+        for request in late {
+            self.refuse_late(request);
+        }
         for request in rejected.too_many {
             self.refuse(request, mailbox_max);
         }

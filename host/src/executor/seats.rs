@@ -200,13 +200,29 @@ impl Seat {
         &self.figures
     }
 
+    /// What has waited for too long at `now` and is to be refused, if nothing here runs in turn: nobody knows how long that lasts. Nor
+    /// does a page stay that nobody waits for any more.
+    pub(super) fn take_late(&mut self, now: Instant) -> VecDeque<Request> {
+        if !self.frozen && !self.filling {
+            return VecDeque::new();
+        }
+        self.pages.retain(|page| !page.reply.is_closed());
+        if !self.mailbox.iter().any(|request| request.is_late(now)) {
+            return VecDeque::new();
+        }
+        let all = std::mem::take(&mut self.mailbox).into_iter();
+        let (late, rest) = all.partition(|request| request.is_late(now));
+        self.mailbox = rest;
+        late
+    }
+
     /// The vnode, if it is here, and what waits for it, if anything does.
-    pub(super) fn take(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
+    pub(super) fn take(&mut self) -> Option<(Box<Vnode>, Errand)> {
         if self.held || self.filling || self.closed {
             return None;
         }
         if self.frozen {
-            return self.take_frozen(now);
+            return self.take_frozen();
         }
         if !self.has_work() {
             return None;
@@ -230,24 +246,17 @@ impl Seat {
         Some((vnode, Errand::Run(std::mem::take(&mut self.mailbox))))
     }
 
-    /// The vnode, if it is here, and what waits for it that changes nothing. Before that, what has waited for too long at `now` and
-    /// is to be refused.
-    fn take_frozen(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
-        let due = |request: &Request| request.work.only_shows() || request.is_late(now);
-        if !self.mailbox.iter().any(due) {
+    /// The vnode, if it is here, and what waits for it that changes nothing.
+    fn take_frozen(&mut self) -> Option<(Box<Vnode>, Errand)> {
+        let shows = |request: &Request| request.work.only_shows();
+        if !self.mailbox.iter().any(shows) {
             return None;
         }
         let vnode = self.vnode.take()?;
-        let (mut late, mut shows) = (VecDeque::new(), VecDeque::new());
-        for request in std::mem::take(&mut self.mailbox) {
-            match (request.is_late(now), request.work.only_shows()) {
-                (true, _) => late.push_back(request),
-                (_, true) => shows.push_back(request),
-                _ => self.mailbox.push_back(request),
-            }
-        }
-        late.append(&mut shows);
-        Some((vnode, Errand::Run(late)))
+        let all = std::mem::take(&mut self.mailbox).into_iter();
+        let (shows, rest) = all.partition(shows);
+        self.mailbox = rest;
+        Some((vnode, Errand::Run(shows)))
     }
 
     /// Takes back commands that were not run: they came before what has come meanwhile. Leaves `commands` empty.
@@ -299,6 +308,7 @@ fn primaries(commands: &mut VecDeque<Request>) -> VecDeque<Request> {
 mod tests {
     use super::*;
     use crate::vnode::request::{Consistency, ReplyTo, Words};
+    use crate::wasm::{Scope, TypedCommand};
     use proptest::prelude::*;
     use vnode_ring::PartitionId;
 
@@ -381,17 +391,69 @@ mod tests {
         seat.hand_in(&mut VecDeque::from([request(1)]), 10);
         seat.hand_in(&mut VecDeque::from([request(2)]), 10);
         assert!(!seat.has_work(), "nobody is to look for the vnode in vain");
-        assert!(seat.take(Instant::now()).is_none());
+        assert!(seat.take().is_none());
         seat.set_held(false);
         assert!(seat.has_work());
         assert_eq!(ids(&seat.mailbox), [1, 2]);
     }
 
     #[test]
+    fn whoever_waits_for_rows_or_a_new_owner_is_refused_in_time() {
+        let states: [fn(&mut Seat); 2] =
+            [|seat| seat.set_filling(true), |seat| seat.set_frozen(true)];
+        for wait in states {
+            let (mut seat, now) = (seat(), Instant::now());
+            let patient = Request {
+                consistency: Consistency::single(Duration::from_secs(60)),
+                ..request(2)
+            };
+            seat.hand_in(&mut VecDeque::from([request(1), patient, request(3)]), 10);
+            let later = now + Duration::from_secs(5);
+            assert!(seat.take_late(later).is_empty(), "they have their turn");
+            wait(&mut seat);
+            assert!(seat.take_late(now).is_empty());
+            assert_eq!(ids(&seat.take_late(later)), [1, 3]);
+            assert_eq!(ids(&seat.mailbox), [2]);
+        }
+    }
+
+    #[test]
+    fn a_page_that_nobody_waits_for_any_more_does_not_wait_for_rows() {
+        let mut seat = seat();
+        let page = || {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let command = TypedCommand {
+                name: "KEYS".into(),
+                args: Vec::new(),
+                request_id: 0,
+                fallback: false,
+                scope: Scope {
+                    range: PartitionId::from_id(0),
+                    writes: false,
+                    now_ms: 0,
+                    seed: 0,
+                },
+            };
+            let page = PageRequest {
+                command,
+                cursor: None,
+                reply,
+            };
+            (Box::new(page), answer)
+        };
+        seat.set_filling(true);
+        let ((gone, answer), (stays, _answer)) = (page(), page());
+        assert!(seat.add_page(gone).is_ok() && seat.add_page(stays).is_ok());
+        drop(answer);
+        seat.take_late(Instant::now());
+        assert_eq!(seat.pages.len(), 1);
+    }
+
+    #[test]
     fn nobody_gets_a_vnode_that_is_away() {
         let mut seat = seat();
         seat.hand_in(&mut VecDeque::from([request(1)]), 10);
-        assert!(seat.take(Instant::now()).is_none());
+        assert!(seat.take().is_none());
         assert!(seat.has_work());
     }
 

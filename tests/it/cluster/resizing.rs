@@ -417,6 +417,32 @@ fn changes_that_could_not_be_stored_are_copied_again() {
     all_there(cluster);
 }
 
+#[test]
+fn whoever_waits_for_rows_of_the_ring_before_is_told_in_time() {
+    let flags = [FLAGS, &["--request-timeout", "2s"]].concat();
+    let cluster = &mut Cluster::faulty(1, &flags);
+    seed(cluster.node(1));
+    cluster.fail_at(1, "resize-changes", usize::MAX);
+    let seen = meanwhile(cluster, 1, |cluster| {
+        stage(cluster.node(1), 32);
+        cluster.node(1).must(&["cluster", "commit"]);
+        let mut client = cluster.node(1).client();
+        eventually("a command to be refused", || {
+            let late = |n| client.run(&format!("GET k{n}")).is_error("TIMEOUT");
+            (0..KEYS).any(late).then_some(())
+        });
+        cluster.fail_at(1, "resize-changes", 0);
+        settled(cluster, 32);
+    });
+    assert!(
+        seen.refused.iter().all(|why| why.starts_with("TIMEOUT ")),
+        "{:?}",
+        seen.refused
+    );
+    sound(cluster, &seen);
+    all_there(cluster);
+}
+
 /// Which node ends.
 #[derive(Clone, Copy)]
 enum Who {
