@@ -128,6 +128,13 @@ impl Vnodes for Coordinator {
 
     fn publish(&self, view: View) {
         let old = self.view();
+        self.transfers()
+            .set_cluster_limits(view.map().transfer_limits());
+        let versions = view.map().versions();
+        for text in rollouts::news(old.map().versions(), versions) {
+            let feed = self.cluster.feed();
+            feed.add("rollout", None, view.map().epoch(), text);
+        }
         if old.ring().size() != view.ring().size() {
             return self.flip(old.ring().size(), view);
         }
@@ -141,15 +148,8 @@ impl Vnodes for Coordinator {
         for partition in comes {
             self.take_over(partition);
         }
-        self.transfers()
-            .set_cluster_limits(view.map().transfer_limits());
         if old.map().versions() != view.map().versions() {
             self.renew_front(view.map());
-            for text in rollouts::news(old.map().versions(), view.map().versions()) {
-                self.cluster
-                    .feed()
-                    .add("rollout", None, view.map().epoch(), text);
-            }
         }
         let view = Arc::new(view);
         self.views.send_replace(Arc::clone(&view));

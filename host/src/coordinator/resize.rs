@@ -153,7 +153,10 @@ impl Coordinator {
                     }
                     let gone = if flipped { resize.from } else { resize.to };
                     self.seats.retire(gone);
-                    self.resizing().cleaned = true;
+                    {
+                        let mut resizing = self.resizing();
+                        (resizing.cleaned, resizing.reason) = (true, None);
+                    }
                     failpoint("resize-cleaned");
                 }
                 self.say(ResizeEvent::Cleaned { id, node: me }).await;
@@ -403,7 +406,12 @@ impl Coordinator {
                     }
                     self.copy_to_heirs(number, source, split).await?;
                 }
-                self.let_serve(self.seat(service, heir));
+                let seat = self.seat(service, heir);
+                if !view.ring().is_owner(view.me(), heir) {
+                    let sources = split.sources(heir).into_iter();
+                    self.keep_on(seat, sources.map(|source| self.seat(service, source)));
+                }
+                self.let_serve(seat);
             }
         }
         failpoint("resize-inherited");
@@ -415,6 +423,20 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// What the sources of a vnode only kept, because their owners have it all, it keeps as long. Their other rows go home.
+    fn keep_on(&self, heir: usize, sources: impl Iterator<Item = usize>) {
+        let sources = sources.filter_map(|number| {
+            let seat = self.seats.lock(number)?;
+            (seat.figures().store.bytes > 0).then(|| seat.kept_until())
+        });
+        let until: Option<Vec<_>> = sources.collect();
+        if let (Some(until), Some(mut seat)) = (until, self.seats.lock(heir))
+            && let Some(until) = until.into_iter().max()
+        {
+            seat.keep_until(until);
+        }
     }
 
     /// The vnode of a seat has what it is to have.

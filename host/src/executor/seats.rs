@@ -112,6 +112,7 @@ impl Seat {
     #[must_use = "whoever sent a command waits for its answer"]
     pub(crate) fn disown(&mut self) -> VecDeque<Request> {
         self.shut();
+        self.kept_until = None;
         primaries(&mut self.mailbox)
     }
 
@@ -119,7 +120,6 @@ impl Seat {
     fn shut(&mut self) {
         self.owned = false;
         self.frozen = false;
-        self.kept_until = None;
         for page in self.pages.drain(..) {
             let partition = page.command.scope.range;
             drop(page.reply.send(Err(Failure::Moving { partition })));
@@ -136,7 +136,8 @@ impl Seat {
         self.filling
     }
 
-    /// The ring has other partitions from now on, and nobody gets the vnode in turn any more. Returns all that waits for it.
+    /// The ring has other partitions from now on, and nobody gets the vnode in turn any more. Until when its rows are kept stays known.
+    /// Returns all that waits for it.
     #[must_use = "whoever sent a command waits for its answer"]
     pub(crate) fn close(&mut self) -> VecDeque<Request> {
         self.shut();

@@ -12,9 +12,9 @@ use super::insist;
 const KEYS: usize = 600;
 const COUNTERS: usize = 16;
 /// Clients that count at once, so that commands wait for their vnodes.
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 3;
 /// How often each of them counts each counter before it reads an answer.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 2;
 const FLAGS: &[&str] = &["--sync", "always", "--ring-size", "16"];
 
 fn seed(node: &Node) {
@@ -441,6 +441,31 @@ fn whoever_waits_for_rows_of_the_ring_before_is_told_in_time() {
     );
     sound(cluster, &seen);
     all_there(cluster);
+}
+
+/// Rows that a node keeps for a while that went to another one.
+fn retained(node: &Node) -> u64 {
+    let transfers = node.json("/v1/transfers");
+    let rows = transfers["retained"].as_array().expect("a list").iter();
+    rows.map(|row| row["objects"].as_u64().expect("a number"))
+        .sum()
+}
+
+#[test]
+fn rows_that_were_handed_over_are_kept_as_long_when_the_ring_is_resized() {
+    let cluster = Cluster::apart(2, FLAGS);
+    seed(cluster.node(1));
+    cluster.join(2);
+    cluster.commit();
+    cluster.seated();
+    settled(&cluster, 16);
+    let before = retained(cluster.node(1));
+    assert!(before > 0, "half of the partitions have moved");
+    stage(cluster.node(1), 32);
+    cluster.node(1).must(&["cluster", "commit"]);
+    settled(&cluster, 32);
+    assert_eq!(retained(cluster.node(1)), before);
+    all_there(&cluster);
 }
 
 /// Which node ends.
