@@ -7,30 +7,27 @@
 //! was away, or starts again, does the same with more to copy. Rows of partitions that other nodes own go the same way, and from
 //! there home like all hints.
 //!
-//! Copying is merging, so nothing is lost or counted twice however often it is done.
+//! Copying is merging, so nothing is lost or counted twice however often it is done. [`copying`] does that, [`seating`] has the seats of
+//! both rings, and this file is the course of it all.
+
+mod copying;
+mod seating;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use vnode_cluster::{failpoint, fails};
+use vnode_cluster::failpoint;
 use vnode_ring::{MapEvent, PartitionId, Resize, ResizeEvent, ResizeStage, RingSize, Split, View};
 
 use super::Coordinator;
 use super::transfers::Amount;
 use crate::data_dir::DataDirError;
-use crate::store::{Batch, Changes, Commit, Verdict};
-use crate::vnode::Vnode;
 use crate::vnode::request::Failure;
 
 /// How often it is looked for what is to be done.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often it is looked whether a vnode is back in its seat.
-const BACK_POLL: Duration = Duration::from_millis(1);
-/// After each page clients have the node to themselves for as long as it took, and no longer than this.
-const LET_GO_MAX: Duration = Duration::from_millis(20);
 /// After a failure it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -109,12 +106,6 @@ impl Coordinator {
     pub fn resizing(&self) -> MutexGuard<'_, Resizing> {
         let resizing = self.resizing.lock();
         resizing.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a vnode of the partition has commands wait for rows of the ring before.
-    pub(super) fn is_filling(&self, partition: PartitionId) -> bool {
-        let mut seats = self.seats_of(partition).filter_map(|n| self.seats.lock(n));
-        seats.any(|seat| seat.is_filling())
     }
 
     async fn tend_resize(&self, view: &View, resize: &Resize) -> Result<(), Failure> {
@@ -269,120 +260,6 @@ impl Coordinator {
         sources.all(|number| resizing.copied.contains(&number))
     }
 
-    /// Copies what the heirs of a vnode lack: everything, or what has changed since that was copied.
-    async fn copy_to_heirs(
-        &self,
-        number: usize,
-        source: PartitionId,
-        split: &Split,
-    ) -> Result<(), Failure> {
-        let copied = self.resizing().copied.contains(&number);
-        if copied && self.copy_changes(number, source, split).await? {
-            return Ok(());
-        }
-        // Until all is copied again, nothing is known of what the heirs have.
-        self.resizing().copied.remove(&number);
-        self.with_vnode(number, Vnode::watch_changes).await?;
-        self.copy_all(number, source, split).await?;
-        self.resizing().copied.insert(number);
-        Ok(())
-    }
-
-    async fn copy_all(
-        &self,
-        number: usize,
-        source: PartitionId,
-        split: &Split,
-    ) -> Result<Option<Commit>, Failure> {
-        let (mut place, mut last) = (Vec::new(), None);
-        loop {
-            let begun = Instant::now();
-            let page = self.with_vnode(number, |vnode| vnode.rows_from(&place));
-            let (rows, next) = page.await??;
-            last = self.bequeath(number, source, split, &rows).await?.max(last);
-            failpoint("resize-page");
-            let amount = Amount {
-                objects: Changes::new(rows.as_bytes()).count() as u64,
-                bytes: rows.as_bytes().len() as u64,
-            };
-            {
-                let moved = &mut self.resizing().moved;
-                moved.objects += amount.objects;
-                moved.bytes += amount.bytes;
-            }
-            if next.is_empty() {
-                return Ok(last);
-            }
-            place = next;
-            tokio::time::sleep(begun.elapsed().min(LET_GO_MAX)).await;
-        }
-    }
-
-    /// Copies what has changed since all was copied. False if it is not known what has.
-    async fn copy_changes(
-        &self,
-        number: usize,
-        source: PartitionId,
-        split: &Split,
-    ) -> Result<bool, Failure> {
-        loop {
-            let changed = self.with_vnode(number, Vnode::rows_changed).await??;
-            let Some((rows, all)) = changed else {
-                return Ok(false);
-            };
-            if !rows.is_empty() {
-                if fails("resize-changes") {
-                    return Err(Failure::Store {
-                        partition: source,
-                        why: "a test has it fail".into(),
-                    });
-                }
-                self.bequeath(number, source, split, &rows).await?;
-            }
-            self.with_vnode(number, Vnode::confirm_changed).await?;
-            if all {
-                return Ok(true);
-            }
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Has the heirs of a partition take in rows of it. Returns the last of their commits.
-    async fn bequeath(
-        &self,
-        number: usize,
-        source: PartitionId,
-        split: &Split,
-        rows: &Batch,
-    ) -> Result<Option<Commit>, Failure> {
-        let mut shares: Vec<(PartitionId, Batch)> = Vec::new();
-        for change in Changes::new(rows.as_bytes()) {
-            let Some(object) = change.object else {
-                continue;
-            };
-            let heir = split.heir(source, change.row.hash);
-            // Rows come by their hashes, so most are for the same heir as the one before.
-            match shares.iter_mut().find(|(other, _)| *other == heir) {
-                Some((_, share)) => share.pass_on(change.row, object),
-                None => {
-                    let mut share = Batch::new();
-                    share.pass_on(change.row, object);
-                    shares.push((heir, share));
-                }
-            }
-        }
-        let service = self.seats.service_of(number);
-        let mut last = None;
-        for (heir, share) in &shares {
-            let seat = self.seat(service, *heir);
-            let taken = self
-                .with_vnode(seat, |vnode| vnode.take_in(share))
-                .await??;
-            last = taken.max(last);
-        }
-        Ok(last)
-    }
-
     /// Takes over what the vnodes of the ring before have, lets the heirs serve, and removes it there.
     async fn inherit(
         &self,
@@ -425,65 +302,6 @@ impl Coordinator {
         Ok(())
     }
 
-    /// What the sources of a vnode only kept, because their owners have it all, it keeps as long. Their other rows go home.
-    fn keep_on(&self, heir: usize, sources: impl Iterator<Item = usize>) {
-        let sources = sources.filter_map(|number| {
-            let seat = self.seats.lock(number)?;
-            (seat.figures().store.bytes > 0).then(|| seat.kept_until())
-        });
-        let until: Option<Vec<_>> = sources.collect();
-        if let (Some(until), Some(mut seat)) = (until, self.seats.lock(heir))
-            && let Some(until) = until.into_iter().max()
-        {
-            seat.keep_until(until);
-        }
-    }
-
-    /// The vnode of a seat has what it is to have.
-    fn let_serve(&self, number: usize) {
-        if let Some(mut seat) = self.seats.lock(number) {
-            seat.set_filling(false);
-        }
-        self.look(number);
-    }
-
-    /// Removes the rows of a vnode of the ring before. Each is merged with what its heir has first, which finds it there or brings it.
-    async fn remove_source(
-        &self,
-        number: usize,
-        source: PartitionId,
-        split: &Split,
-    ) -> Result<(), Failure> {
-        let last = self.copy_all(number, source, split).await?;
-        if let Some(commit) = last {
-            self.wait_for_disk(commit).await?;
-        }
-        self.remove_vnode(number, source).await
-    }
-
-    /// Removes a vnode for good, with its rows.
-    async fn remove_vnode(&self, number: usize, partition: PartitionId) -> Result<(), Failure> {
-        while !self.with_vnode(number, Vnode::drop_rows).await?? {
-            tokio::task::yield_now().await;
-        }
-        drop(self.seats.remove(number));
-        let service = self.services.get(self.seats.service_of(number));
-        let name = service.map(|service| service.name()).unwrap_or_default();
-        let forgotten = self.engine.forget(name, partition.id());
-        forgotten.map_err(|error| Failure::of_store(&error, partition))
-    }
-
-    async fn wait_for_disk(&self, commit: Commit) -> Result<(), Failure> {
-        let mut disk = self.acknowledge.clone();
-        loop {
-            match disk.verdict_for(commit, true) {
-                Verdict::Now => return Ok(()),
-                Verdict::Failed => return Err(Failure::NotDurable),
-                Verdict::Wait => disk.disk_changed().await,
-            }
-        }
-    }
-
     /// Removes the copies of a resize that was given up.
     async fn forget_copies(&self, size: RingSize) -> Result<(), Failure> {
         self.seat_closed(size)?;
@@ -495,112 +313,5 @@ impl Coordinator {
             }
         }
         Ok(())
-    }
-
-    /// Does something with a vnode out of turn, as soon as it is in its seat.
-    async fn with_vnode<T>(
-        &self,
-        number: usize,
-        mut act: impl FnMut(&mut Vnode) -> T,
-    ) -> Result<T, Failure> {
-        loop {
-            if self.is_draining() {
-                return Err(Failure::Draining);
-            }
-            if let Some(done) = self.seats.with(number, &mut act) {
-                self.look(number);
-                return Ok(done);
-            }
-            tokio::time::sleep(BACK_POLL).await;
-        }
-    }
-
-    /// Puts a vnode into each empty seat of a ring.
-    fn seat_vnodes(&self, size: RingSize) -> Result<(), Failure> {
-        self.open_seats(size)?;
-        let mut places = Vec::new();
-        for service in 0..self.services.len() {
-            let partitions = size.partitions();
-            places.extend(partitions.map(|partition| (service, partition)));
-        }
-        self.seat_at(size, places)
-    }
-
-    /// Puts a vnode into the empty seats of a ring that is not the cluster's, as far as there may be rows.
-    fn seat_closed(&self, size: RingSize) -> Result<(), Failure> {
-        self.open_seats(size)?;
-        for number in size.partitions().flat_map(|one| self.seats_of(one)) {
-            if let Some(mut seat) = self.seats.lock(number) {
-                self.send_all(number, seat.close());
-            }
-        }
-        let known = self.engine.partitions().into_iter();
-        let places = known.filter_map(|(name, partition)| {
-            let mut services = self.services.iter();
-            let service = services.position(|service| service.name() == name)?;
-            let partition = PartitionId::from_id(partition);
-            size.contains(partition).then_some((service, partition))
-        });
-        self.seat_at(size, places.collect())
-    }
-
-    fn open_seats(&self, size: RingSize) -> Result<(), Failure> {
-        match self.seats.open(size) {
-            true => Ok(()),
-            false => Err(Failure::Usage(
-                "the ring was resized too often since this node started; start it again".into(),
-            )),
-        }
-    }
-
-    fn seat_at(
-        &self,
-        size: RingSize,
-        mut places: Vec<(usize, PartitionId)>,
-    ) -> Result<(), Failure> {
-        places.retain(|(service, partition)| self.seats.is_vacant(self.seat(*service, *partition)));
-        let named: Vec<(&str, u16)> = places
-            .iter()
-            .filter_map(|(service, partition)| {
-                Some((self.services.get(*service)?.name(), partition.id()))
-            })
-            .collect();
-        let failed = |error| Failure::of_store(&error, size.at(0));
-        let stores = self.engine.open_all(&named).map_err(failed)?;
-        for ((service, partition), store) in places.into_iter().zip(stores) {
-            if let Some(of) = self.services.get(service) {
-                let vnode = self.vnode(of, (size, partition), store).map_err(failed)?;
-                self.seats.place(self.seat(service, partition), vnode);
-            }
-        }
-        Ok(())
-    }
-
-    /// The ring has flipped: whoever has commands for the old partitions finds the seats of the new ones, where they wait.
-    pub(super) fn flip(&self, old: RingSize, view: View) {
-        let size = view.ring().size();
-        if let Err(error) = self.open_seats(size) {
-            tracing::error!(%error, "no commands are served");
-        }
-        for partition in size.partitions() {
-            let owned = view.ring().is_owner(view.me(), partition);
-            for mut seat in self.seats_of(partition).filter_map(|n| self.seats.lock(n)) {
-                if owned {
-                    seat.own();
-                }
-                seat.set_filling(true);
-            }
-        }
-        let map = Arc::clone(view.map());
-        self.views.send_replace(Arc::new(view));
-        self.renew_front(&map);
-        for number in old.partitions().flat_map(|one| self.seats_of(one)) {
-            if let Some(mut seat) = self.seats.lock(number) {
-                self.send_all(number, seat.close());
-            }
-            self.look(number);
-        }
-        self.transfers().forget_all_but(size);
-        failpoint("resize-flipped");
     }
 }
