@@ -44,7 +44,7 @@ use vnode_ring::{PartitionId, RingSize, Role, View};
 use self::carry::Carried;
 use self::front::Front;
 use self::healing::Healing;
-use self::resize::Resizing;
+use self::resize::{KeepRing, Resizing};
 use self::rollouts::Gate;
 use self::shadows::Shadows;
 use self::swap::Pauses;
@@ -160,6 +160,7 @@ pub struct Coordinator {
     shadows: Shadows,
     healing: Healing,
     resizing: Mutex<Resizing>,
+    keep_ring: KeepRing,
     pauses: Pauses,
     carried: Mutex<Carried>,
     /// Another partition has been carried.
@@ -178,7 +179,7 @@ impl Coordinator {
         limits: Limits,
         acknowledge: Acknowledge,
         stamps: Stamps,
-        (cluster, library, engine): (Arc<Cluster>, Arc<Library>, Arc<Engine>),
+        (cluster, library, engine, keep_ring): (Arc<Cluster>, Arc<Library>, Arc<Engine>, KeepRing),
     ) -> Arc<Coordinator> {
         let front = Front::new(&services, view.map());
         let coordinator = Arc::new_cyclic(|me| Coordinator {
@@ -205,6 +206,7 @@ impl Coordinator {
             shadows: Shadows::default(),
             healing: Healing::default(),
             resizing: Mutex::default(),
+            keep_ring,
             pauses: Pauses::default(),
             carried: Mutex::default(),
             carried_one: Notify::new(),

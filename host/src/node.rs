@@ -23,6 +23,7 @@ use vnode_ring::{HashId, IndexError, NodeName, PlanId, RingError};
 
 use self::membership::Membership;
 use crate::config::{Config, StorageKind, SyncMode};
+use crate::coordinator::resize::KeepRing;
 use crate::coordinator::{Coordinator, Limits, Stamps, now_ms, transfers};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::executor::Message;
@@ -171,7 +172,7 @@ pub struct Node {
     new_directory: bool,
     /// Listened for from the start: whoever reads that the node is ready may end it at once.
     terminate: Signal,
-    _data_dir: DataDir,
+    _data_dir: Arc<Mutex<DataDir>>,
 }
 
 impl Node {
@@ -211,7 +212,8 @@ impl Node {
         };
         let opened = membership::open(&config, seat, &services, membership::rng()?);
         let membership = control.block_on(opened)?;
-        membership::keep_ring(&mut data_dir, membership.first_view().ring())?;
+        membership::keep_ring(&mut data_dir, membership.first_view().ring().size())?;
+        let data_dir = Arc::new(Mutex::new(data_dir));
         let acknowledge = engine.acknowledge();
         let stamps = Stamps {
             first_id: crate::vnode::seed(now_ms() ^ u64::from(std::process::id()) << 40),
@@ -222,6 +224,7 @@ impl Node {
             services,
             library: Arc::new(library),
             engine: Arc::clone(&engine),
+            keep_ring: membership::ring_keeper(&data_dir),
             acknowledge,
             addresses,
             started,
@@ -399,6 +402,7 @@ struct Parts {
     services: Vec<Arc<Service>>,
     library: Arc<Library>,
     engine: Arc<Engine>,
+    keep_ring: KeepRing,
     acknowledge: Acknowledge,
     addresses: Addresses,
     started: Instant,
@@ -421,6 +425,7 @@ impl Parts {
                 Arc::clone(membership.cluster()),
                 self.library,
                 Arc::clone(&self.engine),
+                self.keep_ring,
             ),
         );
         coordinator.open_versions(coordinator.view().map());

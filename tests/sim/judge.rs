@@ -42,7 +42,7 @@ fn state(node: &str, map: &ClusterMap, disk: &Disk) -> NodeState {
             for partition in holders.filter(|partition| owns(*partition)) {
                 replicas.push(Replica {
                     range: nth * u32::from(size.get()) + u32::from(range.number()),
-                    partition: partition.0.into(),
+                    partition: partition.id().into(),
                     digest: digest(disk, service, partition, (size, range)),
                 });
             }
@@ -51,7 +51,7 @@ fn state(node: &str, map: &ClusterMap, disk: &Disk) -> NodeState {
     let foreign = disk
         .places
         .iter()
-        .filter(|(place, _)| !owns(PartitionId(place.1)));
+        .filter(|(place, _)| !owns(PartitionId::from_id(place.1)));
     let bytes = foreign.flat_map(|(_, rows)| rows.rows.values().map(|object| object.len() as u64));
     NodeState {
         node: node.to_owned(),
@@ -68,7 +68,7 @@ fn digest(
     partition: PartitionId,
     (size, range): (RingSize, PartitionId),
 ) -> String {
-    let Some(rows) = disk.places.get(&(service.to_owned(), partition.0)) else {
+    let Some(rows) = disk.places.get(&(service.to_owned(), partition.id())) else {
         return "0 rows".into();
     };
     let (first, last) = size.hash_range(range);

@@ -122,9 +122,24 @@ impl Cluster {
 
     /// Has a node end as soon as it comes to that place, once it has passed it so often.
     pub fn end_at(&self, number: usize, place: &str, passes: usize) {
+        self.mark(number, place, passes);
+    }
+
+    /// Has what a node does at that place fail so often.
+    pub fn fail_at(&self, number: usize, place: &str, times: usize) {
+        self.mark(number, place, times);
+    }
+
+    /// How often it will fail at that place yet.
+    pub fn failures_left(&self, number: usize, place: &str) -> usize {
+        let text = std::fs::read_to_string(self.places(number).join(place));
+        text.expect("a file").trim().parse().expect("a number")
+    }
+
+    fn mark(&self, number: usize, place: &str, times: usize) {
         let places = self.places(number);
         std::fs::create_dir_all(&places).expect("a directory");
-        std::fs::write(places.join(place), passes.to_string()).expect("a file");
+        std::fs::write(places.join(place), times.to_string()).expect("a file");
     }
 
     /// The node of that number, counted from 1, which must be running.

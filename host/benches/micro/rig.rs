@@ -24,7 +24,7 @@ pub(crate) const VALUE: [u8; 100] = [b'x'; 100];
 
 /// Steps through the keys so that neighbours are far apart and none repeats within a batch.
 const STRIDE: usize = 7919;
-const PARTITION: PartitionId = PartitionId(0);
+const PARTITION: PartitionId = PartitionId::from_id(0);
 
 /// 16 bytes, such as `key:000000000042`.
 pub(crate) fn key(number: usize) -> Vec<u8> {

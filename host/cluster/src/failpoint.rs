@@ -1,4 +1,4 @@
-//! Places at which a test may have a node end, as `kill -9` would end it there.
+//! Places at which a test may have a node end, as `kill -9` would end it there, or have something fail.
 //!
 //! Only with the feature `failpoints`, which ends the process, or `sim`, which tells the simulator. Without them there is an empty
 //! function, and nothing is left of it.
@@ -41,6 +41,29 @@ fn end_process(name: &str) {
             std::process::abort();
         }
     }
+}
+
+/// Whether a test wants what is done here to fail: as often as the file of that name says.
+#[cfg(feature = "failpoints")]
+pub fn fails(name: &str) -> bool {
+    let Some(directory) = std::env::var_os("VNODE_FAILPOINTS") else {
+        return false;
+    };
+    let path = std::path::Path::new(&directory).join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let left = text.trim().parse::<u64>().unwrap_or(0);
+    let fails = left > 0;
+    if fails {
+        drop(std::fs::write(&path, (left - 1).to_string()));
+    }
+    fails
+}
+
+/// No.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn fails(_name: &str) -> bool {
+    false
 }
 
 #[cfg(feature = "sim")]

@@ -12,7 +12,7 @@
 //! - [`join`] makes this node a member of another cluster; `handover` moves partitions.
 //! - [`recovery`] goes on with one node when the majority of the voters is lost for good.
 //! - `standing` is what the node is to its cluster, on disk; [`events`] is the feed for those who watch.
-//! - [`failpoint`](failpoint()) ends the node where a test wants it to.
+//! - [`failpoint`](failpoint()) ends the node where a test wants it to, and [`fails`] has something fail there.
 //! - [`net`] is the network: the machine's or the simulator's.
 //!
 //! Only the consensus changes the map. Everybody else proposes, and reads snapshots (`vnode_ring::View`).
@@ -40,6 +40,6 @@ pub mod tls;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterError, Founding, Greeter, ProposeError, Vnodes};
-pub use failpoint::failpoint;
 #[cfg(feature = "sim")]
 pub use failpoint::tell_this_thread;
+pub use failpoint::{failpoint, fails};

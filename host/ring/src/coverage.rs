@@ -91,7 +91,7 @@ pub fn partial_coverage_plan(
     let n = n.clamp(1, size.get());
     let available: Vec<bool> = ring.owners().iter().map(up).collect();
     let offset = u16::try_from(offset % u64::from(size.get())).unwrap_or_default();
-    let first = PartitionId(offset);
+    let first = size.at(offset);
     // Of equally small covers the first is taken, so that the offset decides.
     let best = (0..=n)
         .map(|steps| Cover::from(size, &available, n, size.after(first, steps)))
@@ -238,13 +238,16 @@ mod tests {
             "none of the 3 replicas is up for keys of partitions 0, 4; bring a node back or ask for partial results"
         );
         let plan = partial_coverage_plan(&ring, &|node| node.as_str() == "d", 3, 5);
-        assert_eq!(plan.missing, [PartitionId(0), PartitionId(4)]);
+        assert_eq!(
+            plan.missing,
+            [PartitionId::from_id(0), PartitionId::from_id(4)]
+        );
         assert_eq!(plan.vnodes.len(), 2);
     }
 
     #[test]
     fn messages_stay_short() {
-        let partitions: Vec<PartitionId> = (0..64).map(PartitionId).collect();
+        let partitions: Vec<PartitionId> = (0..64).map(PartitionId::from_id).collect();
         assert!(Named(&partitions).to_string().ends_with(", 15 and 48 more"));
         assert_eq!(Named(&partitions[..1]).to_string(), "partition 0");
         assert!(Named(&partitions[..16]).to_string().ends_with("14, 15"));

@@ -101,7 +101,7 @@ mod tests {
         ];
         for (hash, size, partition) in table {
             let found = RingSize::new(size).unwrap().first_replica(&hash);
-            assert_eq!(found, PartitionId(partition), "{hash} on {size}");
+            assert_eq!(found, PartitionId::from_id(partition), "{hash} on {size}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::etf::{self, Term};
 
 const HASH_BYTES: usize = 20;
 /// Generations that partition ids tell apart. No more than two are ever in use.
-const GENERATIONS: u8 = 16;
+pub const GENERATIONS: u8 = 16;
 /// Bits of a partition id below its generation.
 const NUMBER_BITS: u32 = 12;
 
@@ -270,15 +270,29 @@ impl<'de> Deserialize<'de> for RingSize {
 
 /// A partition of a ring: its position, from 0 to the ring size less one, and above that the ring's generation.
 ///
-/// Ids from outside go through [`RingSize::partition`] (or [`RingSize::contains`] after deserialising).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-pub struct PartitionId(pub u16);
+/// People call it by its position alone, which says nothing without a ring: what they say goes through [`RingSize::partition`]. What
+/// programs have written down goes through [`RingSize::contains`] before it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId(u16);
 
 impl PartitionId {
+    /// The partition with that [`id`](PartitionId::id). It need not exist on any ring.
+    #[must_use]
+    pub const fn from_id(id: u16) -> PartitionId {
+        PartitionId(id)
+    }
+
+    /// What programs call it by: no other partition has that id, on this ring or those before and after it.
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        self.0
+    }
+
     /// The generation of its ring, modulo 16.
     #[must_use]
-    pub fn generation(self) -> usize {
-        usize::from(self.0 >> NUMBER_BITS)
+    pub fn generation(self) -> u8 {
+        let [upper, _] = self.0.to_be_bytes();
+        upper >> (NUMBER_BITS - u8::BITS)
     }
 
     /// The position on the ring, which is what people call it by.
@@ -302,6 +316,18 @@ impl Serialize for PartitionId {
             false => self.0,
         };
         serializer.serialize_u16(id)
+    }
+}
+
+/// For programs only.
+impl<'de> Deserialize<'de> for PartitionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PartitionId, D::Error> {
+        match deserializer.is_human_readable() {
+            true => Err(D::Error::custom(
+                "the position of a partition says nothing without its ring",
+            )),
+            false => u16::deserialize(deserializer).map(PartitionId),
+        }
     }
 }
 
@@ -460,6 +486,17 @@ mod tests {
         let bad = bincode::serde::encode_to_vec(16 << 16 | 32_u32, config).unwrap();
         let read: Result<(RingSize, usize), _> = bincode::serde::decode_from_slice(&bad, config);
         assert!(read.is_err());
+    }
+
+    #[test]
+    fn a_partition_is_not_read_from_a_position_without_its_ring() {
+        use serde::de::IntoDeserializer;
+        use serde::de::value::{Error, U16Deserializer};
+        let position: U16Deserializer<Error> = 31_u16.into_deserializer();
+        let error = PartitionId::deserialize(position).unwrap_err();
+        assert!(error.to_string().contains("without its ring"), "{error}");
+        let partition = size(16).next_generation(32).unwrap().at(31);
+        assert_eq!(PartitionId::from_id(partition.id()), partition);
     }
 
     #[test]

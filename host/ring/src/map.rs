@@ -539,7 +539,8 @@ impl ClusterMap {
         {
             return Err(MapError::NameTaken { node: node.clone() });
         }
-        if (size, hash) != (self.ring.size(), self.ring.hash()) {
+        // How often its ring was resized does not matter: its rows get the numbers of this one.
+        if (size.get(), hash) != (self.ring.size().get(), self.ring.hash()) {
             return Err(MapError::OtherRing {
                 node: node.clone(),
                 wanted: self.ring.size(),

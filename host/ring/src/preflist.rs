@@ -207,7 +207,7 @@ mod tests {
             73, 212, 27, 234, 104, 13, 150, 207, 0, 82, 86, 183, 125, 225, 172, 154, 135, 46, 6,
             112,
         ]);
-        assert_eq!(ring.size().first_replica(&hash), PartitionId(19));
+        assert_eq!(ring.size().first_replica(&hash), PartitionId::from_id(19));
         let table = [
             ("abcdef", "19a 20b 21c"),
             ("acdef", "19a 21c 20d(b)"),

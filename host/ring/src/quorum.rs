@@ -392,7 +392,7 @@ mod tests {
     /// Holders as text: a letter for the node, upper case for a primary.
     fn holders(text: &str) -> Vec<Holder> {
         let holder = |(at, letter): (u16, char)| Holder {
-            partition: PartitionId(at),
+            partition: PartitionId::from_id(at),
             node: u16::try_from(u32::from(letter.to_ascii_lowercase())).unwrap(),
             role: match letter.is_ascii_uppercase() {
                 true => Role::Primary,

@@ -343,7 +343,7 @@ mod tests {
     #[should_panic(expected = "partition 8 on a ring of 8")]
     fn a_partition_of_another_ring_is_a_programming_error() {
         let ring = Ring::single(name("a"), size(8), HashId::V1);
-        let _ = ring.owner(PartitionId(8));
+        let _ = ring.owner(PartitionId::from_id(8));
     }
 
     #[test]

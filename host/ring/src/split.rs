@@ -6,12 +6,16 @@
 //! the larger ring is a part of exactly one of the smaller; for an even `n` they are both even, and nobody would have the odd ones.
 //! Halving is the same the other way round, and needs that 2p and 2p - n have one owner.
 //!
+//! Between two rings of one size, of different generations, every partition is its own heir.
+//!
 //! Owns these numbers and nothing else: when a ring is divided is decided in `map/resize.rs`.
+
+use std::cmp::Ordering;
 
 use crate::index::{PartitionId, RingSize};
 use crate::ring::NodeName;
 
-/// From one ring to the next, which is twice or half as large.
+/// From one ring to another, which is twice or half as large, or as large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
     from: RingSize,
@@ -20,12 +24,13 @@ pub struct Split {
 }
 
 impl Split {
-    /// The way between two rings for services with `n` replicas; none if one ring is not twice the other, if `n` is even, or
-    /// if the smaller ring has not at least `n` partitions.
+    /// The way between two rings for services with `n` replicas. None if one ring is neither as large as the other nor twice as large;
+    /// and between two sizes none if `n` is even, or if the smaller ring has not at least `n` partitions.
     #[must_use]
     pub fn new(from: RingSize, to: RingSize, n: u16) -> Option<Split> {
         let (small, large) = (from.get().min(to.get()), from.get().max(to.get()));
-        let fits = large == small * 2 && n % 2 == 1 && n <= small;
+        let divides = large == small * 2 && n % 2 == 1 && n <= small;
+        let fits = divides || large == small;
         fits.then_some(Split { from, to, n })
     }
 
@@ -35,23 +40,25 @@ impl Split {
         self.to.get() > self.from.get()
     }
 
-    /// Whose rows a partition of the new ring takes over: those of one partition when the ring doubles, of two when it halves.
+    /// Whose rows a partition of the new ring takes over: those of two partitions when the ring halves, else of one.
     #[must_use]
     pub fn sources(&self, heir: PartitionId) -> Vec<PartitionId> {
         let number = heir.number();
-        match self.doubles() {
-            true => vec![self.from.at(self.whole(number))],
-            false => self.parts(number).map(|part| self.from.at(part)).to_vec(),
+        match self.to.get().cmp(&self.from.get()) {
+            Ordering::Greater => vec![self.from.at(self.whole(number))],
+            Ordering::Equal => vec![self.from.at(number)],
+            Ordering::Less => self.parts(number).map(|part| self.from.at(part)).to_vec(),
         }
     }
 
-    /// The partitions that take over the rows of a partition of the old ring: two when the ring doubles, one when it halves.
+    /// The partitions that take over the rows of a partition of the old ring: two when the ring doubles, else one.
     #[must_use]
     pub fn heirs(&self, source: PartitionId) -> Vec<PartitionId> {
         let number = source.number();
-        match self.doubles() {
-            true => self.parts(number).map(|part| self.to.at(part)).to_vec(),
-            false => vec![self.to.at(self.whole(number))],
+        match self.to.get().cmp(&self.from.get()) {
+            Ordering::Greater => self.parts(number).map(|part| self.to.at(part)).to_vec(),
+            Ordering::Equal => vec![self.to.at(number)],
+            Ordering::Less => vec![self.to.at(self.whole(number))],
         }
     }
 
@@ -232,20 +239,36 @@ mod tests {
     #[test]
     fn a_row_that_is_not_of_its_partitions_ranges_goes_to_the_first_replica() {
         let split = Split::new(size(16), size(32), 3).unwrap();
-        let (hash, far) = (0, PartitionId(9));
+        let (hash, far) = (0, PartitionId::from_id(9));
         assert_eq!(split.heir(far, hash), size(32).range_of(hash));
+    }
+
+    #[test]
+    fn between_two_rings_of_one_size_every_partition_is_its_own_heir() {
+        let (from, to) = (size(16), size(16).next_generation(16).unwrap());
+        for n in [1, 2, 3] {
+            let split = Split::new(from, to, n).unwrap();
+            for (source, heir) in from.partitions().zip(to.partitions()) {
+                assert_eq!(
+                    (split.heirs(source), split.sources(heir)),
+                    (vec![heir], vec![source])
+                );
+            }
+            for hash in hashes() {
+                let range = from.range_of(hash);
+                for source in (0..n).map(|steps| from.after(range, steps)) {
+                    assert_eq!(split.heir(source, hash), to.at(source.number()));
+                }
+                let far = from.after(range, n);
+                assert_eq!(split.heir(far, hash), to.range_of(hash), "no replica of it");
+            }
+        }
     }
 
     #[test]
     fn what_does_not_divide_is_refused() {
         let of = |from, to, n| Split::new(size(from), size(to), n);
-        for (from, to, n) in [
-            (16, 64, 3),
-            (16, 16, 3),
-            (16, 32, 2),
-            (8, 16, 9),
-            (16, 8, 9),
-        ] {
+        for (from, to, n) in [(16, 64, 3), (16, 32, 2), (8, 16, 9), (16, 8, 9)] {
             assert_eq!(of(from, to, n), None, "{from} {to} {n}");
         }
         let split = of(16, 8, 3).unwrap();
@@ -261,7 +284,7 @@ mod tests {
         let hash: KeyHash = HashId::V1.hash(b"kv", b"k1");
         let split = Split::new(size(16), size(32), 3).unwrap();
         // 0xe6 of 0x100: segment 14 of 16 and 28 of 32.
-        let sources = [15, 0, 1].map(PartitionId);
+        let sources = [15, 0, 1].map(PartitionId::from_id);
         let heirs = sources.map(|source| split.heir(source, hash.prefix()).number());
         assert_eq!(heirs, [30, 29, 31]);
     }

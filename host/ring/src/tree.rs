@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn leaves_tile_the_range_and_hold_its_rows() {
         for (partitions, range) in [(8, 0), (8, 1), (64, 28), (4096, 0), (4096, 4095)] {
-            let (size, range) = (size(partitions), PartitionId(range));
+            let (size, range) = (size(partitions), PartitionId::from_id(range));
             let mut tree = Tree::new(size, range);
             let (first, last) = size.hash_range(range);
             let mut next = Some(first);
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_write_taken_back_leaves_no_trace() {
-        let mut tree = Tree::new(size(8), PartitionId(1));
+        let mut tree = Tree::new(size(8), PartitionId::from_id(1));
         let empty = tree.clone();
         let dead = TreeRow {
             digest: 2,
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn hash_key_and_digest_all_count() {
         let root = |hash, key: &str, digest| {
-            let mut tree = Tree::new(size(8), PartitionId(1));
+            let mut tree = Tree::new(size(8), PartitionId::from_id(1));
             tree.update(hash, key.as_bytes(), None, Some(row(digest)));
             tree.root()
         };
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn leaves_of_another_format_or_length_are_refused() {
-        let mut tree = Tree::new(size(8), PartitionId(1));
+        let mut tree = Tree::new(size(8), PartitionId::from_id(1));
         tree.update(5, b"k", None, Some(row(1)));
         let leaves = tree.leaves().unwrap();
         let mut bytes = Vec::new();
@@ -391,13 +391,13 @@ mod tests {
 
     #[test]
     fn a_tree_that_is_being_built_tells_nothing() {
-        let mut tree = Tree::building(size(8), PartitionId(1));
+        let mut tree = Tree::building(size(8), PartitionId::from_id(1));
         tree.advance(u64::MAX, None);
         assert_eq!(
             (tree.root(), tree.live(), tree.leaves()),
             (None, None, None)
         );
         tree.finish();
-        assert_eq!(tree, Tree::new(size(8), PartitionId(1)));
+        assert_eq!(tree, Tree::new(size(8), PartitionId::from_id(1)));
     }
 }

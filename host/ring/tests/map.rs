@@ -378,7 +378,8 @@ fn event(map: &ClusterMap, kind: u8, which: usize, other: usize) -> MapEvent {
         .transfers()
         .iter()
         .nth(which % map.transfers().len().max(1));
-    let (partition, attempt) = transfer.map_or((PartitionId(0), 0), |(p, t)| (*p, t.attempt));
+    let (partition, attempt) =
+        transfer.map_or((PartitionId::from_id(0), 0), |(p, t)| (*p, t.attempt));
     match kind {
         0..=2 => join(map, name),
         3 => stage(name, Change::Leave),
@@ -499,7 +500,7 @@ proptest! {
             let future = plan.after.future_owners();
             for step in &plan.moves {
                 prop_assert_eq!(map.ring().owner(step.partition), &step.from);
-                prop_assert_eq!(&future[usize::from(step.partition.0)], &step.to);
+                prop_assert_eq!(&future[usize::from(step.partition.number())], &step.to);
             }
             commit(&mut map).unwrap();
             hand_over_all(&mut map);

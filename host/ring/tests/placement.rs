@@ -18,13 +18,14 @@ fn node(number: u8) -> NodeName {
     NodeName::new(&format!("n{number}")).unwrap()
 }
 
-/// A ring with any owners, well placed or not, and some of its nodes up.
+/// A ring of any generation with any owners, well placed or not, and some of its nodes up.
 fn ring_and_up(sizes: &'static [u32]) -> impl Strategy<Value = (Ring, UpSet)> {
-    (proptest::sample::select(sizes), 1..8u8).prop_flat_map(|(partitions, nodes)| {
+    let of = (proptest::sample::select(sizes), 0..16_u8, 1..8u8);
+    of.prop_flat_map(|(partitions, generation, nodes)| {
         let owners = proptest::collection::vec(0..nodes, partitions as usize);
         let up = proptest::collection::vec(proptest::bool::weighted(0.7), usize::from(nodes));
         (owners, up).prop_map(move |(owners, up)| {
-            let size = RingSize::new(partitions).unwrap();
+            let size = RingSize::of_generation(partitions, generation).unwrap();
             let owners = owners.into_iter().map(node).collect();
             let ring = Ring::new(size, HashId::V1, owners, 1).unwrap();
             let up = (0..).map(node).zip(up).filter(|(_, up)| *up);
@@ -54,7 +55,7 @@ fn smallest_cover(ring: &Ring, up: &UpSet, n: u16) -> Option<u32> {
         .map(|first| {
             let mask = holders(ring, first, n)
                 .iter()
-                .map(|p| 1_u32 << p.0)
+                .map(|p| 1_u32 << p.number())
                 .sum::<u32>();
             (first, mask)
         })
@@ -63,7 +64,7 @@ fn smallest_cover(ring: &Ring, up: &UpSet, n: u16) -> Option<u32> {
         .size()
         .partitions()
         .filter(|&p| up.contains(ring.owner(p)))
-        .map(|p| 1_u32 << p.0)
+        .map(|p| 1_u32 << p.number())
         .sum();
     (0..1_u32 << partitions)
         .filter(|set| set & !usable == 0)

@@ -129,7 +129,7 @@ fn expected(quorum: Quorum, (now, futures): &(Counts, BTreeSet<Counts>)) -> Outc
 
 fn holders(roles: u32, nodes: &[u16]) -> Vec<Holder> {
     let holder = |(at, &node): (u16, &u16)| Holder {
-        partition: PartitionId(at),
+        partition: PartitionId::from_id(at),
         node,
         role: match roles >> at & 1 {
             0 => Role::Fallback,

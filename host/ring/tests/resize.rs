@@ -318,6 +318,35 @@ fn members_that_are_down_are_not_waited_for_and_clean_up_when_they_are_back() {
 }
 
 #[test]
+fn a_node_joins_a_ring_that_has_the_size_of_its_own_again() {
+    let mut map = cluster(1, 16);
+    let (fresh, hash) = (map.ring().size(), map.ring().hash());
+    for partitions in [32, 16] {
+        let id = begin(&mut map, partitions);
+        move_all(&mut map);
+        fill(&mut map, id);
+        happen(&mut map, ResizeEvent::Flipped { id }).unwrap();
+        clean(&mut map, id);
+        move_all(&mut map);
+    }
+    assert_ne!(map.ring().size(), fresh, "another generation");
+    let join = |node, size| MapEvent::JoinStaged {
+        node,
+        card: card(1),
+        size,
+        hash,
+        location: None,
+    };
+    let larger = RingSize::new(32).unwrap();
+    let refused = map.apply(&join(node(1), larger));
+    assert!(matches!(refused, Err(MapError::OtherRing { .. })));
+    map.apply(&join(node(1), fresh)).unwrap();
+    commit(&mut map);
+    move_all(&mut map);
+    assert!(map.ring().partitions_of(&node(1)).count() > 0);
+}
+
+#[test]
 fn what_is_said_of_another_resize_does_not_count() {
     let mut map = cluster(1, 16);
     let id = begin(&mut map, 32);
@@ -339,5 +368,5 @@ fn what_is_said_of_another_resize_does_not_count() {
         assert_eq!(refusal(error), ResizeError::None);
     }
     assert!(map.resize().is_some_and(Resize::is_filling));
-    assert!(map.ring().size().contains(PartitionId(15)));
+    assert!(map.ring().size().contains(PartitionId::from_id(15)));
 }

@@ -166,7 +166,11 @@ fn running(map: &ClusterMap) -> BTreeMap<String, usize> {
 #[test]
 fn a_rollout_goes_by_its_stages_and_is_final_when_the_operator_says_so() {
     let mut map = cluster(64, &["a", "b", "c"]);
-    assert_eq!(map.assigned(KV, PartitionId(0)), None, "nothing was agreed");
+    assert_eq!(
+        map.assigned(KV, PartitionId::from_id(0)),
+        None,
+        "nothing was agreed"
+    );
     happen(&mut map, begin("1", "2", terms())).unwrap();
     let mut seen = Vec::new();
     loop {
@@ -472,14 +476,14 @@ proptest! {
         let all: BTreeSet<_> = order.partitions.iter().collect();
         prop_assert_eq!((all.len(), order.partitions.len()), (size, size));
         let in_lists = |moved: &[PartitionId]| -> Vec<usize> {
-            let moved: BTreeSet<usize> = moved.iter().map(|p| usize::from(p.0)).collect();
+            let moved: BTreeSet<usize> = moved.iter().map(|p| usize::from(p.number())).collect();
             let list = |first: usize| (0..usize::from(n).min(size)).map(move |at| (first + at) % size);
             (0..size).map(|first| list(first).filter(|at| moved.contains(at)).count()).collect()
         };
         let canaries = &order.partitions[..usize::from(order.canaries)];
         prop_assert!((1..=canaries_max).contains(&order.canaries));
         prop_assert!(in_lists(canaries).into_iter().all(|count| count <= 1));
-        let of_nodes: BTreeSet<_> = canaries.iter().map(|p| &owners[usize::from(p.0)]).collect();
+        let of_nodes: BTreeSet<_> = canaries.iter().map(|p| &owners[usize::from(p.number())]).collect();
         prop_assert_eq!(of_nodes.len(), canaries.len());
         let spared = &order.partitions[..usize::from(order.spared)];
         let most = usize::from((n - w).max(1));

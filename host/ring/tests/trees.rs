@@ -14,7 +14,7 @@ use vnode_ring::{LEAVES, Leaves, PartitionId, RingSize, Tree, TreeRow};
 type Position = (u64, Vec<u8>);
 type Rows = BTreeMap<Position, TreeRow>;
 
-const RANGE: PartitionId = PartitionId(3);
+const RANGE: PartitionId = PartitionId::from_id(3);
 
 fn size() -> RingSize {
     RingSize::new(8).unwrap()

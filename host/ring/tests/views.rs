@@ -89,7 +89,7 @@ fn expected(view: &View, range: PartitionId, n: u16) -> Vec<Holder> {
     let list = preflist_from(view.ring(), &|node| view.is_up(node), range, n);
     let mut holders: Vec<Holder> = list.iter().map(|replica| holder(view, replica)).collect();
     let size = view.ring().size().get();
-    holders.sort_by_key(|holder| (holder.partition.0 + size - range.0) % size);
+    holders.sort_by_key(|holder| (holder.partition.number() + size - range.number()) % size);
     holders
 }
 
@@ -153,7 +153,7 @@ fn commands_go_to_members_of_which_nothing_was_heard_yet() {
     let owners = (0..8).map(|n| node(n % 2)).collect();
     let map = Arc::new(map(Ring::new(size, HashId::V1, owners, 1).unwrap(), 2));
     let alone = View::new(node(0), map, &BTreeSet::new(), None);
-    let place = |view: &View| view.place(PartitionId(1));
+    let place = |view: &View| view.place(PartitionId::from_id(1));
     assert_eq!(place(&alone), Place::Here(Role::Fallback));
     let presuming = alone.presuming(BTreeSet::from([node(1)]));
     assert_eq!(place(&presuming), Place::There(1, Role::Primary));
@@ -166,16 +166,17 @@ fn widths_are_brought_into_bounds() {
     let size = RingSize::new(128).unwrap();
     let ring = Ring::single(node(0), size, HashId::V1);
     let view = View::new(node(0), Arc::new(map(ring, 1)), &BTreeSet::new(), None);
-    let lengths = [0, 1, 64, 65, u16::MAX].map(|n| view.holders(PartitionId(127), n).len());
+    let lengths =
+        [0, 1, 64, 65, u16::MAX].map(|n| view.holders(PartitionId::from_id(127), n).len());
     let widest = usize::from(REPLICAS_MAX);
     assert_eq!(lengths, [1, 1, widest, widest, widest]);
     assert!(
-        view.holders(PartitionId(128), 3).is_empty(),
+        view.holders(PartitionId::from_id(128), 3).is_empty(),
         "of another ring"
     );
-    assert_eq!(view.coordinator(PartitionId(128), 3), None);
+    assert_eq!(view.coordinator(PartitionId::from_id(128), 3), None);
     assert_eq!(
-        view.clone().holders(PartitionId(127), 2),
-        view.holders(PartitionId(127), 2)
+        view.clone().holders(PartitionId::from_id(127), 2),
+        view.holders(PartitionId::from_id(127), 2)
     );
 }

@@ -121,9 +121,9 @@ impl Rig {
         for partition in rig.size.partitions() {
             let store = rig
                 .engine
-                .open(rig.service.name(), partition.0)
+                .open(rig.service.name(), partition.id())
                 .map_err(text)?;
-            let rows = Rows::new(store, plan.actor + u64::from(partition.0));
+            let rows = Rows::new(store, plan.actor + u64::from(partition.id()));
             let vnode = rig.start(partition, rows.clone())?;
             rig.seats.insert(partition, Seat { rows, vnode });
         }
@@ -273,7 +273,7 @@ impl Rig {
                     self.size.range_of(placement.hash_of(&routed)),
                 )
             }
-            _ => (0, PartitionId(0)),
+            _ => (0, self.size.at(0)),
         };
         Request {
             service: 0,

@@ -75,10 +75,11 @@ impl Coordinator {
                     Aggregate::Cursor => self.scan_page(target, spec, words, call).await,
                     _ => self.join_parts(target, spec, words, (call, begun)).await,
                 };
-                // The parts of two rings do not fit together, and a vnode that had not heard of the new one may lack what was written
-                // by that.
                 if self.ring_size() == size {
                     return joined;
+                }
+                if let Some(ended) = over_two_rings(joined, spec.writes()) {
+                    return ended;
                 }
             }
         };
@@ -143,6 +144,7 @@ impl Coordinator {
             let spec = front
                 .spec(target)
                 .ok_or_else(|| Failure::Usage("no such command".into()))?;
+            self.plan(target, false)?;
             // Where to go on. A place means the same on every ring, so a resize changes nothing.
             let mut reached = Vec::new();
             loop {
@@ -150,13 +152,11 @@ impl Coordinator {
                 let from = reached
                     .first_chunk()
                     .map_or(0, |hash| u64::from_be_bytes(*hash));
-                let mut plan = self.plan(target, false)?.into_iter();
-                let Some(covered) = plan.find(|one| size.hash_range(one.range).1 >= from) else {
-                    return Ok(());
-                };
+                let range = size.range_of(from);
+                let covered = self.covered(target, range);
+                let covered = covered.ok_or_else(|| uncovered(&[range]))?;
                 self.bring_together(target, std::slice::from_ref(&covered))
                     .await;
-                let range = covered.range;
                 let last = size.hash_range(range).1;
                 let mut pages = self.pages(
                     target,
@@ -165,10 +165,13 @@ impl Coordinator {
                     reached.clone(),
                 );
                 while let Some(page) = pages.recv().await {
-                    if self.ring_size() != size {
-                        // Perhaps not all that was written by the new ring is in it.
-                        break;
-                    }
+                    let page = match self.ring_size() == size {
+                        true => page,
+                        false => match over_two_rings(page, spec.writes()) {
+                            Some(page) => page,
+                            None => break,
+                        },
+                    };
                     let (_, page) = page?;
                     let part = Part {
                         range,
@@ -230,14 +233,11 @@ impl Coordinator {
         for range in size.partitions() {
             match self.covered(target, range) {
                 Some(one) => covered.push(one),
-                None => missing.push(range.to_string()),
+                None => missing.push(range),
             }
         }
         if !missing.is_empty() && !partial {
-            return Err(Failure::Incomplete(format!(
-                "no replica is up of the keys of partitions {}",
-                missing.join(", ")
-            )));
+            return Err(uncovered(&missing));
         }
         covered.sort_by_key(|covered| size.hash_range(covered.range).0);
         Ok(covered)
@@ -430,6 +430,26 @@ impl Coordinator {
     }
 }
 
+/// What became of a command, or a page of one, during which the ring was resized; none if it is asked for again by the new numbers.
+///
+/// What reads is: the parts of two rings do not fit together, and a vnode that had not heard of the new one may lack what was written by
+/// that. What writes is never run twice: whatever is not certain to have happened is refused.
+fn over_two_rings<T>(ended: Result<T, Failure>, writes: bool) -> Option<Result<T, Failure>> {
+    match (writes, ended) {
+        (false, _) => None,
+        (true, Ok(done)) => Some(Ok(done)),
+        (true, Err(_)) => Some(Err(Failure::Resized)),
+    }
+}
+
+fn uncovered(ranges: &[PartitionId]) -> Failure {
+    let names: Vec<String> = ranges.iter().map(PartitionId::to_string).collect();
+    let names = names.join(", ");
+    Failure::Incomplete(format!(
+        "no replica is up of the keys of partitions {names}"
+    ))
+}
+
 /// Reads the pages of a range, from whichever vnode answers for it by now.
 struct Reader<'a> {
     coordinator: &'a Coordinator,
@@ -514,5 +534,26 @@ impl Near {
             return Err(Failure::NotDurable);
         }
         Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_two_rings_what_reads_begins_anew_and_what_writes_never_does() {
+        let moving = || {
+            let partition = PartitionId::from_id(1);
+            Err(Failure::Moving { partition })
+        };
+        assert!(over_two_rings(Ok(1), false).is_none());
+        assert!(over_two_rings::<()>(moving(), false).is_none());
+        assert!(matches!(over_two_rings(Ok(1), true), Some(Ok(1))));
+        let Some(Err(failure)) = over_two_rings::<()>(moving(), true) else {
+            panic!("it began anew");
+        };
+        assert_eq!(failure.code(), "TRYAGAIN");
+        assert!(failure.to_string().contains("may have happened in part"));
     }
 }

@@ -50,7 +50,9 @@ impl Coordinator {
         for partition in view.ring().size().partitions() {
             let owned = Self::owns(&view, partition);
             for mut seat in self.seats_of(partition).filter_map(|n| self.seats.lock(n)) {
-                seat.set_owned(owned);
+                if owned {
+                    seat.own();
+                }
                 seat.set_filling(filling);
             }
         }
@@ -60,8 +62,7 @@ impl Coordinator {
     fn take_over(&self, partition: PartitionId) {
         for number in self.seats_of(partition) {
             if let Some(mut seat) = self.seats.lock(number) {
-                // Nothing is turned away by one who owns it.
-                drop(seat.set_owned(true));
+                seat.own();
             }
             self.look(number);
         }
@@ -77,7 +78,7 @@ impl Coordinator {
             let Some(mut seat) = self.seats.lock(number) else {
                 continue;
             };
-            let elsewhere = seat.set_owned(false);
+            let elsewhere = seat.disown();
             if carried {
                 seat.keep_until(Instant::now() + self.limits.retention);
             }
@@ -133,6 +134,13 @@ impl Vnodes for Coordinator {
 
     fn publish(&self, view: View) {
         let old = self.view();
+        self.transfers()
+            .set_cluster_limits(view.map().transfer_limits());
+        let versions = view.map().versions();
+        for text in rollouts::news(old.map().versions(), versions) {
+            let feed = self.cluster.feed();
+            feed.add("rollout", None, view.map().epoch(), text);
+        }
         if old.ring().size() != view.ring().size() {
             return self.flip(old.ring().size(), view);
         }
@@ -146,15 +154,8 @@ impl Vnodes for Coordinator {
         for partition in comes {
             self.take_over(partition);
         }
-        self.transfers()
-            .set_cluster_limits(view.map().transfer_limits());
         if old.map().versions() != view.map().versions() {
             self.renew_front(view.map());
-            for text in rollouts::news(old.map().versions(), view.map().versions()) {
-                self.cluster
-                    .feed()
-                    .add("rollout", None, view.map().epoch(), text);
-            }
         }
         let view = Arc::new(view);
         self.views.send_replace(Arc::clone(&view));

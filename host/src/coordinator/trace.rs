@@ -18,8 +18,8 @@ use crate::vnode::request::Failure;
 pub struct Step {
     /// Its node, as the coordinator saw it.
     pub node: NodeName,
-    /// Its partition.
-    pub partition: PartitionId,
+    /// The position of its partition, for people.
+    pub partition: u16,
     /// As what it was asked.
     pub role: Role,
     /// `ok`, or the first word of the error.
@@ -36,7 +36,7 @@ impl Step {
     /// Appends `[node, partition, kind, outcome, microseconds, version]`, or `[node, partition, partial reply, version]`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let node = Value::bulk(self.node.as_str());
-        let partition = Value::Int(i64::from(self.partition.number()));
+        let partition = Value::Int(self.partition.into());
         let version = self.version.as_deref().map_or(Value::Nil, Value::bulk);
         if let Some((items, count)) = &self.part {
             write::array(out, 4);
@@ -72,7 +72,7 @@ impl Step {
         };
         Some(Step {
             node: NodeName::new(node.as_str()?).ok()?,
-            partition: PartitionId(u16::try_from(*partition).ok()?),
+            partition: u16::try_from(*partition).ok()?,
             role: match kind.as_str()? {
                 "primary" => Role::Primary,
                 _ => Role::Fallback,
@@ -95,8 +95,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Appends the answer of the vnode of that partition to what it was asked, with all that is known.
-    pub fn answer(mut self, partition: PartitionId, reply: &[u8], out: &mut Vec<u8>) {
+    /// Appends the answer of the vnode of the partition at that position to what it was asked, with all that is known.
+    pub fn answer(mut self, partition: u16, reply: &[u8], out: &mut Vec<u8>) {
         self.sign(out);
         if self.steps.is_empty() {
             return out.extend_from_slice(reply);
@@ -226,7 +226,7 @@ impl Coordinator {
         if let Some((node, role)) = found {
             recorder.add(Step {
                 node,
-                partition,
+                partition: partition.number(),
                 role,
                 outcome: outcome(&answer),
                 took: begun.elapsed(),
@@ -246,8 +246,8 @@ impl Coordinator {
         part: (Vec<u8>, usize),
     ) {
         recorder.add(Step {
-            node: covered.node,
-            partition: covered.partition,
+            node: covered.node.clone(),
+            partition: covered.partition.number(),
             role: Role::Primary,
             outcome: "ok".into(),
             took: begun.elapsed(),
@@ -282,7 +282,7 @@ mod tests {
     fn step(partition: u16, version: Option<&str>) -> Step {
         Step {
             node: NodeName::new("a@test").unwrap(),
-            partition: PartitionId(partition),
+            partition,
             role: Role::Primary,
             outcome: "ok".into(),
             took: Duration::from_micros(7),
@@ -310,7 +310,7 @@ mod tests {
             version: Some("2.0.0".into()),
         };
         let mut answer = Vec::new();
-        trace.clone().answer(PartitionId(2), b":1\r\n", &mut answer);
+        trace.clone().answer(2, b":1\r\n", &mut answer);
         let (version, rest) = signed(&answer);
         assert_eq!(version, Some("2.0.0"));
         let (reply, steps) = untraced(steps_of(rest).unwrap());
@@ -321,7 +321,7 @@ mod tests {
             ..trace
         };
         answer.clear();
-        alone.answer(PartitionId(2), b":1\r\n", &mut answer);
+        alone.answer(2, b":1\r\n", &mut answer);
         assert_eq!(signed(&answer), (Some("2.0.0"), &b":1\r\n"[..]));
     }
 

@@ -542,7 +542,7 @@ mod tests {
     fn which(partition: u16) -> Which {
         Which {
             kind: Kind::Ownership,
-            partition: PartitionId(partition),
+            partition: PartitionId::from_id(partition),
             service: None,
         }
     }

@@ -236,7 +236,7 @@ impl Flight {
             };
             Step {
                 node: self.node(part).clone(),
-                partition: part.holder.partition,
+                partition: part.holder.partition.number(),
                 role: part.holder.role,
                 outcome,
                 took,

@@ -148,8 +148,8 @@ impl Reader {
             hash: self.u64()?,
             service: self.u16()?,
             command: self.u16()?,
-            partition: PartitionId(self.u16()?),
-            range: PartitionId(self.u16()?),
+            partition: PartitionId::from_id(self.u16()?),
+            range: PartitionId::from_id(self.u16()?),
             role: match self.array()? {
                 [0] => Role::Primary,
                 [1] => Role::Fallback,
@@ -283,8 +283,7 @@ pub(super) fn put_command(out: &mut Vec<u8>, id: u64, epoch: u64, request: &Requ
         for number in [id, epoch, request.id, request.now_ms, request.hash] {
             out.extend(number.to_le_bytes());
         }
-        let PartitionId(partition) = request.partition;
-        let PartitionId(range) = request.range;
+        let (partition, range) = (request.partition.id(), request.range.id());
         for number in [request.service, request.command, partition, range] {
             out.extend(number.to_le_bytes());
         }
@@ -345,8 +344,8 @@ mod tests {
         Request {
             service: 3,
             command: 1,
-            partition: PartitionId(17),
-            range: PartitionId(16),
+            partition: PartitionId::from_id(17),
+            range: PartitionId::from_id(16),
             hash,
             words: Words::copy(words.iter().map(Vec::as_slice)),
             now_ms,
@@ -406,7 +405,7 @@ mod tests {
             prop_assert_eq!((command.id, command.epoch), (5, 9));
             prop_assert_eq!([command.request, command.now_ms, command.hash], numbers);
             prop_assert_eq!((command.service, command.command), (3, 1));
-            prop_assert_eq!((command.partition, command.range), (PartitionId(17), PartitionId(16)));
+            prop_assert_eq!((command.partition, command.range), (PartitionId::from_id(17), PartitionId::from_id(16)));
             prop_assert_eq!(command.role, role);
             prop_assert_eq!((command.work, command.consistency), (request.work, request.consistency));
             let read: Vec<Vec<u8>> = command.words.iter().map(<[u8]>::to_vec).collect();

@@ -218,6 +218,15 @@ impl Executor {
         }
     }
 
+    fn refuse_late(&mut self, request: Request) {
+        let Some(edition) = self.front.edition(usize::from(request.service)) else {
+            let failure = Failure::Usage(format!("no vnode {} here", request.partition));
+            return self.replies.fail(request.reply_to, &failure);
+        };
+        let stats = edition.stats(self.index);
+        refuse_late(edition, request, &mut self.replies, &stats);
+    }
+
     fn refuse(&mut self, request: Request, queued: usize) {
         let failure = Failure::Busy {
             partition: request.partition,
@@ -353,8 +362,12 @@ impl Executor {
         };
         staged.scheduled = false;
         let rejected = seat.hand_in(&mut staged.commands, mailbox_max);
-        let taken = seat.take(now);
+        let late = seat.take_late(now);
+        let taken = seat.take();
         drop(seat);
+        for request in late {
+            self.refuse_late(request);
+        }
         for request in rejected.too_many {
             self.refuse(request, mailbox_max);
         }

@@ -94,7 +94,7 @@ impl Executor {
         request.alone = true;
         let own = Step {
             node: self.view.me().clone(),
-            partition: request.partition,
+            partition: request.partition.number(),
             role: request.role,
             outcome: String::new(),
             took: Duration::ZERO,
@@ -387,7 +387,12 @@ impl Executor {
                 let traced = *traced;
                 (vec![(to, traced)], flight.shortfall("w"))
             }
-            Purpose::Trace(_) | Purpose::Repair(_) | Purpose::Parts { .. } => return,
+            Purpose::Trace(Traced { to, .. }) | Purpose::Parts { to, .. } => {
+                let to = std::mem::replace(to, ReplyTo::Nobody);
+                let why = format!("no answer in {}ms", flight.took().as_millis());
+                (vec![(to, false)], why)
+            }
+            Purpose::Repair(_) => return,
         };
         let steps = flight.steps();
         // If nobody did anything, the reason itself says more than how many did not.

@@ -100,23 +100,29 @@ impl Seat {
         }
     }
 
-    /// Says whether the node owns the partition from now on. Returns the commands that now belong elsewhere.
-    pub(crate) fn set_owned(&mut self, owned: bool) -> VecDeque<Request> {
-        self.owned = owned;
+    /// The node owns the partition from now on.
+    pub(crate) fn own(&mut self) {
+        self.owned = true;
         self.frozen = false;
         self.kept_until = None;
-        if owned {
-            self.mailbox.retain(|request| request.work != Todo::Forget);
-        }
-        if !owned {
-            for page in self.pages.drain(..) {
-                let partition = page.command.scope.range;
-                drop(page.reply.send(Err(Failure::Moving { partition })));
-            }
-        }
-        match owned {
-            true => VecDeque::new(),
-            false => primaries(&mut self.mailbox),
+        self.mailbox.retain(|request| request.work != Todo::Forget);
+    }
+
+    /// Another node owns the partition from now on. Returns the commands that now belong elsewhere.
+    #[must_use = "whoever sent a command waits for its answer"]
+    pub(crate) fn disown(&mut self) -> VecDeque<Request> {
+        self.shut();
+        self.kept_until = None;
+        primaries(&mut self.mailbox)
+    }
+
+    /// No page is served here any more, and no command that only an owner may run.
+    fn shut(&mut self) {
+        self.owned = false;
+        self.frozen = false;
+        for page in self.pages.drain(..) {
+            let partition = page.command.scope.range;
+            drop(page.reply.send(Err(Failure::Moving { partition })));
         }
     }
 
@@ -130,9 +136,11 @@ impl Seat {
         self.filling
     }
 
-    /// The ring has other partitions from now on, and nobody gets the vnode in turn any more. Returns what waits for it.
+    /// The ring has other partitions from now on, and nobody gets the vnode in turn any more. Until when its rows are kept stays known.
+    /// Returns all that waits for it.
+    #[must_use = "whoever sent a command waits for its answer"]
     pub(crate) fn close(&mut self) -> VecDeque<Request> {
-        self.set_owned(false);
+        self.shut();
         self.closed = true;
         std::mem::take(&mut self.mailbox)
     }
@@ -198,13 +206,29 @@ impl Seat {
         &self.figures
     }
 
+    /// What has waited for too long at `now` and is to be refused, if nothing here runs in turn: nobody knows how long that lasts. Nor
+    /// does a page stay that nobody waits for any more.
+    pub(super) fn take_late(&mut self, now: Instant) -> VecDeque<Request> {
+        if !self.frozen && !self.filling {
+            return VecDeque::new();
+        }
+        self.pages.retain(|page| !page.reply.is_closed());
+        if !self.mailbox.iter().any(|request| request.is_late(now)) {
+            return VecDeque::new();
+        }
+        let all = std::mem::take(&mut self.mailbox).into_iter();
+        let (late, rest) = all.partition(|request| request.is_late(now));
+        self.mailbox = rest;
+        late
+    }
+
     /// The vnode, if it is here, and what waits for it, if anything does.
-    pub(super) fn take(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
+    pub(super) fn take(&mut self) -> Option<(Box<Vnode>, Errand)> {
         if self.held || self.filling || self.closed {
             return None;
         }
         if self.frozen {
-            return self.take_frozen(now);
+            return self.take_frozen();
         }
         if !self.has_work() {
             return None;
@@ -228,24 +252,17 @@ impl Seat {
         Some((vnode, Errand::Run(std::mem::take(&mut self.mailbox))))
     }
 
-    /// The vnode, if it is here, and what waits for it that changes nothing. Before that, what has waited for too long at `now` and
-    /// is to be refused.
-    fn take_frozen(&mut self, now: Instant) -> Option<(Box<Vnode>, Errand)> {
-        let due = |request: &Request| request.work.only_shows() || request.is_late(now);
-        if !self.mailbox.iter().any(due) {
+    /// The vnode, if it is here, and what waits for it that changes nothing.
+    fn take_frozen(&mut self) -> Option<(Box<Vnode>, Errand)> {
+        let shows = |request: &Request| request.work.only_shows();
+        if !self.mailbox.iter().any(shows) {
             return None;
         }
         let vnode = self.vnode.take()?;
-        let (mut late, mut shows) = (VecDeque::new(), VecDeque::new());
-        for request in std::mem::take(&mut self.mailbox) {
-            match (request.is_late(now), request.work.only_shows()) {
-                (true, _) => late.push_back(request),
-                (_, true) => shows.push_back(request),
-                _ => self.mailbox.push_back(request),
-            }
-        }
-        late.append(&mut shows);
-        Some((vnode, Errand::Run(late)))
+        let all = std::mem::take(&mut self.mailbox).into_iter();
+        let (shows, rest) = all.partition(shows);
+        self.mailbox = rest;
+        Some((vnode, Errand::Run(shows)))
     }
 
     /// Takes back commands that were not run: they came before what has come meanwhile. Leaves `commands` empty.
@@ -297,6 +314,7 @@ fn primaries(commands: &mut VecDeque<Request>) -> VecDeque<Request> {
 mod tests {
     use super::*;
     use crate::vnode::request::{Consistency, ReplyTo, Words};
+    use crate::wasm::{Scope, TypedCommand};
     use proptest::prelude::*;
     use vnode_ring::PartitionId;
 
@@ -304,8 +322,8 @@ mod tests {
         Request {
             service: 0,
             command: 0,
-            partition: PartitionId(0),
-            range: PartitionId(0),
+            partition: PartitionId::from_id(0),
+            range: PartitionId::from_id(0),
             hash: 0,
             words: Words::copy([b"x".as_slice()]),
             now_ms: 0,
@@ -379,17 +397,69 @@ mod tests {
         seat.hand_in(&mut VecDeque::from([request(1)]), 10);
         seat.hand_in(&mut VecDeque::from([request(2)]), 10);
         assert!(!seat.has_work(), "nobody is to look for the vnode in vain");
-        assert!(seat.take(Instant::now()).is_none());
+        assert!(seat.take().is_none());
         seat.set_held(false);
         assert!(seat.has_work());
         assert_eq!(ids(&seat.mailbox), [1, 2]);
     }
 
     #[test]
+    fn whoever_waits_for_rows_or_a_new_owner_is_refused_in_time() {
+        let states: [fn(&mut Seat); 2] =
+            [|seat| seat.set_filling(true), |seat| seat.set_frozen(true)];
+        for wait in states {
+            let (mut seat, now) = (seat(), Instant::now());
+            let patient = Request {
+                consistency: Consistency::single(Duration::from_secs(60)),
+                ..request(2)
+            };
+            seat.hand_in(&mut VecDeque::from([request(1), patient, request(3)]), 10);
+            let later = now + Duration::from_secs(5);
+            assert!(seat.take_late(later).is_empty(), "they have their turn");
+            wait(&mut seat);
+            assert!(seat.take_late(now).is_empty());
+            assert_eq!(ids(&seat.take_late(later)), [1, 3]);
+            assert_eq!(ids(&seat.mailbox), [2]);
+        }
+    }
+
+    #[test]
+    fn a_page_that_nobody_waits_for_any_more_does_not_wait_for_rows() {
+        let mut seat = seat();
+        let page = || {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let command = TypedCommand {
+                name: "KEYS".into(),
+                args: Vec::new(),
+                request_id: 0,
+                fallback: false,
+                scope: Scope {
+                    range: PartitionId::from_id(0),
+                    writes: false,
+                    now_ms: 0,
+                    seed: 0,
+                },
+            };
+            let page = PageRequest {
+                command,
+                cursor: None,
+                reply,
+            };
+            (Box::new(page), answer)
+        };
+        seat.set_filling(true);
+        let ((gone, answer), (stays, _answer)) = (page(), page());
+        assert!(seat.add_page(gone).is_ok() && seat.add_page(stays).is_ok());
+        drop(answer);
+        seat.take_late(Instant::now());
+        assert_eq!(seat.pages.len(), 1);
+    }
+
+    #[test]
     fn nobody_gets_a_vnode_that_is_away() {
         let mut seat = seat();
         seat.hand_in(&mut VecDeque::from([request(1)]), 10);
-        assert!(seat.take(Instant::now()).is_none());
+        assert!(seat.take().is_none());
         assert!(seat.has_work());
     }
 
@@ -402,10 +472,27 @@ mod tests {
             ..request(id)
         };
         seat.hand_in(&mut VecDeque::from([fallback(2)]), 10);
-        assert_eq!(ids(&seat.set_owned(false)), [1]);
+        assert_eq!(ids(&seat.disown()), [1]);
         let rejected = seat.hand_in(&mut VecDeque::from([request(3), fallback(4)]), 10);
         assert_eq!(ids(&rejected.elsewhere), [3]);
         assert_eq!(ids(&seat.mailbox), [2, 4]);
+    }
+
+    #[test]
+    fn a_seat_that_closes_gives_everything_back_that_waits() {
+        let mut seat = seat();
+        let fallback = |id| Request {
+            role: Role::Fallback,
+            ..request(id)
+        };
+        seat.hand_in(
+            &mut VecDeque::from([request(1), fallback(2), request(3)]),
+            10,
+        );
+        assert_eq!(ids(&seat.close()), [1, 2, 3]);
+        let rejected = seat.hand_in(&mut VecDeque::from([fallback(4), request(5)]), 10);
+        assert_eq!(ids(&rejected.elsewhere), [4, 5]);
+        assert!(!seat.has_work() && !seat.is_owned());
     }
 
     #[test]
@@ -418,7 +505,7 @@ mod tests {
         let (mut seat, later) = (seat(), Instant::now() + Duration::from_secs(60));
         seat.hand_in(&mut VecDeque::from([of(Todo::Forget), of(Todo::Page)]), 10);
         assert_eq!(seat.mailbox.len(), 1);
-        seat.set_owned(false);
+        assert!(seat.disown().is_empty());
         seat.keep_until(later);
         seat.hand_in(&mut VecDeque::from([of(Todo::Forget), of(Todo::Page)]), 10);
         assert_eq!(seat.kept_until(), Some(later));

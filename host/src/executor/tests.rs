@@ -5,9 +5,14 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::flights::Purpose;
 use super::{Executor, Message};
 use crate::config::{Config, GuestSource, StorageKind};
 use crate::node::Node;
+use crate::vnode::request::ReplyTo;
 
 /// Two executors and the counters that are built in.
 fn node(folder: &std::path::Path) -> Node {
@@ -82,6 +87,23 @@ fn a_client_that_moves_between_executors_loses_nothing() {
     client.write_all(b"CLIENT GETNAME\r\n").expect("sends");
     read_exactly(&mut client, "$8\r\nwanderer\r\n");
     drop((client, other));
+    node.drain().expect("the node ends");
+}
+
+#[test]
+fn whoever_waits_for_several_vnodes_is_answered_when_the_time_is_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = node(folder.path());
+    let (to, mut answer) = oneshot::channel();
+    let nobody_waits = look(&node, 0, |executor| {
+        let to = ReplyTo::Task(to);
+        executor.begin_alone(Instant::now(), Purpose::Parts { to, left: 2 });
+        executor.refuse_overdue();
+        executor.flights.is_empty()
+    });
+    assert!(nobody_waits, "else the node does not drain");
+    let answer = answer.try_recv().expect("an answer");
+    assert!(answer.starts_with(b"-NOREPLICAS "), "{answer:?}");
     node.drain().expect("the node ends");
 }
 

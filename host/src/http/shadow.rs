@@ -143,8 +143,8 @@ fn chosen(view: &View, wish: &Wish) -> Result<BTreeSet<PartitionId>, Problem> {
             let size = view.ring().size();
             let mut chosen = BTreeSet::new();
             for word in listed.split(',') {
-                let number = word.trim().parse().ok().map(PartitionId);
-                let Some(partition) = number.filter(|one| one.0 < size.get()) else {
+                let number = word.trim().parse().ok();
+                let Some(partition) = number.and_then(|number| size.partition(number).ok()) else {
                     return Err(unfit(format!("partitions: there is no partition {word:?}")));
                 };
                 if !owned.contains(&partition) {

@@ -377,7 +377,7 @@ async fn change(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Repair {
-    partition: PartitionId,
+    partition: u32,
 }
 
 /// `POST /v1/transfers/repair`.
@@ -385,12 +385,10 @@ pub(super) async fn repair(
     State(node): Node,
     wanted: Body<Repair>,
 ) -> Result<Json<Value>, Problem> {
-    let partition = body(wanted)?.partition;
-    let size = node.coordinator.ring_size();
-    if !size.contains(partition) {
-        let detail = format!("there is no partition {partition}; the ring has {size}");
-        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
-    }
+    let number = body(wanted)?.partition;
+    let known = node.coordinator.ring_size().partition(number);
+    let partition =
+        known.map_err(|error| Problem::new(StatusCode::NOT_FOUND, error.to_string()))?;
     match node.coordinator.repair(partition).await {
         Ok(owner) => Ok(Json(json!({ "partition": partition, "node": owner }))),
         Err(why) => Err(Problem::new(StatusCode::CONFLICT, why)

@@ -1,19 +1,18 @@
 //! The node's place in its cluster, as it starts: which ring, which map, and the door for other nodes.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use vnode_ring::{
-    Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, Ring, RingSize, View,
-};
+use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, RingSize, View};
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
+use crate::coordinator::resize::KeepRing;
 use crate::coordinator::{carry, entropy, hints, reaping, resize, rollouts, schemas, versions};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::executor::Message;
@@ -279,12 +278,25 @@ pub(super) fn ring_of(
     Ok((size, hash))
 }
 
-/// Has the data directory know the ring of the map, which may have been resized since.
-pub(super) fn keep_ring(data_dir: &mut DataDir, ring: &Ring) -> Result<(), DataDirError> {
-    let size = ring.size();
+/// Has the data directory know the ring of the map, by whose numbers rows lie: should the node begin a cluster of its own, its ring is
+/// that.
+pub(super) fn keep_ring(data_dir: &mut DataDir, size: RingSize) -> Result<(), DataDirError> {
     data_dir.update(|identity| {
         identity.ring_size = Some(size.get());
         identity.ring_generation = size.generation();
+    })
+}
+
+/// The same, while the node runs.
+pub(super) fn ring_keeper(data_dir: &Arc<Mutex<DataDir>>) -> KeepRing {
+    let data_dir = Arc::downgrade(data_dir);
+    Box::new(move |size| match data_dir.upgrade() {
+        Some(data_dir) => {
+            let data_dir = data_dir.lock();
+            keep_ring(&mut data_dir.unwrap_or_else(PoisonError::into_inner), size)
+        }
+        // The node has ended, and another process may have the directory.
+        None => Ok(()),
     })
 }
 

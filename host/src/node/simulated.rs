@@ -80,6 +80,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
         services,
         library: Arc::new(library),
         engine: Arc::clone(&engine),
+        keep_ring: Box::new(|_| Ok(())),
         acknowledge: acknowledge.clone(),
         addresses,
         started: Instant::now(),
@@ -88,7 +89,7 @@ pub async fn run(setup: Setup, ready: impl FnOnce(&Arc<Shared>)) -> Result<(), N
     let coordinator = &shared.coordinator;
     for (service, partition) in threads::places(coordinator) {
         let seat = coordinator.seat(usize::from(service.index), partition);
-        let store = engine.open(service.name(), partition.0)?;
+        let store = engine.open(service.name(), partition.id())?;
         let vnode = coordinator.vnode(&service, (coordinator.ring_size(), partition), store)?;
         coordinator.seats().place(seat, vnode);
     }

@@ -29,7 +29,7 @@ pub(super) fn start(
     let places = places(coordinator);
     let wanted: Vec<(&str, u16)> = places
         .iter()
-        .map(|(service, partition)| (service.name(), partition.0))
+        .map(|(service, partition)| (service.name(), partition.id()))
         .collect();
     let stores = engine.open_all(&wanted)?;
     let mut shares: Vec<Vec<_>> = std::iter::repeat_with(Vec::new).take(threads).collect();

@@ -26,12 +26,20 @@ impl Vnode {
         Ok(self.rows_of()?.page(place, PAGE_BYTES)?)
     }
 
-    /// The next rows that have changed, and whether those were all; none if it is not known which have.
+    /// The next rows that have changed, and whether those were all; none if it is not known which have. They come again until they
+    /// are [confirmed](Self::confirm_changed).
     ///
     /// # Errors
     /// When they cannot be read.
     pub fn rows_changed(&mut self) -> Result<Option<(Batch, bool)>, Failure> {
         Ok(self.rows_of()?.take_changed(PAGE_BYTES)?)
+    }
+
+    /// The heirs have the rows that were taken last.
+    pub fn confirm_changed(&mut self) {
+        if let Some(state) = self.state() {
+            state.confirm_changed();
+        }
     }
 
     /// Merges rows of another vnode of this node into its own. Returns the commit that makes them durable, or the last one before if

@@ -620,7 +620,7 @@ fn finish(
     count(stats, &request, how);
     match ended {
         Ok((reply, after)) => replies.push(request.reply_to, after, |out| match request.trace {
-            Some(trace) => trace.answer(request.partition, &reply, out),
+            Some(trace) => trace.answer(request.partition.number(), &reply, out),
             None => out.extend_from_slice(&reply),
         }),
         Err(failure) => fail(edition, replies, request, &failure),

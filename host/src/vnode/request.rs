@@ -586,6 +586,11 @@ pub enum Failure {
         /// The partition.
         partition: PartitionId,
     },
+    /// The ring was resized while a command wrote all over it.
+    #[error(
+        "the ring was resized while the command ran, which may have happened in part; run it again if it may happen twice"
+    )]
+    Resized,
     /// The node that had the command went away.
     #[error("{node} went away before it answered; the command may have happened")]
     PeerGone {
@@ -710,6 +715,7 @@ impl Failure {
             Failure::TooBig(_) => "TOOBIG",
             Failure::Draining
             | Failure::Moving { .. }
+            | Failure::Resized
             | Failure::Unreachable { .. }
             | Failure::PeerGone { .. } => "TRYAGAIN",
             Failure::NoReplicas(_) => "NOREPLICAS",

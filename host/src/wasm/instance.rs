@@ -307,7 +307,7 @@ impl Instance {
                 now_ms: command.scope.now_ms,
                 seed: command.scope.seed,
                 request_id: command.request_id,
-                partition: u32::from(state.partition().0),
+                partition: u32::from(state.partition().number()),
                 node: state.node().to_owned(),
                 replica: if command.fallback {
                     contract::ReplicaKind::Fallback

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use tests::resp::{Client, Reply};
+use tests::resp::{Client, Reply, line};
 use tests::{Cluster, Node, eventually};
 
 use super::insist;
 
 const KEYS: usize = 600;
 const COUNTERS: usize = 16;
+/// Clients that count at once, so that commands wait for their vnodes.
+const CLIENTS: usize = 3;
+/// How often each of them counts each counter before it reads an answer.
+const ROUNDS: usize = 2;
 const FLAGS: &[&str] = &["--sync", "always", "--ring-size", "16"];
 
 fn seed(node: &Node) {
@@ -23,20 +27,25 @@ fn seed(node: &Node) {
 /// Asserts that each node has every key, and each of them once.
 fn all_there(cluster: &Cluster) {
     for node in cluster.nodes() {
-        let mut client = node.client();
-        let keys = i64::try_from(KEYS).expect("small");
-        assert_eq!(insist(&mut client, "DBSIZE").int(), keys, "{}", node.name);
-        let listed: Vec<String> = insist(&mut client, "KEYS *")
-            .items()
-            .iter()
-            .map(Reply::text)
-            .collect();
-        let names: BTreeSet<&String> = listed.iter().collect();
-        assert_eq!((listed.len(), names.len()), (KEYS, KEYS), "{}", node.name);
-        for n in 0..KEYS {
-            let held = insist(&mut client, &format!("GET k{n}"));
-            assert_eq!(held, format!("v{n}").as_str().into(), "{} k{n}", node.name);
-        }
+        all_there_on(node, KEYS);
+    }
+}
+
+/// Asserts that a node has so many keys, each of them once, and no others.
+fn all_there_on(node: &Node, count: usize) {
+    let mut client = node.client();
+    let keys = i64::try_from(count).expect("small");
+    assert_eq!(insist(&mut client, "DBSIZE").int(), keys, "{}", node.name);
+    let listed: Vec<String> = insist(&mut client, "KEYS *")
+        .items()
+        .iter()
+        .map(Reply::text)
+        .collect();
+    let names: BTreeSet<&String> = listed.iter().collect();
+    assert_eq!((listed.len(), names.len()), (count, count), "{}", node.name);
+    for n in 0..count {
+        let held = insist(&mut client, &format!("GET k{n}"));
+        assert_eq!(held, format!("v{n}").as_str().into(), "{} k{n}", node.name);
     }
 }
 
@@ -53,22 +62,36 @@ struct Seen {
     refused: Vec<String>,
 }
 
+impl Seen {
+    /// What another client has seen at the same time.
+    fn and(mut self, other: Seen) -> Seen {
+        for (mine, its) in self.counts.iter_mut().zip(other.counts) {
+            *mine = (mine.0 + its.0, mine.1 + its.1);
+        }
+        self.sizes.extend(other.sizes);
+        self.refused.extend(other.refused);
+        self
+    }
+}
+
 /// Counts, and asks for the number of keys, until it is told to stop.
 fn watch(mut client: Client, stop: &AtomicBool) -> Seen {
     let mut seen = Seen {
         counts: vec![(0, 0); COUNTERS],
-        before: (0..COUNTERS)
-            .map(|n| insist(&mut client, &format!("COUNT counter-{n}")).int())
-            .collect(),
         ..Seen::default()
     };
+    let counters = (0..COUNTERS).cycle().take(ROUNDS * COUNTERS);
+    let pipeline: Vec<_> = counters
+        .map(|n| line(&format!("INCR counter-{n}")))
+        .collect();
     while !stop.load(Ordering::Relaxed) {
-        for (n, (sure, unsure)) in seen.counts.iter_mut().enumerate() {
-            match client.run(&format!("INCR counter-{n}")) {
+        for (at, reply) in client.pipeline(&pipeline).into_iter().enumerate() {
+            let (sure, unsure) = &mut seen.counts[at % COUNTERS];
+            match reply {
                 Reply::Int(_) => *sure += 1,
                 Reply::Error(why) => {
                     *unsure += 1;
-                    seen.refused.push(why.to_string());
+                    seen.refused.push(why);
                 }
                 other => panic!("{other:?}"),
             }
@@ -80,17 +103,22 @@ fn watch(mut client: Client, stop: &AtomicBool) -> Seen {
     seen
 }
 
-/// Does something while a client of a node counts. Returns what it saw.
+/// Does something while clients of a node count. Returns what they saw.
 fn meanwhile(cluster: &mut Cluster, number: usize, act: impl FnOnce(&mut Cluster)) -> Seen {
     let stop = AtomicBool::new(false);
-    let client = cluster.node(number).client();
-    std::thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(client, &stop));
+    let mut clients = [(); CLIENTS].map(|()| cluster.node(number).client());
+    let before = (0..COUNTERS)
+        .map(|n| insist(&mut clients[0], &format!("COUNT counter-{n}")).int())
+        .collect();
+    let seen = std::thread::scope(|scope| {
+        let watching = clients.map(|client| scope.spawn(|| watch(client, &stop)));
         let stopping = Stop(&stop);
         act(cluster);
         drop(stopping);
-        watching.join().expect("a client")
-    })
+        let seen = watching.map(|one| one.join().expect("a client"));
+        seen.into_iter().reduce(Seen::and).expect("some")
+    });
+    Seen { before, ..seen }
 }
 
 /// Stops whoever watches, also when a test has failed.
@@ -246,6 +274,194 @@ fn a_node_that_was_down_resizes_what_it_has_when_it_is_back() {
         settled(cluster, 32);
     });
     sound(&cluster, &seen);
+    all_there(&cluster);
+}
+
+#[test]
+fn after_a_resize_partitions_go_by_their_positions_on_the_new_ring() {
+    let cluster = Cluster::of(3, FLAGS);
+    cluster.seated();
+    stage(cluster.node(1), 32);
+    cluster.node(1).must(&["cluster", "commit"]);
+    settled(&cluster, 32);
+    let node = cluster.node(1);
+    let mut client = node.client();
+    let mut seen = BTreeSet::new();
+    for _ in 0..400 {
+        // Traced, it is called alone, by the typed door; else with others, by the packed one.
+        let traced = client.run("VNODE.TRACE PING.PING").items();
+        let said = traced[0].clone().items()[1].int();
+        let step = traced[1].clone().items()[0].clone().items();
+        assert_eq!(step[1].int(), said, "{step:?}");
+        seen.extend([said, client.run("PING.PING").items()[1].int()]);
+    }
+    assert!(
+        seen.first() >= Some(&0) && seen.last() < Some(&32),
+        "{seen:?}"
+    );
+    let repaired = node.must(&["transfers", "repair", "31"]);
+    assert!(repaired.contains("repairs partition 31"), "{repaired}");
+    node.refuses(
+        &["transfers", "repair", "32"],
+        &["partition 32 is not on a ring of 32"],
+    );
+    let owner = node.json("/v1/ring")["owners"][31].clone();
+    let mut nodes = cluster.nodes();
+    let owner = nodes.find(|node| owner == node.name.as_str());
+    let kv = tests::guest("kv").display().to_string();
+    let shadow = |partition| {
+        let words = ["--partitions", partition, "--for", "100ms"];
+        [&["guest", "shadow", &kv, "--service", "kv"], &words[..]].concat()
+    };
+    let owner = owner.expect("the owner");
+    owner.refuses(&shadow("31"), &["no command was compared"]);
+    assert_eq!(
+        owner.json("/v1/services/kv/shadow")["partitions"],
+        json!([31])
+    );
+    owner.refuses(&shadow("32"), &["there is no partition"]);
+}
+
+#[test]
+fn a_node_that_was_removed_after_a_resize_begins_a_cluster_with_the_ring_that_it_knew() {
+    let mut cluster = Cluster::of(3, FLAGS);
+    cluster.seated();
+    seed(cluster.node(1));
+    stage(cluster.node(1), 32);
+    cluster.node(1).must(&["cluster", "commit"]);
+    settled(&cluster, 32);
+    // Else it sends home what it has before it ends.
+    cluster.node(1).must(&["transfers", "pause"]);
+    let first = cluster.node(1);
+    first.must(&["cluster", "force-remove", "node3@test"]);
+    eventually("the removal to be committed", || {
+        let done = |word| first.cli(&["cluster", word]).status.success();
+        (done("plan") && done("commit")).then_some(())
+    });
+    eventually("the removed node to end", || {
+        cluster.node_mut(3).has_ended().then_some(())
+    });
+    cluster.restart(3);
+    let view = cluster.node(3).json("/v1/cluster");
+    assert_eq!(view["ring_size"], json!(32));
+    assert_eq!(view["members"].as_array().map(Vec::len), Some(1), "{view}");
+    // Of some keys it had no replica: three nodes are not on all lists of a ring of 32.
+    let mut client = cluster.node(3).client();
+    let held = insist(&mut client, "KEYS k*").items();
+    assert!(held.len() > KEYS / 2, "{} of {KEYS}", held.len());
+    for key in held.iter().map(Reply::text) {
+        let value = key.replacen('k', "v", 1);
+        let found = insist(&mut client, &format!("GET {key}"));
+        assert_eq!(found, value.as_str().into(), "{key}");
+    }
+}
+
+#[test]
+fn a_node_joins_a_ring_that_was_resized_there_and_back_with_what_it_has() {
+    let mut cluster = Cluster::apart(3, FLAGS);
+    seed(cluster.node(1));
+    for partitions in [32, 16] {
+        stage(cluster.node(1), partitions);
+        cluster.node(1).must(&["cluster", "commit"]);
+        eventually(&format!("a ring of {partitions}"), || {
+            let view = cluster.node(1).json("/v1/cluster");
+            (view["ring_size"] == json!(partitions) && view["resize"] == Value::Null).then_some(())
+        });
+    }
+    // One is fresh, the other has rows by the numbers that its own ring has, which was never resized.
+    let mut client = cluster.node(3).client();
+    for n in KEYS..KEYS + 100 {
+        assert_eq!(client.run(&format!("SET k{n} v{n}")), Reply::ok());
+    }
+    cluster.join(2);
+    cluster.join(3);
+    cluster.commit();
+    cluster.seated();
+    settled(&cluster, 16);
+    let has_all = |cluster: &Cluster| {
+        eventually("the rows of all to be with all", || {
+            let size = insist(&mut cluster.node(1).client(), "DBSIZE").int();
+            (size == i64::try_from(KEYS + 100).expect("small")).then_some(())
+        });
+        for node in cluster.nodes() {
+            all_there_on(node, KEYS + 100);
+        }
+    };
+    has_all(&cluster);
+    for number in 1..=3 {
+        cluster.kill(number);
+    }
+    for number in 1..=3 {
+        cluster.restart(number);
+    }
+    cluster.agree();
+    has_all(&cluster);
+}
+
+#[test]
+fn changes_that_could_not_be_stored_are_copied_again() {
+    let cluster = &mut Cluster::faulty(1, FLAGS);
+    seed(cluster.node(1));
+    cluster.fail_at(1, "resize-changes", 3);
+    let seen = meanwhile(cluster, 1, |cluster| {
+        stage(cluster.node(1), 32);
+        cluster.node(1).must(&["cluster", "commit"]);
+        settled(cluster, 32);
+    });
+    assert_eq!(cluster.failures_left(1, "resize-changes"), 0);
+    assert!(seen.refused.is_empty(), "{:?}", seen.refused);
+    sound(cluster, &seen);
+    all_there(cluster);
+}
+
+#[test]
+fn whoever_waits_for_rows_of_the_ring_before_is_told_in_time() {
+    let flags = [FLAGS, &["--request-timeout", "2s"]].concat();
+    let cluster = &mut Cluster::faulty(1, &flags);
+    seed(cluster.node(1));
+    cluster.fail_at(1, "resize-changes", usize::MAX);
+    let seen = meanwhile(cluster, 1, |cluster| {
+        stage(cluster.node(1), 32);
+        cluster.node(1).must(&["cluster", "commit"]);
+        let mut client = cluster.node(1).client();
+        eventually("a command to be refused", || {
+            let late = |n| client.run(&format!("GET k{n}")).is_error("TIMEOUT");
+            (0..KEYS).any(late).then_some(())
+        });
+        cluster.fail_at(1, "resize-changes", 0);
+        settled(cluster, 32);
+    });
+    assert!(
+        seen.refused.iter().all(|why| why.starts_with("TIMEOUT ")),
+        "{:?}",
+        seen.refused
+    );
+    sound(cluster, &seen);
+    all_there(cluster);
+}
+
+/// Rows that a node keeps for a while that went to another one.
+fn retained(node: &Node) -> u64 {
+    let transfers = node.json("/v1/transfers");
+    let rows = transfers["retained"].as_array().expect("a list").iter();
+    rows.map(|row| row["objects"].as_u64().expect("a number"))
+        .sum()
+}
+
+#[test]
+fn rows_that_were_handed_over_are_kept_as_long_when_the_ring_is_resized() {
+    let cluster = Cluster::apart(2, FLAGS);
+    seed(cluster.node(1));
+    cluster.join(2);
+    cluster.commit();
+    cluster.seated();
+    settled(&cluster, 16);
+    let before = retained(cluster.node(1));
+    assert!(before > 0, "half of the partitions have moved");
+    stage(cluster.node(1), 32);
+    cluster.node(1).must(&["cluster", "commit"]);
+    settled(&cluster, 32);
+    assert_eq!(retained(cluster.node(1)), before);
     all_there(&cluster);
 }
 

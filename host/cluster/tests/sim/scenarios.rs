@@ -93,7 +93,7 @@ fn most_voters_may_be_removed_by_force_at_once() {
 #[test]
 fn a_partition_with_rows_stays_until_it_is_empty() {
     let mut world = World::formed(3, 3);
-    let partitions = || (0..RING as u16).map(PartitionId);
+    let partitions = || (0..RING as u16).map(PartitionId::from_id);
     for partition in partitions() {
         world.act("n3", Action::Command(partition, true));
     }

@@ -218,7 +218,7 @@ impl Storm {
     fn write(&mut self) {
         let members = self.world.members();
         for _ in 0..4 {
-            let partition = PartitionId(self.rng.random_range(0..RING as u16));
+            let partition = PartitionId::from_id(self.rng.random_range(0..RING as u16));
             let rows = self.rng.random_range(0..3) == 0;
             for node in &members {
                 self.world.act(node, Action::Command(partition, rows));

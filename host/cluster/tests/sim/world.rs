@@ -296,7 +296,10 @@ impl World {
         }
         for node in self.nodes.clone() {
             for partition in 0..u16::try_from(node::RING).unwrap() {
-                self.act(node, Action::Command(PartitionId(partition), false));
+                self.act(
+                    node,
+                    Action::Command(PartitionId::from_id(partition), false),
+                );
             }
         }
         let (Some(map), members) = (self.newest(), self.members()) else {

@@ -6,7 +6,6 @@ use super::members::Members;
 use super::quotas;
 use super::spacing::{Assignment, distinct};
 use super::{ClaimError, Claimer};
-use crate::index::PartitionId;
 use crate::ring::NodeName;
 
 /// How safe the preference lists of a ring are.
@@ -25,8 +24,8 @@ pub struct Safety {
 pub struct Spread {
     /// On how many different ones each list should be: of nodes on `n`, of locations on no more than there are.
     pub wanted: usize,
-    /// The lists that are on fewer, each by its first partition, in ring order.
-    pub bad: Vec<PartitionId>,
+    /// The lists that are on fewer, each by the position of its first partition, in ring order.
+    pub bad: Vec<u16>,
     /// At least so many are bad on every ring of these claimers, given that no node owns more than twice its share for the sake
     /// of locations.
     pub unavoidable: usize,
@@ -110,11 +109,12 @@ fn lists_on_fewer(
     width: usize,
     wanted: usize,
     group: impl Fn(usize) -> usize,
-) -> Vec<PartitionId> {
+) -> Vec<u16> {
     let found = |first: usize| distinct(width, |step| group(ring.owner(first + step)));
-    let windows = (0..ring.len()).zip((0..=u16::MAX).map(PartitionId));
-    let fewer = windows.filter(|&(first, _)| found(first) < wanted);
-    fewer.map(|(_, partition)| partition).collect()
+    let positions = 0..u16::try_from(ring.len()).unwrap_or(u16::MAX);
+    positions
+        .filter(|first| found(usize::from(*first)) < wanted)
+        .collect()
 }
 
 fn unavoidable_by_node(members: &Members, partitions: usize, n: usize) -> usize {

@@ -4,14 +4,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use vnode_ring::index::GENERATIONS;
 use vnode_ring::{NodeName, PartitionId, RingSize};
 
 use super::Seat;
 use crate::vnode::{Figures, Vnode};
 use crate::wasm::Hook;
-
-/// Generations of rings that ids of partitions tell apart.
-const GENERATIONS: usize = 16;
 
 /// What can be seen of a seat.
 #[derive(Clone, Debug)]
@@ -51,7 +49,7 @@ pub struct Seats {
     services: usize,
     rings: [OnceLock<RingSeats>; RINGS_MAX],
     /// The ring that has the seats of each generation.
-    by_generation: [AtomicU8; GENERATIONS],
+    by_generation: [AtomicU8; GENERATIONS as usize],
 }
 
 impl Seats {
@@ -60,7 +58,7 @@ impl Seats {
         let seats = Seats {
             services,
             rings: [const { OnceLock::new() }; RINGS_MAX],
-            by_generation: [const { AtomicU8::new(NO_RING) }; GENERATIONS],
+            by_generation: [const { AtomicU8::new(NO_RING) }; GENERATIONS as usize],
         };
         seats.open(size);
         seats
@@ -77,7 +75,7 @@ impl Seats {
         for (number, place) in (0..).zip(&self.rings) {
             match place.set(ring) {
                 Ok(()) => {
-                    let generation = self.by_generation.get(size.at(0).generation());
+                    let generation = self.by_generation.get(usize::from(size.generation()));
                     if let Some(known) = generation {
                         known.store(number, Ordering::Release);
                     }
@@ -91,9 +89,20 @@ impl Seats {
 
     /// A ring is no more: if one of its generation comes again, it gets seats of its own.
     pub(crate) fn retire(&self, size: RingSize) {
-        if let Some(known) = self.by_generation.get(size.at(0).generation()) {
+        if let Some(known) = self.by_generation.get(usize::from(size.generation())) {
             known.store(NO_RING, Ordering::Release);
         }
+    }
+
+    /// Rings whose seats are closed. There may be rows by their numbers.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = RingSize> {
+        let known = self.by_generation.iter();
+        let known = known.map(|known| usize::from(known.load(Ordering::Acquire)));
+        let rings = known.filter_map(|number| Some((number, self.rings.get(number)?.get()?)));
+        rings.filter_map(|(number, ring)| {
+            let seat = self.lock(Seats::number_of(number, 0))?;
+            seat.closed.then_some(ring.size)
+        })
     }
 
     /// Whether there are seats for a ring.
@@ -103,7 +112,9 @@ impl Seats {
     }
 
     fn ring_of(&self, partition: PartitionId) -> Option<(usize, &RingSeats)> {
-        let known = self.by_generation.get(partition.generation())?;
+        let known = self
+            .by_generation
+            .get(usize::from(partition.generation()))?;
         let number = usize::from(known.load(Ordering::Acquire));
         Some((number, self.rings.get(number)?.get()?))
     }
@@ -204,7 +215,7 @@ impl Seats {
     pub fn idle(&self) -> bool {
         let mut seats = self.numbers().filter_map(|number| self.lock(number));
         seats.all(|seat| {
-            let here = seat.vnode.is_some() || seat.closed;
+            let here = seat.vnode.is_some() || !seat.seated;
             here && seat.mailbox.is_empty() && seat.pages.is_empty()
         })
     }
@@ -272,6 +283,16 @@ mod tests {
         assert_eq!(numbers, seats.numbers().collect::<Vec<_>>());
         numbers.dedup();
         assert_eq!(numbers.len(), 2 * (16 + 32 + 16));
+    }
+
+    #[test]
+    fn a_seat_that_waits_for_nobody_is_idle_with_a_vnode_or_without() {
+        let first = RingSize::new(8).unwrap();
+        let seats = Seats::new(1, first);
+        assert!(seats.open(first.next_generation(16).unwrap()));
+        assert!(seats.idle(), "nobody has sat there yet");
+        seats.lock(0).unwrap().seated = true;
+        assert!(!seats.idle(), "somebody has the vnode");
     }
 
     #[test]
