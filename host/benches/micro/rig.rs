@@ -60,7 +60,7 @@ impl Storage {
     }
 
     pub(crate) fn open(&self) -> Box<dyn Store> {
-        self.engine.open("kv", PARTITION.0).unwrap()
+        self.engine.open("kv", PARTITION.id()).unwrap()
     }
 }
 
