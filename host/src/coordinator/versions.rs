@@ -27,8 +27,8 @@ use vnode_cluster::failpoint;
 
 /// How often it is looked whether something is left to do, besides at each change of the map.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Bytes of a component that are asked for at once.
-const PART_BYTES: usize = 1 << 20;
+/// Bytes of a component that are asked for at once: few, since what nodes have to tell each other about who is up waits behind them.
+const PART_BYTES: usize = 64 << 10;
 /// Time of a node for one part.
 const PART_WITHIN: Duration = Duration::from_secs(10);
 
