@@ -223,7 +223,9 @@ async fn what_is_written_comes_out_at_the_other_end_however_slowly_it_is_read() 
     let (dialled, accepted) = secured().await;
     let (from, to) = dialled.split(TcpStream::into_split);
     let (mut back, mut forth) = accepted.split(TcpStream::into_split);
-    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .map(|at| u8::try_from(at % 251).unwrap())
+        .collect();
     let sent = bytes.clone();
     // As executors write: what is refused comes again.
     let writing = tokio::spawn(async move {
