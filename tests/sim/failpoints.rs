@@ -90,6 +90,23 @@ const RESIZE: [Place; 7] = [
     place("resize-cleaned", Role::Member, 4),
 ];
 
+/// Cases that failed once, unless the environment asks for others.
+const KNOWN: [(&str, Role, u64); 2] = [
+    // Who had just come to lead a range compared its replicas only in the round after the next.
+    ("offer-kept", Role::Sender, 6),
+    ("resize-flips", Role::Member, 3),
+];
+
+/// The seeds of a case.
+fn seeds(place: &Place, dies: Role) -> Vec<u64> {
+    let (first, count) = (number("SIM_FROM", 1), number("SIM_SEEDS", SEEDS));
+    let known = KNOWN.iter().filter(|(name, role, _)| {
+        std::env::var("SIM_FROM").is_err() && *name == place.name && *role == dies
+    });
+    let known = known.map(|(_, _, seed)| *seed);
+    known.chain(first..first + count).collect()
+}
+
 /// What happens to the cluster.
 #[derive(Clone, Copy, Debug)]
 enum Change {
@@ -177,7 +194,6 @@ impl Case {
 
 /// Runs each case with so many seeds.
 fn run(places: &[Place], roles: &[Role], first_number: u64) {
-    let (first, seeds) = (number("SIM_FROM", 1), number("SIM_SEEDS", SEEDS));
     let only = std::env::var("SIM_PLACE").ok();
     let guests = guests();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
@@ -187,7 +203,7 @@ fn run(places: &[Place], roles: &[Role], first_number: u64) {
             continue;
         }
         for (number, dies) in (first_of_place..).zip(roles) {
-            for seed in first..first + seeds {
+            for seed in seeds(place, *dies) {
                 let (place, dies, seed) = (*place, *dies, seed * 1_000 + number);
                 println!("{dies:?} dies at {}, seed {seed}", place.name);
                 let begun = Instant::now();

@@ -39,11 +39,12 @@ pub async fn exchange(coordinator: Arc<Coordinator>) {
     let mut last = None;
     let mut due = Instant::now();
     loop {
-        let mine = coordinator.led();
-        let turns = mine.len().div_ceil(AT_ONCE).max(1);
+        let turns = coordinator.led().len().div_ceil(AT_ONCE).max(1);
         // A turn that took long, because somebody did not answer, is made up for.
         due = (due + ROUND / u32::try_from(turns).unwrap_or(u32::MAX)).max(Instant::now());
         tokio::time::sleep_until(due).await;
+        // What came to this node since the last turn is not left to the next one.
+        let mine = coordinator.led();
         let place = |(service, range): &(Arc<Service>, PartitionId)| Some((service.index, *range));
         let first = mine.partition_point(|one| place(one) <= last);
         let turn = mine

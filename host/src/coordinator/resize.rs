@@ -120,16 +120,19 @@ impl Coordinator {
         let id = resize.id;
         match &resize.stage {
             ResizeStage::Filling { .. } => {
+                // Everybody has filled once: what has changed since is not waited for, it follows behind the flip.
+                if view.claimant() == Some(view.me()) && view.map().flips().is_some() {
+                    failpoint("resize-flips");
+                    self.say(ResizeEvent::Flipped { id }).await;
+                    return Ok(());
+                }
                 if view.map().transfers().is_empty() && self.fits(resize) {
-                    self.fill(resize, &split).await?;
+                    let filled = self.fill(resize, &split).await;
                     if !resize.has_filled(&me) && self.is_filled(resize) {
                         failpoint("resize-filled");
                         self.say(ResizeEvent::Filled { id, node: me }).await;
                     }
-                }
-                if view.claimant() == Some(view.me()) && view.map().flips().is_some() {
-                    failpoint("resize-flips");
-                    self.say(ResizeEvent::Flipped { id }).await;
+                    filled?;
                 }
             }
             ResizeStage::Cleaning { .. } if resize.is_left(&me) => {

@@ -79,13 +79,13 @@ impl Coordinator {
             let Some((rows, all)) = changed else {
                 return Ok(false);
             };
+            if fails("resize-changes") {
+                return Err(Failure::Store {
+                    partition: source,
+                    why: "a test has it fail".into(),
+                });
+            }
             if !rows.is_empty() {
-                if fails("resize-changes") {
-                    return Err(Failure::Store {
-                        partition: source,
-                        why: "a test has it fail".into(),
-                    });
-                }
                 self.bequeath(number, source, split, &rows).await?;
             }
             self.with_vnode(number, Vnode::confirm_changed).await?;
