@@ -354,5 +354,6 @@ impl ServerCertVerifier for Trust {
 }
 
 // They have the machine's sockets.
-#[cfg(all(test, not(feature = "sim")))]
+#[cfg(test)]
+#[cfg(not(feature = "sim"))]
 mod tests;

@@ -15,6 +15,34 @@ use super::table::size;
 
 const TARGET: &str = "wasm32-wasip2";
 
+/// What a build is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be deployed: as the project says.
+    Release,
+    /// To be tried: with the files and lines of its code, so that a failure says where it was.
+    Dev,
+}
+
+impl Purpose {
+    /// What Cargo is told of it. The profile for trying is one of its own, so that neither build undoes the other.
+    fn cargo(self) -> &'static [&'static str] {
+        match self {
+            Self::Release => &["--release"],
+            Self::Dev => &[
+                "--profile",
+                "host-dev",
+                "--config",
+                "profile.host-dev.inherits='release'",
+                "--config",
+                "profile.host-dev.debug='line-tables-only'",
+                "--config",
+                "profile.host-dev.strip='none'",
+            ],
+        }
+    }
+}
+
 /// The lines of `--message-format=json` that matter here.
 #[derive(Deserialize)]
 struct Message {
@@ -27,13 +55,13 @@ struct Message {
 
 /// Builds the project in `dir` and inspects the component.
 pub(super) fn build(session: &mut Session<'_>, dir: &Path) -> anyhow::Result<Exit> {
-    let file = component_of(dir)?;
+    let file = component_of(dir, Purpose::Release)?;
     report(session, &file)?;
     Ok(Exit::Ok)
 }
 
 /// Builds the project in `dir`. What the compiler says goes straight to standard error.
-pub(super) fn component_of(dir: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn component_of(dir: &Path, purpose: Purpose) -> anyhow::Result<PathBuf> {
     let manifest = dir.join("Cargo.toml");
     if !manifest.is_file() {
         return Err(Failure::usage("there is no Cargo.toml to build")
@@ -42,7 +70,7 @@ pub(super) fn component_of(dir: &Path) -> anyhow::Result<PathBuf> {
             .into());
     }
     require_target()?;
-    run_cargo(&manifest)
+    run_cargo(&manifest, purpose)
 }
 
 /// Inspects what was built, and prints it.
@@ -92,15 +120,11 @@ fn require_target() -> anyhow::Result<()> {
 }
 
 /// Runs the build; what the compiler says goes straight to the terminal.
-fn run_cargo(manifest: &Path) -> anyhow::Result<PathBuf> {
+fn run_cargo(manifest: &Path, purpose: Purpose) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new("cargo")
-        .args([
-            "build",
-            "--release",
-            "--target",
-            TARGET,
-            "--message-format=json-render-diagnostics",
-        ])
+        .args(["build", "--target", TARGET])
+        .args(purpose.cargo())
+        .arg("--message-format=json-render-diagnostics")
         .arg("--manifest-path")
         .arg(manifest)
         .stdout(Stdio::piped())

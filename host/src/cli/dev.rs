@@ -197,7 +197,7 @@ fn follow(
 /// The component as it is now.
 fn make(source: &Source) -> anyhow::Result<PathBuf> {
     match source {
-        Source::Project(folder) => build::component_of(folder),
+        Source::Project(folder) => build::component_of(folder, build::Purpose::Dev),
         Source::Component(file) => Ok(file.clone()),
     }
 }

@@ -50,6 +50,8 @@ impl Engine {
             .memory_reservation(limits.memory_bytes_max as u64)
             .memory_guard_size(64 * 1024)
             .memory_may_move(false)
+            // Files and lines of a failure, for a component that brings them along.
+            .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Enable)
             .wasm_relaxed_simd(false)
             .wasm_memory64(false)
             .cranelift_nan_canonicalization(true)
