@@ -12,11 +12,11 @@ usage: cluster.sh [-n ROUNDS] [-s SECONDS] [-k KEYS] [-b HOST_BINARY] [-m "WHAT 
   -s  how long load is made at a time, 2 s without it
   -k  keys of the join with data, 1000000 without it
   -b  the node's binary, target/release/host without it
-  -m  only these: load empty data kill
+  -m  only these: load empty data disk kill
 USAGE
 }
 
-rounds=5 seconds=2 keys=1000000 host=$PWD/target/release/host what="load empty data kill"
+storage=memory rounds=5 seconds=2 keys=1000000 host=$PWD/target/release/host what="load empty data disk kill"
 while getopts n:s:k:b:m:h option; do
     case $option in
         n) rounds=$OPTARG ;;
@@ -32,13 +32,13 @@ done
 need redis-benchmark redis-cli curl awk
 need_host
 
-# cluster COUNT FLAGS...: nodes that are one cluster, in memory. Sets pids and https; VNODE_ENDPOINT is the first.
+# cluster COUNT FLAGS...: nodes that are one cluster, in memory or with the storage that is set. Sets pids and https; VNODE_ENDPOINT is the first.
 cluster() {
     local count=$1 n join=()
     shift
     pids=() https=() ports=()
     for ((n = 1; n <= count; n++)); do
-        start_node "c$n" --vnode kv --storage memory "$@" "${join[@]}"
+        start_node "c$n" --vnode kv --storage "$storage" "$@" "${join[@]}"
         pids+=("$node_pid") https+=("$node_http") ports+=("$node_port")
         join=(--join "${https[0]}" --auto-commit)
     done
@@ -142,6 +142,43 @@ for part in $what; do
             row "join with $keys keys under load, commit to settled" "$(median <"$work/moves")" ms 4000 most
             row "  keys that were not there afterwards, all rounds" "$(awk '{ s += $1 } END { print s }' "$work/lost")" "" 0 most
             row "  slots of 100 ms without an answer, all rounds" "$(awk '{ s += $1 } END { print s }' "$work/slots")" "" 0 most
+            ;;
+        disk)
+            # Half of two gigabytes on disk move while clients send a steady 5000 commands a second.
+            : >"$work/moves"; : >"$work/rest"; : >"$work/during"; : >"$work/worst"
+            for _ in $(seq "$rounds"); do
+                storage=disk cluster 1 --n 1 --r 1 --w 1
+                awk 'BEGIN {
+                    value = sprintf("%1024s", ""); gsub(/ /, "x", value)
+                    for (i = 0; i < 2000000; i++) printf "*3\r\n$3\r\nSET\r\n$16\r\nrow:%012d\r\n$1024\r\n%s\r\n", i, value
+                }' | redis-cli -p "${ports[0]}" --pipe >"$work/fill.log" 2>&1 || { cat "$work/fill.log" >&2; fail "loading failed"; }
+                start_node c2 --vnode kv --storage disk --n 1 --r 1 --w 1 --join "${https[0]}"
+                pids+=("$node_pid")
+                "$host" bench run --workload mixed --workers 16 --rate 5000 --keys 20000 --node "127.0.0.1:${ports[0]}" --duration 10m \
+                    --out "$work/join" >"$work/join.txt" 2>&1 &
+                loading=$!
+                started="$started $loading"
+                until grep -q '^ *8.0s' "$work/join.txt"; do sleep 0.05; done
+                moved=$(commit_ms)
+                echo "$moved" >>"$work/moves"
+                sleep 1
+                kill -INT "$loading"
+                wait "$loading" || { tail -20 "$work/join.txt" >&2; fail "an answer was not true during the join"; }
+                awk -F, -v end="$moved" -v rest="$work/r" -v during="$work/d" '
+                    FNR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+                    $at["elapsed"] > 2 && $at["elapsed"] < 8 { print $at["99th"] / 1000 >rest }
+                    $at["elapsed"] > 9 && $at["elapsed"] < 8 + end / 1000 { print $at["99th"] / 1000 >during }
+                ' "$work/join/get_latencies.csv" "$work/join/set_latencies.csv"
+                median <"$work/r" >>"$work/rest"
+                median <"$work/d" >>"$work/during"
+                sort -n "$work/d" | tail -1 >>"$work/worst"
+                end_cluster
+                rm -rf "$work/join"
+            done
+            row "join that moves 1 GB on disk, commit to settled" "$(median <"$work/moves")" ms 60000 most
+            row "  p99 at rest, 5000 commands a second" "$(median <"$work/rest")" ms 1000 most
+            row "  p99 meanwhile" "$(median <"$work/during")" ms "$(median <"$work/rest" | awk '{ print 3 * $1 }')" most
+            row "  p99 of the worst second" "$(median <"$work/worst")" ms 1000 most
             ;;
         kill)
             : >"$work/outages"; : >"$work/waits"

@@ -14,6 +14,7 @@ pub mod healing;
 pub mod hints;
 pub mod holdings;
 mod hooks;
+mod joined;
 mod ownership;
 mod pace;
 pub mod reaping;
@@ -21,6 +22,7 @@ pub mod repair;
 mod replicas;
 pub mod resize;
 pub mod rollouts;
+mod routing;
 pub mod schemas;
 mod sending;
 pub mod shadows;
@@ -44,26 +46,25 @@ use vnode_ring::{PartitionId, RingSize, Role, View};
 use self::carry::Carried;
 use self::front::Front;
 use self::healing::Healing;
+use self::joined::Joined;
 use self::resize::{KeepRing, Resizing};
 use self::rollouts::Gate;
+pub use self::routing::Route;
 use self::shadows::Shadows;
 use self::swap::Pauses;
 use self::trace::{Recorder, Step};
 use self::transfers::Transfers;
 use self::wishes::Wishes;
-use crate::descriptor::{Aggregate, CommandKind, CommandSpec};
+use crate::descriptor::CommandSpec;
 use crate::executor::seats::Seats;
 use crate::executor::{Inbox, Message};
 use crate::library::Library;
 use crate::resp::catalog::GuestCommand;
-use crate::resp::value::Value;
-use crate::resp::wire::ReplyLimits;
-use crate::resp::{Protocol, write};
 use crate::store::{Acknowledge, Engine};
-use crate::vnode::request::{Consistency, Failure, ReplyTo, Request, Words, Work};
-use crate::vnode::seed;
+use crate::vnode::failure::Failure;
+use crate::vnode::request::{Consistency, ReplyTo, Request, Work};
 use crate::vnode::service::Service;
-use crate::wasm::CoveragePage;
+use crate::vnode::words::Words;
 use vnode_cluster::Cluster;
 
 /// Keys of one command that are asked for at once, so that no more replies than that wait here.
@@ -111,22 +112,6 @@ pub struct Stamps {
     pub first_id: u64,
     /// The node's wall clock, milliseconds since 1970. It may be wrong and jump.
     pub clock: Box<dyn Fn() -> u64 + Send + Sync>,
-}
-
-/// Where a command goes.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Route {
-    /// To one vnode.
-    One {
-        /// Its partition.
-        partition: PartitionId,
-        /// Hash prefix of the first key as it is stored.
-        hash: u64,
-    },
-    /// To one vnode for each key, the replies joined.
-    EachKey,
-    /// To a set of vnodes that covers the ring.
-    Coverage,
 }
 
 /// How a command is to be run.
@@ -324,85 +309,6 @@ impl Coordinator {
     pub fn steady_ms(&self) -> u64 {
         let since = u64::try_from(self.began.0.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.began.1.saturating_add(since)
-    }
-
-    /// Where the command goes. The words already agree with the arity.
-    pub fn route(
-        &self,
-        front: &Front,
-        target: GuestCommand,
-        words: &Words,
-    ) -> Result<Route, Failure> {
-        let route = self.route_any(front, target, words)?;
-        let range = match route {
-            Route::One { partition, .. } => Some(partition),
-            Route::EachKey | Route::Coverage => None,
-        };
-        front.check_active(target, range)?;
-        Ok(route)
-    }
-
-    fn route_any(
-        &self,
-        front: &Front,
-        target: GuestCommand,
-        words: &Words,
-    ) -> Result<Route, Failure> {
-        let (Some(service), Some(edition), Some(spec)) = (
-            self.services.get(target.service),
-            front.edition(target.service),
-            front.spec(target),
-        ) else {
-            return Err(Failure::Usage("no such command".into()));
-        };
-        if matches!(
-            spec.kind,
-            CommandKind::Coverage | CommandKind::CoverageWrite
-        ) {
-            return Ok(Route::Coverage);
-        }
-        let mut positions = spec.key_positions(words.len());
-        let Some(first) = positions.next() else {
-            return match spec.kind {
-                CommandKind::Any => Ok(self.anywhere(front.ring_size())),
-                _ => Err(Failure::Usage("the command needs a key".into())),
-            };
-        };
-        let key_bytes_max = edition.guest.limits().key_bytes_max;
-        let longest = spec
-            .key_positions(words.len())
-            .map(|position| words.get(position).len())
-            .max();
-        if let Some(bytes) = longest.filter(|bytes| *bytes > key_bytes_max) {
-            return Err(Failure::TooBig(format!(
-                "key of {bytes} bytes, the limit is {key_bytes_max} (key_bytes_max)"
-            )));
-        }
-        let size = front.ring_size();
-        let located = locate(service, spec, size, words.get(first));
-        if positions.next().is_none() {
-            return Ok(located);
-        }
-        if spec.aggregate != Aggregate::Single {
-            return Ok(Route::EachKey);
-        }
-        let elsewhere = spec
-            .key_positions(words.len())
-            .map(|position| locate(service, spec, size, words.get(position)))
-            .any(|other| !same_partition(&other, &located));
-        if elsewhere {
-            return Err(Failure::Usage(format!(
-                "keys of '{}' are in different partitions; give them one {{tag}}",
-                spec.name.to_ascii_lowercase()
-            )));
-        }
-        Ok(located)
-    }
-
-    fn anywhere(&self, size: RingSize) -> Route {
-        let draw = seed(self.next_id()) % u64::from(size.get());
-        let partition = size.at(u16::try_from(draw).unwrap_or(0));
-        Route::One { partition, hash: 0 }
     }
 
     /// Whether no call is under way.
@@ -605,118 +511,6 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
         .collect()
 }
 
-/// Several replies on their way to being one.
-struct Joined<'a> {
-    aggregate: Aggregate,
-    limits: &'a Limits,
-    sum: i64,
-    items: usize,
-    bytes: Vec<u8>,
-    first: Option<Value>,
-}
-
-impl<'a> Joined<'a> {
-    fn new(aggregate: Aggregate, limits: &'a Limits) -> Joined<'a> {
-        Joined {
-            aggregate,
-            limits,
-            sum: 0,
-            items: 0,
-            bytes: Vec::new(),
-            first: None,
-        }
-    }
-
-    /// Adds one whole reply.
-    fn add(&mut self, reply: &[u8]) -> Result<(), Failure> {
-        self.add_value(parse(reply)?)
-    }
-
-    /// Adds each member of an array.
-    fn add_each(&mut self, array: &[u8]) -> Result<(), Failure> {
-        match parse(array)? {
-            Value::Array(values) => values
-                .into_iter()
-                .try_for_each(|value| self.add_value(value)),
-            other => self.add_value(other),
-        }
-    }
-
-    fn add_value(&mut self, value: Value) -> Result<(), Failure> {
-        match (self.aggregate, value) {
-            (_, Value::Error { code, message }) => Err(Failure::Refused { code, message }),
-            (Aggregate::Sum, Value::Int(number)) => {
-                self.sum = self.sum.saturating_add(number);
-                Ok(())
-            }
-            (Aggregate::Concat, Value::Array(values)) => {
-                let mut items = Vec::new();
-                for value in &values {
-                    value.encode(Protocol::Resp3, &mut items);
-                }
-                self.append(&items, values.len())
-            }
-            (Aggregate::AllOk | Aggregate::Single | Aggregate::Cursor, value) => {
-                self.first.get_or_insert(value);
-                Ok(())
-            }
-            (Aggregate::Sum | Aggregate::Concat, _) => Err(Failure::Usage(format!(
-                "a reply does not fit the aggregate {:?} that the guest declared",
-                self.aggregate
-            ))),
-        }
-    }
-
-    /// Adds one page of a vnode.
-    fn add_page(&mut self, page: &CoveragePage) -> Result<(), Failure> {
-        match self.aggregate {
-            Aggregate::Concat | Aggregate::Cursor => self.append(&page.items, page.count),
-            Aggregate::Sum | Aggregate::AllOk | Aggregate::Single => {
-                let mut values = Vec::new();
-                write::array(&mut values, page.count);
-                values.extend_from_slice(&page.items);
-                self.add_each(&values)
-            }
-        }
-    }
-
-    /// Adds so many values that lie back to back.
-    fn append(&mut self, items: &[u8], count: usize) -> Result<(), Failure> {
-        self.items += count;
-        self.bytes.extend_from_slice(items);
-        if self.items > self.limits.coverage_items_max
-            || self.bytes.len() > self.limits.coverage_bytes_max
-        {
-            return Err(Failure::TooBig(format!(
-                "the reply passes {} items or {} bytes (coverage_items_max, coverage_bytes_max); use SCAN, or HTTP with \"stream\": true",
-                self.limits.coverage_items_max, self.limits.coverage_bytes_max
-            )));
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Vec<u8> {
-        let mut out = Vec::new();
-        match self.aggregate {
-            Aggregate::Sum => write::int(&mut out, self.sum),
-            Aggregate::Concat => {
-                write::array(&mut out, self.items);
-                out.extend_from_slice(&self.bytes);
-            }
-            Aggregate::AllOk | Aggregate::Single | Aggregate::Cursor => match self.first {
-                Some(first) => first.encode(Protocol::Resp3, &mut out),
-                None => write::ok(&mut out),
-            },
-        }
-        out
-    }
-}
-
-fn parse(reply: &[u8]) -> Result<Value, Failure> {
-    Value::parse(reply, &ReplyLimits::default())
-        .map_err(|error| Failure::Usage(format!("a reply cannot be read: {error}")))
-}
-
 /// The machine's wall clock, milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
@@ -724,21 +518,4 @@ pub(crate) fn now_ms() -> u64 {
         .map_or(0, |since| {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         })
-}
-
-fn locate(service: &Service, spec: &CommandSpec, size: RingSize, key: &[u8]) -> Route {
-    let prefix = spec.keys.as_ref().map_or("", |keys| keys.prefix.as_str());
-    let hash = service.placement.hash_of(key);
-    let place = if prefix.is_empty() {
-        hash
-    } else {
-        let prefixed = [prefix.as_bytes(), key].concat();
-        service.placement.hash_of(&prefixed)
-    };
-    let partition = size.range_of(place);
-    Route::One { partition, hash }
-}
-
-fn same_partition(a: &Route, b: &Route) -> bool {
-    matches!((a, b), (Route::One { partition: a, .. }, Route::One { partition: b, .. }) if a == b)
 }

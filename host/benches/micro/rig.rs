@@ -11,8 +11,9 @@ use vnode_host::config::{Demands, Replication};
 use vnode_host::node::BUILT_IN;
 use vnode_host::ring::{HashId, PartitionId, RingSize};
 use vnode_host::store::{DiskSettings, Engine, Store};
-use vnode_host::vnode::request::{Consistency, Replies, ReplyTo, Request, Words, Work};
+use vnode_host::vnode::request::{Consistency, Replies, ReplyTo, Request, Work};
 use vnode_host::vnode::service::{CommandStats, Service};
+use vnode_host::vnode::words::Words;
 use vnode_host::wasm::{self, Guest, Placement, Values, VnodeState};
 
 /// Keys in the one vnode that is measured: as many as do not fit the processor's caches.

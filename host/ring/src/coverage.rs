@@ -184,7 +184,7 @@ impl fmt::Display for Named<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::HashId;
+    use crate::hash::HashId;
 
     fn ring(partitions: u32, names: &str) -> Ring {
         let size = RingSize::new(partitions).unwrap();

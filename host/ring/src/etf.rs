@@ -7,7 +7,7 @@
 
 use sha1::{Digest, Sha1};
 
-use crate::index::KeyHash;
+use crate::hash::KeyHash;
 
 const VERSION: u8 = 131;
 const SMALL_TUPLE: u8 = 104;
@@ -69,7 +69,8 @@ pub(crate) fn length_u32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{HashId, PartitionId, RingSize};
+    use crate::hash::HashId;
+    use crate::index::{PartitionId, RingSize};
 
     #[test]
     fn terms_have_the_bytes_erlang_gives_them() {

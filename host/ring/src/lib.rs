@@ -23,6 +23,7 @@
 pub mod claim;
 pub mod coverage;
 pub mod etf;
+pub mod hash;
 pub mod index;
 pub mod map;
 pub mod member;
@@ -39,7 +40,8 @@ pub use claim::{ClaimError, Claimer, Cure, Safety, Spread, claim, safety};
 pub use coverage::{
     CoverageError, CoveragePlan, CoverageVnode, coverage_plan, partial_coverage_plan,
 };
-pub use index::{HashId, IndexError, KeyHash, PartitionId, RingSize};
+pub use hash::{HashId, KeyHash};
+pub use index::{IndexError, PartitionId, RingSize};
 pub use map::change::{Change, Staged};
 pub use map::limits::TransferLimits;
 pub use map::plan::{Move, NotPlanId, Plan, PlanId};

@@ -5,60 +5,28 @@
 //! on the order. Next: `change.rs` for what operators stage, `plan.rs` for what a commit would do.
 
 pub mod change;
+mod error;
+mod id;
 pub mod limits;
 pub mod plan;
 pub mod resize;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use self::change::{Change, Staged};
+pub use self::error::MapError;
+pub use self::id::{ClusterId, NotClusterId};
 use self::limits::TransferLimits;
 use self::plan::{Plan, PlanId};
-use self::resize::{Resize, ResizeError, ResizeEvent};
+use self::resize::{Resize, ResizeEvent};
 use crate::claim::Claimer;
-use crate::index::{HashId, PartitionId, RingSize};
+use crate::hash::HashId;
+use crate::index::{PartitionId, RingSize};
 use crate::member::{Card, Member, MemberStatus, WEIGHT};
 use crate::ring::{NodeName, Ring};
-use crate::rollout::{self, Release, RolloutError, RolloutEvent, Surroundings, Versions};
-
-/// Name of a cluster: drawn when its first node starts, and never changed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ClusterId(pub [u8; 16]);
-
-impl fmt::Display for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl FromStr for ClusterId {
-    type Err = NotClusterId;
-
-    fn from_str(text: &str) -> Result<ClusterId, NotClusterId> {
-        if text.len() != 32 {
-            return Err(NotClusterId);
-        }
-        match u128::from_str_radix(text, 16) {
-            Ok(number) => Ok(ClusterId(number.to_be_bytes())),
-            Err(_) => Err(NotClusterId),
-        }
-    }
-}
-
-/// Not the name of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the name of a cluster has 32 hexadecimal digits")]
-pub struct NotClusterId;
-
-impl fmt::Debug for ClusterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
+use crate::rollout::{self, Release, RolloutEvent, Surroundings, Versions};
 
 /// A partition on its way to another owner. Its present owner serves it until the map says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,113 +109,6 @@ pub enum MapEvent {
     },
     /// Something happens to the resize that is under way.
     Resize(ResizeEvent),
-}
-
-/// Why an event does not happen. The words are for operators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum MapError {
-    /// The cluster has begun, or has not.
-    #[error("the cluster has its map already, or none yet")]
-    NotTheBeginning,
-    /// The node is not one of the cluster's.
-    #[error("{node} is not a member; `host cluster status` lists them")]
-    NotMember {
-        /// The node.
-        node: NodeName,
-    },
-    /// Another node has the name.
-    #[error(
-        "the cluster has another node named {node}; start this one with another --name and a data directory of its own"
-    )]
-    NameTaken {
-        /// The name.
-        node: NodeName,
-    },
-    /// A ring cannot take in rows of another.
-    #[error(
-        "the cluster's ring has {wanted} partitions and hash {wanted_hash}, {node} has {found} and {hash}; start it with --join and a new data directory"
-    )]
-    OtherRing {
-        /// The node.
-        node: NodeName,
-        /// The cluster's.
-        wanted: RingSize,
-        /// The cluster's.
-        wanted_hash: HashId,
-        /// The node's.
-        found: RingSize,
-        /// The node's.
-        hash: HashId,
-    },
-    /// Somebody has to own the ring.
-    #[error("nobody but {node} may own partitions; let another node join first")]
-    OnlyMember {
-        /// The node.
-        node: NodeName,
-    },
-    /// A member's status does not allow it.
-    #[error("{node} is {status}, which does not allow it to be {wanted}")]
-    Status {
-        /// The node.
-        node: NodeName,
-        /// What it is.
-        status: MemberStatus,
-        /// What was wanted.
-        wanted: String,
-    },
-    /// The one that replaces has to be new.
-    #[error(
-        "{by} is {status}; only a node that joins can replace another: `host cluster join` makes it one"
-    )]
-    NotJoining {
-        /// The node that was to replace another.
-        by: NodeName,
-        /// What it is.
-        status: MemberStatus,
-    },
-    /// One node replaces one other.
-    #[error("{by} already replaces {node}; `host cluster clear` forgets all staged changes")]
-    AlreadyReplacement {
-        /// The node that replaces.
-        by: NodeName,
-        /// The node that it replaces.
-        node: NodeName,
-    },
-    /// There is nothing to plan.
-    #[error("nothing is staged; stage a change first, such as `host cluster join`")]
-    NothingStaged,
-    /// What was planned is not what a commit would do now.
-    #[error(
-        "plan {found} is not that of the cluster any more, which is {current}; look at `host cluster plan` again"
-    )]
-    StalePlan {
-        /// The plan that was to be committed.
-        found: PlanId,
-        /// What a commit would do now.
-        current: PlanId,
-    },
-    /// The staged changes leave nobody to own the ring.
-    #[error(
-        "with the staged changes no member would be left to own partitions: every one leaves, is down or has weight 0; let another node join too, or forget them with `host cluster clear`"
-    )]
-    NobodyLeft,
-    /// A location's name is no name.
-    #[error("a location has 1 to 128 visible characters")]
-    Location,
-    /// The transfer is over, or another try has begun.
-    #[error("no transfer of partition {partition} is at attempt {attempt}")]
-    NoTransfer {
-        /// The partition.
-        partition: PartitionId,
-        /// The try.
-        attempt: u64,
-    },
-    /// It does not happen to a rollout.
-    #[error(transparent)]
-    Rollout(#[from] RolloutError),
-    /// The ring cannot be resized, or is being resized and something else has to wait.
-    #[error(transparent)]
-    Resize(#[from] ResizeError),
 }
 
 impl ClusterMap {

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::index::{KeyHash, PartitionId};
+use crate::hash::KeyHash;
+
+use crate::index::PartitionId;
 use crate::ring::{NodeName, Ring};
 
 /// One entry of a preference list: the vnode of `partition` on `node`.
@@ -158,7 +160,8 @@ fn width(ring: &Ring, n: u16) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{HashId, RingSize};
+    use crate::hash::HashId;
+    use crate::index::RingSize;
 
     /// A ring whose owners repeat `names`, one letter each.
     fn ring(partitions: u32, names: &str) -> Ring {

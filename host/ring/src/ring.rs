@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::index::{HashId, PartitionId, RingSize};
+use crate::hash::HashId;
+
+use crate::index::{PartitionId, RingSize};
 
 /// Why a node name or a ring was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -122,7 +122,7 @@ impl Split {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{HashId, KeyHash};
+    use crate::hash::{HashId, KeyHash};
 
     fn size(partitions: u32) -> RingSize {
         RingSize::new(partitions).unwrap()

@@ -15,8 +15,9 @@ use super::script::Step;
 use crate::config::{Demands, Replication};
 use crate::descriptor::{CommandKind, CommandSpec};
 use crate::store::{Batch, Engine, Liveness, RowKey, Store};
-use crate::vnode::request::{Consistency, Replies, ReplyTo, Request, Words, Work};
+use crate::vnode::request::{Consistency, Replies, ReplyTo, Request, Work};
 use crate::vnode::service::{CommandStats, Service};
+use crate::vnode::words::Words;
 use crate::vnode::{Call, Ran, Vnode, seed};
 use crate::wasm::{self, Guest, Placement, Scope, TypedCommand, VnodeState};
 

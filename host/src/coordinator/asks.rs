@@ -8,7 +8,7 @@ use super::Coordinator;
 use super::distant::PageAsk;
 use super::sending::Receive;
 use super::versions::PartAsk;
-use crate::vnode::request::Failure;
+use crate::vnode::failure::Failure;
 
 /// A request. The words are those of one version; a node of another answers that it does not understand them.
 #[derive(Serialize, Deserialize)]

@@ -20,7 +20,8 @@ use super::entropy::Pair;
 use super::replicas::To;
 use super::sending::{Sending, Stop};
 use super::transfers::{Amount, Kind, Phase, Which};
-use crate::vnode::request::{Failure, Work};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::Work;
 use crate::vnode::service::Service;
 use crate::wasm::Hook;
 

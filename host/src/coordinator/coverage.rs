@@ -21,9 +21,10 @@ use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::resp::write;
 use crate::store::Acknowledge;
-use crate::vnode::request::{Failure, Words};
+use crate::vnode::failure::Failure;
 use crate::vnode::seed;
 use crate::vnode::service::Ended;
+use crate::vnode::words::Words;
 use crate::wasm::{CoveragePage, Scope, TypedCommand};
 
 /// A page of a client's scan goes on into the next range while it has fewer items.
@@ -418,7 +419,7 @@ impl Coordinator {
                 }
             }
             let range_done = next == last.wrapping_add(1);
-            if !range_done || joined.items >= PAGE_ITEMS_MIN {
+            if !range_done || joined.len() >= PAGE_ITEMS_MIN {
                 break;
             }
         }

@@ -10,7 +10,7 @@ use vnode_cluster::Cluster;
 use vnode_ring::{NodeName, PartitionId};
 
 use super::asks::{Ask, from_bytes, to_bytes};
-use crate::vnode::request::Failure;
+use crate::vnode::failure::Failure;
 use crate::wasm::{CoveragePage, Scope, TypedCommand};
 
 /// A vnode of another node.

@@ -16,9 +16,11 @@ use super::join_all;
 use super::replicas::{To, page_words};
 use super::transfers::Amount;
 use crate::store::{Batch, RowKey};
+use crate::vnode::failure::Failure;
 use crate::vnode::replica::{Fetched, Summed, fetched, leaf, leaves};
-use crate::vnode::request::{Failure, Held, Words, Work};
+use crate::vnode::request::{Held, Work};
 use crate::vnode::service::Service;
+use crate::vnode::words::Words;
 use crate::wasm::Digests;
 
 /// How long it takes to compare all ranges, if there is nothing to mend.

@@ -12,7 +12,8 @@ use vnode_ring::{ClusterMap, PartitionId, RingSize, Versions};
 use crate::descriptor::{CommandSpec, Descriptor};
 use crate::resp::catalog::{Catalog, GuestCommand};
 use crate::vnode::edition::Edition;
-use crate::vnode::request::{Consistency, Failure};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::Consistency;
 use crate::vnode::service::Service;
 
 /// The commands of all services.

@@ -24,9 +24,11 @@ use super::sending::Stop;
 use super::transfers::{Amount, Kind, Phase, Which};
 use crate::executor::seats::Seat;
 use crate::store::{Batch, Changes};
+use crate::vnode::failure::Failure;
 use crate::vnode::replica::{Fetched, fetched};
-use crate::vnode::request::{Failure, Held, Words, Work};
+use crate::vnode::request::{Held, Work};
 use crate::vnode::service::Service;
+use crate::vnode::words::Words;
 use crate::wasm::Hook;
 
 /// How often it is looked for hints whose owner is up.

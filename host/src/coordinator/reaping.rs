@@ -19,9 +19,11 @@ use vnode_ring::{Holder, PartitionId, Role, View};
 use super::replicas::To;
 use super::{Coordinator, join_all};
 use crate::config::N_MAX;
+use crate::vnode::failure::Failure;
 use crate::vnode::replica::{Fetched, fetched, tombstones};
-use crate::vnode::request::{Failure, Held, Words, Work};
+use crate::vnode::request::{Held, Work};
 use crate::vnode::service::Service;
+use crate::vnode::words::Words;
 use crate::wasm::Digests;
 
 /// Shortest time between two looks at the same range.

@@ -9,9 +9,11 @@ use vnode_ring::{Holder, NodeName, Object, PartitionId, Role};
 use super::trace::signed;
 use super::{Coordinator, PATIENCE};
 use crate::executor::Message;
+use crate::vnode::failure::Failure;
 use crate::vnode::replica::{Fetched, fetched, is_done, page, page_checksum};
-use crate::vnode::request::{Consistency, Failure, Held, ReplyTo, Request, Words, Work};
+use crate::vnode::request::{Consistency, Held, ReplyTo, Request, Work};
 use crate::vnode::service::Service;
+use crate::vnode::words::Words;
 
 /// Counts as tried often enough: nobody else is asked in its stead.
 const TRIED: u8 = u8::MAX - 1;

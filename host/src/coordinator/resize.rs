@@ -24,7 +24,7 @@ use vnode_ring::{MapEvent, PartitionId, Resize, ResizeEvent, ResizeStage, RingSi
 use super::Coordinator;
 use super::transfers::Amount;
 use crate::data_dir::DataDirError;
-use crate::vnode::request::Failure;
+use crate::vnode::failure::Failure;
 
 /// How often it is looked for what is to be done.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

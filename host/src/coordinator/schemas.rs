@@ -18,8 +18,9 @@ use super::Coordinator;
 use super::replicas::{To, page_words};
 use super::versions::Obstacle;
 use crate::vnode::edition::Edition;
+use crate::vnode::failure::Failure;
 use crate::vnode::replica::is_done;
-use crate::vnode::request::{Failure, Work};
+use crate::vnode::request::Work;
 use crate::vnode::service::Service;
 use crate::wasm::Values;
 

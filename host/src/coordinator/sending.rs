@@ -16,7 +16,7 @@ use vnode_ring::{NodeName, PartitionId};
 use super::Coordinator;
 use super::asks::Ask;
 use super::transfers::{Amount, Kind, Phase, Transfers, Which};
-use crate::vnode::request::Failure;
+use crate::vnode::failure::Failure;
 
 /// Time for the receiver to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);

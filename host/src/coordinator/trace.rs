@@ -11,7 +11,7 @@ use super::coverage::Covered;
 use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
 use crate::resp::{Protocol, write};
-use crate::vnode::request::Failure;
+use crate::vnode::failure::Failure;
 
 /// What one vnode did.
 #[derive(Clone, Debug)]

@@ -1,7 +1,9 @@
 //! What a client wishes for one command: other quorums, another timeout. `VNODE.WITH`, and the same by HTTP.
 
 use crate::resp::catalog::{GuestCommand, Target};
-use crate::vnode::request::{Consistency, Failure, Words};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::Consistency;
+use crate::vnode::words::Words;
 
 use super::Coordinator;
 

@@ -24,7 +24,9 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use vnode_ring::{PartitionId, Role};
 
-use crate::vnode::request::{Consistency, Request, Words, Work};
+use crate::vnode::request::{Consistency, Request, Work};
+
+use crate::vnode::words::Words;
 
 /// Longest frame, bytes: a request or a reply of the largest size, and a head.
 pub(super) const FRAME_BYTES_MAX: usize = 1 << 30;

@@ -19,7 +19,8 @@ use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::Coordinator;
 use crate::net::{self, Detached, OwnedReadHalf, OwnedWriteHalf};
-use crate::vnode::request::{Failure, ReplyTo, Request};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::{ReplyTo, Request};
 use vnode_cluster::stream::PeerStream;
 
 /// Commands of one link under way; beyond, no more is read from it.

@@ -20,6 +20,8 @@
 pub mod about;
 mod client;
 mod connection;
+mod delivery;
+mod drive;
 mod flights;
 mod frame;
 mod inbound;
@@ -46,16 +48,17 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use vnode_cluster::Greeter;
 use vnode_cluster::stream::PeerStream;
 use vnode_ring::View;
 
 use self::about::About;
+use self::delivery::Delivery;
+use self::drive::drive;
 use self::flights::Flights;
 use self::frame::ServiceNames;
 use self::inbound::InboundLinks;
@@ -71,7 +74,8 @@ use crate::coordinator::Coordinator;
 use crate::coordinator::front::Front;
 use crate::net::Detached;
 use crate::store::{Acknowledge, Commit, Verdict};
-use crate::vnode::request::{Failure, Replies, ReplyTo, Request};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::{Replies, ReplyTo, Request};
 use crate::vnode::service::Ended;
 use crate::vnode::{Call, Ran, refuse_late};
 
@@ -80,15 +84,10 @@ const INLINE_BUDGET: Duration = Duration::from_millis(20);
 
 /// Time for all guests of an executor to end in good order.
 const TERMINATE_WITHIN: Duration = Duration::from_secs(2);
-/// Before a thread sleeps it lets others run so many times: a client on the same core often sends just then, and nobody
-/// has to wake anybody. (Seen: a tenth more commands per second with 50 clients that wait for each reply.)
-const YIELDS: u32 = 3;
 /// How often a pass looks for vnodes that have got work by what it did: a replica's, or a command whose replicas were heard.
 const ROUNDS: usize = 4;
 /// Names of commands that an executor takes at once: one by one they would pass a cache line between the threads.
 const IDS: u64 = 1024;
-/// How often an executor looks for commands that have waited for another node for too long, while any waits.
-const OVERDUE_EVERY: Duration = Duration::from_millis(100);
 
 /// A reply that waits for its commit to be durable.
 struct Parked {
@@ -542,51 +541,6 @@ impl Executor {
     }
 }
 
-/// Puts a reply where it belongs.
-struct Delivery<'a> {
-    index: usize,
-    connections: &'a mut Connections,
-    inbound: &'a mut InboundLinks,
-    flights: &'a mut Flights,
-    parcels: &'a mut [Parcel],
-}
-
-impl Delivery<'_> {
-    fn deliver(&mut self, to: ReplyTo, reply: &[u8]) {
-        match to {
-            // A task that went away does not want its reply.
-            ReplyTo::Task(task) => drop(task.send(reply.to_vec())),
-            ReplyTo::Connection {
-                executor,
-                connection,
-                seq,
-            } => match usize::from(executor) {
-                here if here == self.index => self.connections.deliver(connection, seq, reply),
-                there => self.send(there, Waiter::Client(connection, seq), reply),
-            },
-            ReplyTo::Peer { executor, link, id } => match usize::from(executor) {
-                here if here == self.index => self.inbound.deliver(link, id, reply),
-                there => self.send(there, Waiter::Peer(link, id), reply),
-            },
-            ReplyTo::Flight {
-                executor,
-                flight,
-                holder,
-            } => match usize::from(executor) {
-                here if here == self.index => self.flights.take(flight, holder, reply),
-                there => self.send(there, Waiter::Flight(flight, holder), reply),
-            },
-            ReplyTo::Nobody => {}
-        }
-    }
-
-    fn send(&mut self, executor: usize, waiter: Waiter, reply: &[u8]) {
-        if let Some(parcel) = self.parcels.get_mut(executor) {
-            parcel.push(waiter, reply);
-        }
-    }
-}
-
 /// A connection that is to be served.
 enum Arrival {
     Client(Detached),
@@ -594,76 +548,4 @@ enum Arrival {
     Moved(Box<client::Moving>),
     /// With the name of the node.
     Peer(String, PeerStream<Detached>),
-}
-
-/// Gives this core to whoever else is ready, then looks at the sockets again.
-async fn let_others_run() {
-    std::thread::yield_now();
-    tokio::task::yield_now().await;
-}
-
-/// The executor's own task: waits for something to do, then makes passes until nothing is due.
-async fn drive(executor: Rc<RefCell<Executor>>, inbox: Arc<Inbox>, greeter: Arc<Greeter>) {
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    let mut overdue = tokio::time::interval(OVERDUE_EVERY);
-    // It is looked at only while something waits: what was missed before is not made up for.
-    overdue.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut acknowledge = executor.borrow().acknowledge.clone();
-    let mut disk = acknowledge.clone();
-    let mut views = executor.borrow().views.clone();
-    let mut connect = Vec::new();
-    let mut yields = 0;
-    loop {
-        let waits_for_others = executor.borrow().waits_for_others();
-        let waits_for_disk = !executor.borrow().parked.is_empty();
-        tokio::select! {
-            biased;
-            () = inbox.woken() => yields = YIELDS,
-            () = let_others_run(), if yields > 0 => {
-                yields -= 1;
-                continue;
-            }
-            () = acknowledge.changed() => {}
-            () = disk.disk_changed(), if waits_for_disk => {}
-            // The coordinator lives as long as its executors.
-            _ = views.changed() => {}
-            _ = overdue.tick(), if waits_for_others => executor.borrow_mut().refuse_overdue(),
-            _ = second.tick() => executor.borrow_mut().connections.check_timeouts(),
-        }
-        loop {
-            executor.borrow_mut().receive(&inbox, &mut connect);
-            for arrival in connect.drain(..) {
-                match arrival {
-                    Arrival::Client(stream) => client::accept(&executor, &inbox, stream),
-                    Arrival::Moved(moving) => client::start(&executor, &inbox, *moving),
-                    Arrival::Peer(node, stream) => inbound::accept(&executor, &inbox, node, stream),
-                }
-            }
-            executor.borrow_mut().pass();
-            let wanted = executor.borrow_mut().outbound.wanted();
-            for link in wanted {
-                outbound::start(&executor, &inbox, &greeter, link);
-            }
-            if executor.borrow().is_through() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        let mut now = executor.borrow_mut();
-        if now.draining.is_some()
-            && now.idle()
-            && let Some(done) = now.draining.take()
-        {
-            // Whoever asked may have stopped waiting.
-            let _ = done.send(());
-        }
-        if now.ended {
-            now.terminate();
-            now.connections.close_all();
-            now.inbound.close_all();
-            now.outbound.close_all();
-            inbox.connections.store(0, Ordering::Relaxed);
-            return;
-        }
-    }
 }

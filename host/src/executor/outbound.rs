@@ -22,7 +22,8 @@ use super::inbox::Inbox;
 use super::outbox::Outbox;
 use crate::coordinator::PATIENCE;
 use crate::net::{self, OwnedReadHalf, OwnedWriteHalf};
-use crate::vnode::request::{Failure, Request};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::Request;
 use vnode_cluster::Greeter;
 use vnode_cluster::stream::PeerStream;
 

@@ -12,7 +12,8 @@ use super::Executor;
 use super::flights::{Purpose, Read, Repair, Repairing};
 use crate::store::{Batch, RowKey};
 use crate::vnode::replica::{Fetched, done, fetched};
-use crate::vnode::request::{Held, Looked, Request, Words, Work};
+use crate::vnode::request::{Held, Looked, Request, Work};
+use crate::vnode::words::Words;
 
 impl Executor {
     /// Asks the other replicas what they hold under the keys of these commands, all that go to the same ones at once.

@@ -13,8 +13,10 @@ use super::flights::Purpose;
 use crate::coordinator::Route;
 use crate::resp::catalog::GuestCommand;
 use crate::store::{Batch, Changes};
+use crate::vnode::failure::Failure;
 use crate::vnode::replica::is_done;
-use crate::vnode::request::{Failure, Held, Request, Words, Work};
+use crate::vnode::request::{Held, Request, Work};
+use crate::vnode::words::Words;
 
 impl Executor {
     /// Whether a request names partitions of the ring as this executor knows it. It looks whether there is a newer one first.

@@ -16,8 +16,10 @@ use super::{Executor, Parked};
 use crate::coordinator::trace::{Step, first_word, steps_of, traced, with_steps};
 use crate::descriptor::{CommandKind, CommandSpec};
 use crate::store::Verdict;
+use crate::vnode::failure::Failure;
 use crate::vnode::replica::done;
-use crate::vnode::request::{Failure, Looked, ReplyTo, Request, Words, Work, Written};
+use crate::vnode::request::{Looked, ReplyTo, Request, Work, Written};
+use crate::vnode::words::Words;
 
 impl Executor {
     /// Takes a command that this node coordinates.

@@ -17,7 +17,8 @@ use crate::coordinator::Coordinator;
 use crate::coordinator::front::Front;
 use crate::descriptor::CommandSpec;
 use crate::resp::catalog::GuestCommand;
-use crate::vnode::request::{Failure, ReplyTo, Request, Work};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::{ReplyTo, Request, Work};
 
 /// How often a command may go to a node that is not the right one any more.
 const TRIES_MAX: u8 = 3;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 pub use self::table::{NO_SEAT, SeatView, Seats};
 use super::slow::{PageRequest, Work};
-use crate::vnode::request::{Failure, Request, Work as Todo};
+use crate::vnode::failure::Failure;
+use crate::vnode::request::{Request, Work as Todo};
 use crate::vnode::{Figures, Vnode};
 use tokio::time::Instant;
 use vnode_ring::Role;
@@ -313,7 +314,8 @@ fn primaries(commands: &mut VecDeque<Request>) -> VecDeque<Request> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vnode::request::{Consistency, ReplyTo, Words};
+    use crate::vnode::request::{Consistency, ReplyTo};
+    use crate::vnode::words::Words;
     use crate::wasm::{Scope, TypedCommand};
     use proptest::prelude::*;
     use vnode_ring::PartitionId;

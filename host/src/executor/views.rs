@@ -10,8 +10,9 @@ use crate::coordinator::wishes::Wished;
 use crate::resp::Protocol;
 use crate::resp::builtin::NodeCommand;
 use crate::resp::value::Value;
-use crate::vnode::request::{Failure, Words};
+use crate::vnode::failure::Failure;
 use crate::vnode::service::Service;
+use crate::vnode::words::Words;
 
 /// Runs a command that asks vnodes: a RESP3 value, errors included.
 pub(super) async fn ask(coordinator: &Coordinator, command: NodeCommand, words: &Words) -> Vec<u8> {

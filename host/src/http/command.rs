@@ -27,7 +27,8 @@ use crate::node::Shared;
 use crate::resp::catalog::{GuestCommand, Target};
 use crate::resp::value::Value;
 use crate::resp::wire::ReplyLimits;
-use crate::vnode::request::{Failure, Words};
+use crate::vnode::failure::Failure;
+use crate::vnode::words::Words;
 
 /// What helps against a limit on sizes.
 const SMALLER: &str = "send less at once; `host config show` has the limits";

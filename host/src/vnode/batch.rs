@@ -10,7 +10,9 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 use vnode_ring::{PartitionId, Role};
 
-use super::request::{Failure, Replies, Request};
+use super::failure::Failure;
+
+use super::request::{Replies, Request};
 use super::service::{CommandStats, Ended};
 use super::touched::Touched;
 use super::{Guest, Ran, Vnode, fail, finish, seed};

@@ -1,7 +1,7 @@
 //! A vnode and those that take over its rows when the ring is resized.
 
 use super::Vnode;
-use super::request::Failure;
+use super::failure::Failure;
 use crate::store::{Batch, Changes, Commit, Page};
 use crate::wasm::VnodeState;
 

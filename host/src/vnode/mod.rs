@@ -1,9 +1,10 @@
 //! Local vnodes: one partition of one service each, with one guest instance, run serially.
 //!
 //! - [`service`] is what all vnodes of a service share, [`edition`] is one version of its guest.
-//! - [`request`] is one command on its way, and its reply.
+//! - [`request`] is one command on its way, and its reply; [`words`] are what it says, [`failure`] why there is no reply.
 //! - [`batch`] runs many commands in one call.
 //! - [`shadow`] has another version run beside the one that serves, and [`comparison`] keeps what was seen of it.
+//! - `life` has the guest start, fail, give way to another version and end.
 //! - `heirs` copies rows to the vnodes of another ring.
 //! - [`replica`] is what needs no guest: merging what other replicas have written, and showing what is here.
 //! - this file runs the commands of one vnode, in batches where the guest has the packed door. Which thread it is on is
@@ -16,13 +17,16 @@
 mod batch;
 pub mod comparison;
 pub mod edition;
+pub mod failure;
 mod heirs;
+mod life;
 mod outcome;
 pub mod replica;
 pub mod request;
 pub mod service;
 mod shadow;
 mod touched;
+pub mod words;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,12 +38,13 @@ use vnode_ring::{PartitionId, Role};
 
 pub use self::batch::Call;
 use self::edition::Edition;
-use self::request::{Consistency, Failure, HeldReplies, Replies, ReplyTo, Request, Written};
+use self::failure::Failure;
+use self::request::{Consistency, HeldReplies, Replies, ReplyTo, Request, Written};
 use self::service::{CommandStats, Ended, Service};
 use self::shadow::Shadow;
 use crate::executor::slow::Given;
 use crate::store::Commit;
-use crate::wasm::{Done, GuestError, Hook, Instance, Scope, TypedCommand, VnodeState};
+use crate::wasm::{Done, GuestError, Instance, Scope, TypedCommand, VnodeState};
 
 /// Time of an old version for its end.
 const TERMINATE_WITHIN: Duration = Duration::from_millis(20);
@@ -145,69 +150,6 @@ impl Vnode {
         &self.service
     }
 
-    /// Goes over to another version, which starts now if the vnode is to serve.
-    ///
-    /// # Errors
-    /// Why that does not start. The vnode runs the old one again then.
-    pub fn take_over(&mut self, edition: Arc<Edition>, starts: bool) -> Result<(), String> {
-        self.end_shadow();
-        if let Guest::Running(instance) = &mut self.guest {
-            instance.terminate("another version takes over", TERMINATE_WITHIN);
-        }
-        let mut state = match self.take_guest() {
-            Guest::Running(instance) => Box::new(instance.into_state()),
-            Guest::Ended(state)
-            | Guest::Down {
-                state: Some(state), ..
-            } => state,
-            other => {
-                self.guest = other;
-                return Err("the vnode is on its way out".into());
-            }
-        };
-        let old = std::mem::replace(&mut self.edition, edition);
-        state.set_guest(Arc::clone(&self.edition.guest));
-        let was_withheld = std::mem::take(&mut self.withheld);
-        if !starts {
-            self.guest = Guest::Ended(state);
-            return Ok(());
-        }
-        match Instance::start(*state) {
-            Ok(instance) => {
-                self.guest = Guest::Running(Box::new(instance));
-                Ok(())
-            }
-            Err(failed) => {
-                let (mut state, error) = *failed;
-                state.set_guest(Arc::clone(&old.guest));
-                self.edition = old;
-                self.guest = Guest::Ended(Box::new(state));
-                if was_withheld {
-                    self.withhold(&error.to_string());
-                }
-                Err(error.to_string())
-            }
-        }
-    }
-
-    /// Serves nothing until another version takes over: the one that it has is not the one that it is to run.
-    pub fn withhold(&mut self, why: &str) {
-        self.end_shadow();
-        self.end();
-        if let Guest::Ended(state)
-        | Guest::Down {
-            state: Some(state), ..
-        } = self.take_guest()
-        {
-            self.guest = Guest::Down {
-                state: Some(state),
-                why: why.to_owned(),
-                since: Instant::now(),
-            };
-            self.withheld = true;
-        }
-    }
-
     /// The version that it runs.
     pub fn edition(&self) -> &Arc<Edition> {
         &self.edition
@@ -237,33 +179,6 @@ impl Vnode {
             restarts: self.restarts,
             overruns: self.overruns,
         }
-    }
-
-    /// Tells a guest that listens that it ends in good order, and gives it so much time.
-    pub fn terminate(&mut self, reason: &str, budget: Duration) {
-        let budget = budget.min(self.budget());
-        if let Guest::Running(instance) = &mut self.guest {
-            instance.terminate(reason, budget);
-        }
-    }
-
-    /// Tells a guest that listens what happens to its vnode, and gives it so much time; starts it if need be. A guest that fails at
-    /// it, or does not run, agrees.
-    ///
-    /// # Errors
-    /// Its refusal.
-    pub fn hear(&mut self, hook: &Hook, budget: Duration) -> Result<(), String> {
-        if !self.edition.guest.has_lifecycle() {
-            return Ok(());
-        }
-        let budget = budget.min(self.budget());
-        let Ok(instance) = self.instance() else {
-            return Ok(());
-        };
-        instance.hear(hook, budget).unwrap_or_else(|error| {
-            self.drop_instance(&error, self.budget());
-            Ok(())
-        })
     }
 
     /// Runs commands from the front of the mailbox: one call of the guest, with as many commands as fit together.
@@ -466,94 +381,6 @@ impl Vnode {
         Failure::NotActive(format!(
             "vnode {partition} runs version {version}, which does not have the command"
         ))
-    }
-
-    /// Time of one command.
-    fn budget(&self) -> Duration {
-        self.edition.guest.limits().command_budget
-    }
-
-    /// The running instance, started if that is due.
-    fn instance(&mut self) -> Result<&mut Instance, Failure> {
-        if self.needs_start() {
-            match self.take_guest() {
-                Guest::Ended(state)
-                | Guest::Down {
-                    state: Some(state), ..
-                } => {
-                    self.restarts += 1;
-                    self.start_guest(state);
-                }
-                other => self.guest = other,
-            }
-        }
-        match &mut self.guest {
-            Guest::Running(instance) => Ok(instance),
-            Guest::Ended(_) => Err(Failure::Usage("the vnode has ended".into())),
-            Guest::Down { why, .. } => Err(Failure::Down {
-                partition: self.partition,
-                service: self.service.placement.service.clone(),
-                why: why.clone(),
-            }),
-        }
-    }
-
-    /// The guest failed: counts it and ends the instance. The next command has a new one made around the same state.
-    fn drop_instance(&mut self, error: &GuestError, budget: Duration) {
-        if *error == GuestError::Deadline && budget < self.budget() {
-            self.overruns += 1;
-            return self.end();
-        }
-        self.traps += 1;
-        tracing::warn!(
-            service = self.service.name(),
-            partition = %self.partition,
-            version = &**self.edition.version(),
-            %error,
-            backtrace = error.backtrace().map(tracing::field::display),
-            "guest failed; its instance is made again"
-        );
-        self.end();
-    }
-
-    /// Ends the instance and keeps its state.
-    fn end(&mut self) {
-        self.guest = match self.take_guest() {
-            Guest::Running(instance) => Guest::Ended(Box::new(instance.into_state())),
-            other => other,
-        };
-    }
-
-    /// Takes the guest out, for a moment.
-    fn take_guest(&mut self) -> Guest {
-        let none = Guest::Down {
-            state: None,
-            why: "starting".into(),
-            since: Instant::now(),
-        };
-        std::mem::replace(&mut self.guest, none)
-    }
-
-    fn start_guest(&mut self, state: Box<VnodeState>) {
-        self.guest = match Instance::start(*state) {
-            Ok(instance) => Guest::Running(Box::new(instance)),
-            Err(failed) => {
-                let (state, error) = *failed;
-                tracing::error!(
-                    service = self.service.name(),
-                    partition = %self.partition,
-                    version = &**self.edition.version(),
-                    %error,
-                    backtrace = error.backtrace().map(tracing::field::display),
-                    "vnode does not start; its commands are refused and it is tried again"
-                );
-                Guest::Down {
-                    state: Some(Box::new(state)),
-                    why: error.to_string(),
-                    since: Instant::now(),
-                }
-            }
-        };
     }
 }
 

@@ -9,7 +9,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use vnode_ring::{Leaves, PartitionId};
 
-use super::request::{Failure, Held, Looked, Replies, ReplyTo, Request, Words, Work};
+use super::failure::Failure;
+
+use super::request::{Held, Looked, Replies, ReplyTo, Request, Work};
+
+use super::words::Words;
 use super::{Guest, Vnode};
 use crate::coordinator::trace::sign;
 use crate::store::{Changes, RowKey};

@@ -10,7 +10,7 @@ use super::super::Coordinator;
 use super::super::transfers::Amount;
 use crate::store::{Batch, Changes, Commit, Verdict};
 use crate::vnode::Vnode;
-use crate::vnode::request::Failure;
+use crate::vnode::failure::Failure;
 
 /// How often it is looked whether a vnode is back in its seat.
 const BACK_POLL: Duration = Duration::from_millis(1);

@@ -6,7 +6,7 @@ use vnode_cluster::failpoint;
 use vnode_ring::{PartitionId, RingSize, View};
 
 use super::super::Coordinator;
-use crate::vnode::request::Failure;
+use crate::vnode::failure::Failure;
 
 impl Coordinator {
     /// Puts a vnode into each empty seat of a ring.
