@@ -166,8 +166,8 @@ for part in $what; do
                 wait "$loading" || { tail -20 "$work/join.txt" >&2; fail "an answer was not true during the join"; }
                 awk -F, -v end="$moved" -v rest="$work/r" -v during="$work/d" '
                     FNR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
-                    $at["elapsed"] > 2 && $at["elapsed"] < 8 { print $at["99th"] / 1000 >rest }
-                    $at["elapsed"] > 9 && $at["elapsed"] < 8 + end / 1000 { print $at["99th"] / 1000 >during }
+                    $at["elapsed"] > 2 && $at["elapsed"] < 8 { print $at["p99"] / 1000 >rest }
+                    $at["elapsed"] > 9 && $at["elapsed"] < 8 + end / 1000 { print $at["p99"] / 1000 >during }
                 ' "$work/join/get_latencies.csv" "$work/join/set_latencies.csv"
                 median <"$work/r" >>"$work/rest"
                 median <"$work/d" >>"$work/during"
