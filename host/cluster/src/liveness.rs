@@ -4,6 +4,8 @@
 //! what it finds out. The verdict only chooses fallbacks, so a wrong one costs little; nothing may depend on two nodes having
 //! the same. The protocol itself is foca's; here are its clock, its network and what it is told from outside.
 
+mod objections;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use vnode_ring::NodeName;
 
+use self::objections::Objections;
 use super::damping::{Damping, Sight};
 use super::peers::{Peers, Verdict};
 use super::wire::{LIVENESS_BYTES_MAX, PacketCodec};
@@ -63,11 +66,9 @@ pub struct Identity {
 impl foca::Identity for Identity {
     type Addr = NodeName;
 
+    /// foca would object at once and each time, as fast as the network carries it: [`Looker::object`] does it instead.
     fn renew(&self) -> Option<Identity> {
-        Some(Identity {
-            node: self.node.clone(),
-            incarnation: self.incarnation.checked_add(1)?,
-        })
+        None
     }
 
     fn addr(&self) -> NodeName {
@@ -90,8 +91,8 @@ pub struct Liveness {
 
 impl Liveness {
     /// Starts to look and to answer. Also tells `peers` whom not to call. `gone` is what `Peers::new` returned. `incarnation`
-    /// must be higher than any in the node's last run, as [`Cluster::next_incarnation`](crate::Cluster::next_incarnation) is: the others
-    /// hear nothing of a lower one. Needs a tokio runtime.
+    /// should be higher than any in the node's last run, as [`Cluster::next_incarnation`](crate::Cluster::next_incarnation) is: the others
+    /// call a lower one down until it has caught up. Needs a tokio runtime.
     #[must_use]
     pub fn start(
         peers: Arc<Peers>,
@@ -117,6 +118,7 @@ impl Liveness {
         let outside = Outside {
             peers,
             damping,
+            objections: Objections::default(),
             agenda: BTreeMap::new(),
             agenda_last: 0,
             changed: false,
@@ -191,6 +193,7 @@ enum Due {
     Foca(Timer<Identity>),
     /// This identity is down unless it has objected.
     Gone(Member<Identity>),
+    Object,
     Announce,
 }
 
@@ -198,6 +201,7 @@ enum Due {
 struct Outside {
     peers: Arc<Peers>,
     damping: Damping,
+    objections: Objections,
     /// By time, then in the order in which it was put there.
     agenda: BTreeMap<(Instant, u64), Due>,
     agenda_last: u64,
@@ -234,11 +238,12 @@ impl foca::Runtime<Identity> for &mut Outside {
             Notification::MemberUp(member) => self.damping.saw(&member.node, Verdict::Up, now),
             Notification::MemberDown(member) => self.damping.saw(&member.node, Verdict::Down, now),
             Notification::Rename(_, member) => self.damping.restarted(&member.node, now),
-            Notification::Rejoin(me) => tracing::info!(
-                incarnation = me.incarnation,
-                "others took this node to be down; it objected"
-            ),
-            Notification::Active | Notification::Idle | Notification::Defunct => {}
+            Notification::Defunct => {
+                if let Some(wait) = self.objections.called_down(now) {
+                    self.later(wait, Due::Object);
+                }
+            }
+            Notification::Active | Notification::Idle | Notification::Rejoin(_) => {}
         }
     }
 
@@ -275,7 +280,7 @@ impl Looker {
                     let _ = done.send(());
                     return;
                 }
-                Some(packet) = packets.recv() => log(self.foca.handle_data(&packet, &mut self.outside)),
+                Some(packet) = packets.recv() => self.take(&packet),
                 Some(node) = gone.recv() => self.doubt(&node),
                 () = sleep_until(wake_at) => {}
             }
@@ -298,12 +303,42 @@ impl Looker {
             Due::Foca(timer) if self.is_answered(&timer) => {}
             Due::Foca(timer) => log(self.foca.handle_timer(timer, &mut self.outside)),
             Due::Gone(member) => self.condemn(&member),
+            Due::Object => self.object(),
             Due::Announce => {
                 self.announce();
                 // Nodes may have become known, or unknown.
                 self.outside.changed = true;
                 self.outside.later(ANNOUNCE_EVERY, Due::Announce);
             }
+        }
+    }
+
+    /// A packet that comes while this node waits to object is for who it was. Two nodes that call each other down and answer would
+    /// do so for as long as they wait.
+    fn take(&mut self, packet: &[u8]) {
+        if !self.outside.objections.is_waiting() {
+            log(self.foca.handle_data(packet, &mut self.outside));
+        }
+    }
+
+    /// Goes on under a higher incarnation, which others take for a new run. All are told: should one of them remember a later run it
+    /// says so at once, and not when its turn to be asked comes.
+    fn object(&mut self) {
+        let Some(leap) = self.outside.objections.object(Instant::now()) else {
+            return;
+        };
+        let Identity { node, incarnation } = self.foca.identity().clone();
+        let incarnation = incarnation.saturating_add(leap);
+        let me = Identity { node, incarnation };
+        log(self.foca.change_identity(me, &mut self.outside));
+        for node in self.outside.peers.nodes() {
+            self.call_out(node);
+        }
+        let text = "others took this node to be down; it objected";
+        match leap {
+            1 => tracing::info!(incarnation, "{text}"),
+            // One of many in a row.
+            _ => tracing::debug!(incarnation, leap, "{text}"),
         }
     }
 
@@ -331,14 +366,18 @@ impl Looker {
             .collect();
         for node in self.outside.peers.nodes() {
             if !active.contains(&node) {
-                // Any incarnation will do: the message is for the name.
-                let anybody = Identity {
-                    node,
-                    incarnation: 0,
-                };
-                log(self.foca.announce(anybody, &mut self.outside));
+                self.call_out(node);
             }
         }
+    }
+
+    fn call_out(&mut self, node: NodeName) {
+        // Any incarnation will do: the message is for the name.
+        let anybody = Identity {
+            node,
+            incarnation: 0,
+        };
+        log(self.foca.announce(anybody, &mut self.outside));
     }
 
     fn member(&self, node: &NodeName) -> Option<Member<Identity>> {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use rand::SeedableRng;
 
+use super::objections::OBJECT_EVERY;
 use super::*;
 use crate::hello::Me;
 
@@ -22,6 +23,7 @@ fn looker(me: &str) -> Looker {
     let outside = Outside {
         peers,
         damping,
+        objections: Objections::default(),
         agenda: BTreeMap::new(),
         agenda_last: 0,
         changed: false,
@@ -113,4 +115,58 @@ fn a_full_packet_holds_64_members_with_the_longest_names() {
         foca::Codec::encode_member(&mut PacketCodec, &member, &mut packet).unwrap();
     }
     assert!(packet.len() + 1024 < LIVENESS_BYTES_MAX, "{}", packet.len());
+}
+
+/// What a node says to an identity of a.
+fn packet(from: &str, dst: &Identity, message: foca::Message<Identity>) -> Vec<u8> {
+    let src = Identity {
+        node: name(from),
+        incarnation: 1,
+    };
+    let header = foca::Header {
+        src,
+        src_incarnation: 0,
+        dst: dst.clone(),
+        message,
+    };
+    let mut packet = Vec::new();
+    foca::Codec::encode_header(&mut PacketCodec, &header, &mut packet).unwrap();
+    packet
+}
+
+/// Has b call a down, and a do what is due then. Returns whether it objected.
+fn is_called_down(a: &mut Looker) -> bool {
+    let before = a.foca.identity().clone();
+    a.take(&packet("b", &before, foca::Message::TurnUndead));
+    while let Some(due) = a.outside.take_due(Instant::now()) {
+        a.act(due);
+    }
+    *a.foca.identity() != before
+}
+
+#[test]
+fn a_node_that_is_called_down_without_end_objects_at_its_pace() {
+    let (mut a, start) = (looker("a"), Instant::now());
+    let mut objections = 0;
+    while start.elapsed() < OBJECT_EVERY * 4 {
+        objections += u32::from(is_called_down(&mut a));
+    }
+    // The last one may have been late.
+    assert!((2..=5).contains(&objections), "{objections}");
+    assert!(a.outside.agenda.len() < 32, "{}", a.outside.agenda.len());
+}
+
+#[test]
+fn a_node_that_waits_to_object_does_not_listen() {
+    let mut a = looker("a");
+    assert!(is_called_down(&mut a), "at once");
+    assert!(!is_called_down(&mut a), "it waits");
+    let hears = |a: &mut Looker| {
+        let me = a.foca.identity().clone();
+        a.take(&packet("c", &me, foca::Message::Announce));
+        a.member(&name("c")).is_some()
+    };
+    assert!(!hears(&mut a));
+    a.object();
+    assert!(hears(&mut a));
 }

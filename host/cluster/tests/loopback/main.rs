@@ -13,3 +13,4 @@ mod failures;
 mod hellos;
 mod joining;
 mod nodes;
+mod rejoining;
