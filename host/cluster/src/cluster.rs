@@ -1,5 +1,6 @@
 //! The cluster as one node takes part in it: proposing changes, asking other nodes, answering them.
 
+mod incarnations;
 mod proposing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,9 +58,6 @@ pub enum ClusterError {
     #[error("the cluster cannot begin: {0}")]
     Found(#[from] ProposeError),
 }
-
-/// How often a node may object to being called down in one run; each time it takes the next incarnation.
-const OBJECTIONS_MAX: u64 = 1 << 20;
 
 /// The map, once it is known.
 pub(crate) type MapReader = watch::Receiver<Option<Arc<ClusterMap>>>;
@@ -191,18 +189,6 @@ impl Cluster {
             this.ask_for_map(&now.contacts).await?;
         }
         Ok((this, gone))
-    }
-
-    /// An incarnation for this run, higher than any that the node has had: its wall clock, or more if that was set back.
-    ///
-    /// # Errors
-    /// When it cannot be written down for the next run.
-    pub fn next_incarnation(&self, now_ms: u64) -> Result<u64, ClusterError> {
-        let mut standing = self.standing();
-        let used = standing.now().incarnation.saturating_add(OBJECTIONS_MAX);
-        let next = now_ms.max(used);
-        standing.change(|standing| standing.incarnation = next)?;
-        Ok(next)
     }
 
     /// Makes this node the first of a cluster, unless it is in one already.

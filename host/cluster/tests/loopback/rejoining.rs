@@ -1,6 +1,7 @@
 //! Nodes that come back under a name of which the others remember a later run, as one does that lost its data or its clock.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rand::SeedableRng;
@@ -9,6 +10,8 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use vnode_cluster::liveness::Liveness;
 use vnode_cluster::peers::{Doors, Peers};
+use vnode_cluster::{Cluster, Founding};
+use vnode_ring::{Addresses, HashId, RingSize};
 
 use crate::nodes::{name, peers_in, until};
 
@@ -123,4 +126,36 @@ async fn a_node_comes_back_also_to_the_few_who_remember_it() {
     introduce(&runs);
     until_all_see_all(&runs).await;
     comes_back(runs, (1 << 30) - (1 << 20)).await;
+}
+
+#[tokio::test]
+async fn a_node_that_begins_anew_wins_over_its_last_run_however_often_that_had_started() {
+    let (disk, lost) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let now_ms = 1_700_000_000_000;
+    let before = open(disk.path()).await;
+    let mut last = 0;
+    for start in 0..4 {
+        let next = before.next_incarnation(now_ms + start).unwrap();
+        assert!(next > last, "start {start}");
+        last = next;
+    }
+    let anew = open(lost.path()).await;
+    assert!(anew.next_incarnation(now_ms + 5000).unwrap() > last);
+    // Where the clock was set back the disk knows better.
+    assert!(before.next_incarnation(now_ms - 5000).unwrap() > last);
+}
+
+async fn open(directory: &Path) -> Arc<Cluster> {
+    let founding = Founding {
+        name: name("c"),
+        addresses: Addresses::default(),
+        guests: BTreeMap::new(),
+        location: None,
+        n: 3,
+        ring: (RingSize::new(8).unwrap(), HashId::V1),
+        tls: None,
+    };
+    let rng = SmallRng::seed_from_u64(1);
+    let opened = Cluster::open(directory.to_path_buf(), founding, rng).await;
+    opened.unwrap().0
 }

@@ -78,6 +78,12 @@ fn founding(node: &str) -> Founding {
     }
 }
 
+/// The wall clock.
+fn now_ms() -> u64 {
+    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+    1_700_000_000_000 + elapsed.as_millis() as u64
+}
+
 /// A run of the node, which ends when it is no member of its cluster any more.
 pub(crate) async fn run(setup: Setup) -> turmoil::Result {
     let count = setup.board.lock().unwrap().starts(setup.name);
@@ -96,7 +102,8 @@ pub(crate) async fn run(setup: Setup) -> turmoil::Result {
     let view = cluster.first_view().unwrap();
     let vnodes = Arc::new(Model::new(view, Arc::clone(&setup.disk)));
     let peers = Arc::clone(cluster.peers());
-    let liveness = Arc::new(Liveness::start(Arc::clone(&peers), gone, count, rng));
+    let incarnation = cluster.next_incarnation(now_ms())?;
+    let liveness = Arc::new(Liveness::start(Arc::clone(&peers), gone, incarnation, rng));
     let sight = liveness.sight();
     let listener = net::TcpListener::bind(("0.0.0.0", PORT)).await?;
     let mut tasks = JoinSet::new();

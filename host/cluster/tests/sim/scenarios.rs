@@ -252,3 +252,27 @@ fn a_node_with_an_old_directory_catches_up_and_changes_nothing() {
         Some("rack 19")
     );
 }
+
+#[test]
+fn a_node_that_had_started_again_and_left_comes_back_with_nothing() {
+    for seed in 0..4 {
+        let mut world = World::formed(seed, 3);
+        for _ in 0..3 {
+            world.crash("n3");
+            world.run_for(Duration::from_secs(1));
+            world.start("n3");
+            world.settle();
+        }
+        world.act("n1", Action::Stage("n3", Change::Leave));
+        world.run_for(Duration::from_millis(200));
+        world.act("n1", Action::Commit);
+        is_gone(&mut world, "n3");
+        world.start("n3");
+        world.run_for(Duration::from_secs(1));
+        world.act("n3", Action::Join("n1"));
+        world.until("it is in and is seen", Duration::from_secs(5), |world| {
+            let sees = |node: &str| world.board().live[node].sight.borrow().up.len() == 3;
+            world.members().len() == 3 && world.nodes.iter().all(|node| sees(node))
+        });
+    }
+}
