@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use vnode_host::store::{
-    Batch, Commit, Dot, Durable, Page, RowKey, Scan, Stats, Store, StoreError, Visit,
+    Ahead, Batch, Commit, Dot, Durable, Page, RowKey, Scan, Stats, Store, StoreError, Visit,
 };
 
 use crate::book;
@@ -175,6 +175,8 @@ impl Store for DiskStore {
             }
         }
     }
+
+    fn expect(&self, _hash: u64, _ahead: Ahead) {}
 
     fn apply(&mut self, batch: &Batch) -> Result<Commit, StoreError> {
         let mut disk = self.disk.lock().unwrap();

@@ -3,7 +3,9 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::store::{Batch, Commit, Dot, Page, RowKey, Scan, Stats, Store, StoreError, Visit};
+use crate::store::{
+    Ahead, Batch, Commit, Dot, Page, RowKey, Scan, Stats, Store, StoreError, Visit,
+};
 
 /// Hash and key of a row, and its encoded object.
 pub(super) type Stored = ((u64, Vec<u8>), Vec<u8>);
@@ -68,6 +70,8 @@ impl Store for Rows {
         self.found.extend_from_slice(object);
         Ok(Some(&self.found))
     }
+
+    fn expect(&self, _hash: u64, _ahead: Ahead) {}
 
     fn apply(&mut self, batch: &Batch) -> Result<Commit, StoreError> {
         self.lock().store.apply(batch)

@@ -66,14 +66,13 @@ use self::inbox::{Parcel, Waiter};
 use self::load::Meter;
 use self::outbound::OutboundLinks;
 use self::routing::Held;
-use self::seats::Errand;
-use self::seats::NO_SEAT;
+use self::seats::{Errand, NO_SEAT, Seats};
 use self::slow::{Loan, PageRequest, Pool, Work};
 use self::staged::StagedForAll;
 use crate::coordinator::Coordinator;
 use crate::coordinator::front::Front;
 use crate::net::Detached;
-use crate::store::{Acknowledge, Commit, Verdict};
+use crate::store::{Acknowledge, Ahead, Commit, Verdict};
 use crate::vnode::failure::Failure;
 use crate::vnode::request::{Replies, ReplyTo, Request};
 use crate::vnode::service::Ended;
@@ -118,7 +117,8 @@ pub struct Executor {
     front_of: Arc<Front>,
     connections: Connections,
     views: watch::Receiver<Arc<View>>,
-    view: Arc<View>,
+    /// Each flight keeps the one that it began with, which threads must not count together.
+    view: Rc<Arc<View>>,
     inbound: InboundLinks,
     outbound: OutboundLinks,
     held: VecDeque<Held>,
@@ -148,7 +148,7 @@ impl Executor {
         let front_of = coordinator.front();
         let executor = Executor {
             index,
-            view: coordinator.view(),
+            view: Rc::new(coordinator.view()),
             views,
             inbound: InboundLinks::default(),
             outbound: OutboundLinks::default(),
@@ -318,6 +318,7 @@ impl Executor {
                 let Some(number) = self.due.pop_front() else {
                     break;
                 };
+                self.look_ahead(coordinator.seats());
                 self.run_seat(&coordinator, number, now);
                 // Now, not at the end: what all vnodes of a pass answer may be a lot.
                 self.settle_own();
@@ -343,6 +344,18 @@ impl Executor {
         self.inbound.flush();
         self.outbound.flush();
         self.share(now);
+    }
+
+    /// Has the rows that the next vnodes want come nearer while another one runs.
+    fn look_ahead(&mut self, seats: &Seats) {
+        for (nth, ahead) in [(0, Ahead::Near), (1, Ahead::Far)] {
+            if let Some(number) = self.due.get(nth)
+                && let Some(staged) = self.staged.of(*number, seats)
+                && let Some(seat) = seats.lock(*number)
+            {
+                seat.expect(&staged.commands, ahead);
+            }
+        }
     }
 
     /// Whether another pass would find nothing to do.

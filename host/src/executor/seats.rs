@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use self::table::{NO_SEAT, SeatView, Seats};
 use super::slow::{PageRequest, Work};
+use crate::store::Ahead;
 use crate::vnode::failure::Failure;
 use crate::vnode::request::{Request, Work as Todo};
 use crate::vnode::{Figures, Vnode};
@@ -286,9 +287,16 @@ impl Seat {
 
     /// Brings the vnode back.
     pub(super) fn put_back(&mut self, mut vnode: Box<Vnode>) {
-        self.figures = vnode.figures();
+        vnode.note(&mut self.figures);
         self.vnode = Some(vnode);
         self.lent = false;
+    }
+
+    /// Has the rows come nearer that these commands want, if the vnode is here.
+    pub(super) fn expect(&self, commands: &VecDeque<Request>, ahead: Ahead) {
+        if let Some(vnode) = &self.vnode {
+            vnode.expect(commands, ahead);
+        }
     }
 
     /// Whether somebody has to take the vnode again.

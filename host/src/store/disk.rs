@@ -17,7 +17,7 @@ use super::flush::{Flush, Slots};
 use super::journal::Journal;
 use super::overlay::Overlay;
 use super::tables::{self, Tables};
-use super::{Batch, Commit, Dot, Page, RowKey, Scan, Stats, Store, StoreError, Visit};
+use super::{Ahead, Batch, Commit, Dot, Page, RowKey, Scan, Stats, Store, StoreError, Visit};
 use std::ops::{Bound, ControlFlow};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -193,6 +193,10 @@ impl Store for DiskStore {
             None => drop(overlay),
         }
         Ok(self.read(row)?.then_some(&*self.object))
+    }
+
+    fn expect(&self, hash: u64, ahead: Ahead) {
+        self.slot.lock().active.expect(hash, ahead);
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<Commit, StoreError> {

@@ -4,7 +4,9 @@
 //! before can be mistaken for something written now.
 
 use super::rows::Rows;
-use super::{Batch, Commit, Dot, Page, RowKey, Scan, Stats, Store, StoreError, Visit, random};
+use super::{
+    Ahead, Batch, Commit, Dot, Page, RowKey, Scan, Stats, Store, StoreError, Visit, random,
+};
 use std::ops::ControlFlow;
 
 /// One partition in memory.
@@ -31,6 +33,10 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn get(&mut self, row: RowKey<'_>) -> Result<Option<&[u8]>, StoreError> {
         Ok(self.rows.get(row).flatten())
+    }
+
+    fn expect(&self, hash: u64, ahead: Ahead) {
+        self.rows.expect(hash, ahead);
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<Commit, StoreError> {

@@ -19,6 +19,7 @@ mod journal;
 mod manifest;
 mod memory;
 mod overlay;
+mod prefetch;
 mod recovery;
 mod rows;
 pub(crate) mod sealed;
@@ -135,6 +136,15 @@ pub enum Page {
     Last,
 }
 
+/// How near it is that a row is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// Time enough to find out where it lies.
+    Far,
+    /// Time enough to fetch it from there.
+    Near,
+}
+
 /// Sees the rows of a scan in order. The object is encoded and may be a tombstone.
 pub type Visit<'v> = dyn FnMut(RowKey<'_>, &[u8]) -> ControlFlow<()> + 'v;
 
@@ -144,6 +154,10 @@ pub trait Store: Send {
     ///
     /// Fails with [`StoreError::Corrupt`] or [`StoreError::Io`] when the row cannot be read; trying again is harmless.
     fn get(&mut self, row: RowKey<'_>) -> Result<Option<&[u8]>, StoreError>;
+
+    /// Says that a row with that hash is wanted soon. Called twice for each, with some time in between; changes nothing but how
+    /// long the next [`get`](Store::get) or [`apply`](Store::apply) takes.
+    fn expect(&self, hash: u64, ahead: Ahead);
 
     /// Makes all changes or none. They are readable at once, and durable when [`Engine::durable`] has reached the commit.
     fn apply(&mut self, batch: &Batch) -> Result<Commit, StoreError>;

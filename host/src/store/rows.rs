@@ -3,12 +3,19 @@
 //! One sorted list cut into chunks of at most [`CHUNK_ROWS`]. A row is its hash and one allocation with key and object, so
 //! that a small row costs little more than its bytes, and most comparisons need the hash alone.
 
-use super::RowKey;
+use super::prefetch::prefetch;
+use super::{Ahead, RowKey};
 use std::cmp::Ordering;
 use std::ops::Bound;
 
 /// A row more, and a chunk is split. Larger chunks cost moves, smaller ones memory.
 const CHUNK_ROWS: usize = 128;
+/// Rows to both sides of where one should be that are fetched with it.
+const AROUND: usize = 3;
+/// Bytes that a processor fetches at once.
+const CACHE_LINE: usize = 64;
+/// Of a large row the first lines: what is looked at before it is copied.
+const LINES_MAX: usize = 4;
 /// In the key's length: the row was removed, which a layer above older rows must remember.
 const REMOVED: u16 = 1 << 15;
 
@@ -115,6 +122,18 @@ fn place(rows: &[Row], bounds: (u64, u64), row: RowKey<'_>) -> Result<usize, usi
     Err(at)
 }
 
+/// The first row of a hash in one chunk, or where it belongs, searched from a place near by.
+fn place_of_hash(rows: &[Row], mut at: usize, hash: u64) -> usize {
+    let is_before = |at: usize| rows.get(at).is_some_and(|row| row.hash < hash);
+    while at > 0 && !is_before(at - 1) {
+        at -= 1;
+    }
+    while is_before(at) {
+        at += 1;
+    }
+    at
+}
+
 /// Keys are at most `KEY_BYTES_MAX` long, which leaves the highest bit free.
 #[expect(clippy::cast_possible_truncation, reason = "Batch refuses longer keys")]
 fn head(key: &[u8], object: Option<&[u8]>) -> u16 {
@@ -215,6 +234,38 @@ impl Rows {
             Some(last.hash.saturating_add(1))
         });
         (from, to.unwrap_or(u64::MAX))
+    }
+
+    /// Brings what [`find`](Rows::find) is going to look at into the processor's cache: first the entries around the place where
+    /// the row should be, then the bytes of the row.
+    pub(super) fn expect(&self, hash: u64, ahead: Ahead) {
+        let after = self.firsts.partition_point(|first| *first <= hash);
+        let chunk = after.saturating_sub(1);
+        let Some(rows) = self.chunks.get(chunk) else {
+            return;
+        };
+        let at = interpolate(rows.len(), self.bounds(chunk), hash);
+        match ahead {
+            Ahead::Far => {
+                let around = [at.saturating_sub(AROUND), at, at + AROUND];
+                around
+                    .into_iter()
+                    .filter_map(|at| rows.get(at))
+                    .for_each(prefetch);
+            }
+            Ahead::Near => {
+                let row = rows.get(place_of_hash(rows, at, hash));
+                let lines = row
+                    .filter(|row| row.hash == hash)
+                    .map(|row| row.bytes.chunks(CACHE_LINE));
+                lines
+                    .into_iter()
+                    .flatten()
+                    .take(LINES_MAX)
+                    .filter_map(<[u8]>::first)
+                    .for_each(prefetch);
+            }
+        }
     }
 
     /// The chunk where the row is or belongs, and its place in it.

@@ -157,6 +157,13 @@ impl Vnode {
 
     /// How it stands now.
     pub fn figures(&mut self) -> Figures {
+        let mut figures = Figures::default();
+        self.note(&mut figures);
+        figures
+    }
+
+    /// Takes down how it stands now, over what it was.
+    pub fn note(&mut self, figures: &mut Figures) {
         let (down, memory_bytes, store) = match &mut self.guest {
             Guest::Running(instance) => {
                 let memory_bytes = instance.memory_bytes();
@@ -168,17 +175,19 @@ impl Vnode {
                 (Some(why.as_str().into()), 0, store.unwrap_or_default())
             }
         };
-        Figures {
-            version: Arc::clone(self.edition.version()),
-            digest: Arc::clone(self.edition.digest()),
-            withheld: self.withheld,
-            down,
-            memory_bytes,
-            store,
-            traps: self.traps,
-            restarts: self.restarts,
-            overruns: self.overruns,
+        let (version, digest) = (self.edition.version(), self.edition.digest());
+        // All vnodes share these, and all threads would have to count who has them, after each call.
+        if !Arc::ptr_eq(&figures.digest, digest) {
+            figures.version = Arc::clone(version);
+            figures.digest = Arc::clone(digest);
         }
+        figures.withheld = self.withheld;
+        figures.down = down;
+        figures.memory_bytes = memory_bytes;
+        figures.store = store;
+        figures.traps = self.traps;
+        figures.restarts = self.restarts;
+        figures.overruns = self.overruns;
     }
 
     /// Runs commands from the front of the mailbox: one call of the guest, with as many commands as fit together.

@@ -16,11 +16,13 @@ use super::request::{Held, Looked, Replies, ReplyTo, Request, Work};
 use super::words::Words;
 use super::{Guest, Vnode};
 use crate::coordinator::trace::sign;
-use crate::store::{Changes, RowKey};
+use crate::store::{Ahead, Changes, RowKey};
 use crate::wasm::{Compared, Digests, Refusal, VnodeState};
 
 /// Rows that are merged in one batch, unless a single request has more.
 const MERGE_ROWS_MAX: usize = 256;
+/// Rows of one request that are fetched in advance: more would push each other out of the cache.
+const EXPECTED_MAX: usize = 64;
 /// Rows of one leaf that are listed at once.
 const LEAF_ROWS_MAX: usize = 16 * 1024;
 /// Bytes of rows of one page: what an executor reads or merges without a look at anything else.
@@ -358,6 +360,28 @@ impl Vnode {
             held.push(Held { hash, digest });
         }
         Ok(())
+    }
+
+    /// Has the rows come nearer that these commands want.
+    pub fn expect(&self, commands: &VecDeque<Request>, ahead: Ahead) {
+        let store = match &self.guest {
+            Guest::Running(instance) => instance.rows(),
+            // It has to start first.
+            Guest::Ended(_) | Guest::Down { .. } => return,
+        };
+        for request in commands {
+            match request.work {
+                Work::Command | Work::Each | Work::Look => store.expect(request.hash, ahead),
+                Work::Merge => Changes::new(request.words.get(0))
+                    .take(EXPECTED_MAX)
+                    .for_each(|change| store.expect(change.row.hash, ahead)),
+                Work::Fetch => pairs(&request.words)
+                    .take(EXPECTED_MAX)
+                    .flatten()
+                    .for_each(|(row, _)| store.expect(row.hash, ahead)),
+                _ => {}
+            }
+        }
     }
 
     /// The rows, unless the vnode is on its way out.

@@ -148,6 +148,11 @@ impl Instance {
         self.store.data_mut()
     }
 
+    /// The rows alone.
+    pub fn rows(&self) -> &dyn crate::store::Store {
+        self.store.data().store()
+    }
+
     /// Ends the instance and keeps its state.
     pub fn into_state(self) -> VnodeState {
         let mut state = self.store.into_data();
