@@ -5,6 +5,7 @@
 //! in the pure core ([`Collector`]). What is done with them stands in `replication`.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ pub(super) struct Flight {
     /// Tells the users of one place apart.
     nth: u32,
     /// The cluster when it began.
-    view: Arc<View>,
+    view: Rc<Arc<View>>,
     parts: SmallVec<[Part; 3]>,
     collector: Collector,
     begun: Instant,
@@ -278,12 +279,16 @@ impl Flight {
             .iter()
             .map(|part| {
                 let word = part.answered.as_ref().map_or(silent, |(_, word)| word);
+                let partition = part.holder.partition;
                 let fallback = match part.holder.role {
-                    Role::Primary => "",
-                    Role::Fallback => " (fallback)",
+                    Role::Primary => String::new(),
+                    Role::Fallback => {
+                        let owner = self.view.ring().owner(partition);
+                        format!(" (fallback, {owner} is down)")
+                    }
                 };
                 let node = self.node(part);
-                format!("p{} {node}{fallback} {word}", part.holder.partition)
+                format!("p{partition} {node}{fallback} {word}")
             })
             .collect();
         let ms = self.begun.elapsed().as_millis();
@@ -323,7 +328,7 @@ impl Flights {
     /// Begins to wait for these replicas. Returns the name of the flight.
     pub(super) fn begin(
         &mut self,
-        view: &Arc<View>,
+        view: &Rc<Arc<View>>,
         holders: &[Holder],
         quorum: Quorum,
         deadline: Instant,
@@ -339,7 +344,7 @@ impl Flights {
         };
         entry.insert(Flight {
             nth: self.begun,
-            view: Arc::clone(view),
+            view: Rc::clone(view),
             parts: holders.iter().map(part).collect(),
             collector: Collector::new(quorum, holders),
             begun: Instant::now(),

@@ -73,16 +73,15 @@ impl Executor {
 
     /// Each key of the commands, followed by what is held under it.
     fn words_of(&self, commands: &[Looked]) -> Words {
-        let mut words: Vec<Vec<u8>> = Vec::new();
+        let mut pairs = Vec::with_capacity(commands.len());
         for Looked { request, held } in commands {
             let spec = self.spec_of(request);
             let positions = spec.map(|spec| spec.key_positions(request.words.len()));
             for (position, held) in positions.into_iter().flatten().zip(held) {
-                words.push(request.words.get(position).to_vec());
-                words.push(held.to_bytes().to_vec());
+                pairs.push((request.words.get(position), held.to_bytes()));
             }
         }
-        Words::copy(words.iter().map(Vec::as_slice))
+        Words::copy(pairs.iter().flat_map(|(key, held)| [*key, held.as_slice()]))
     }
 
     /// Runs the commands of a read on what is held here and what enough others have said.

@@ -3,10 +3,12 @@
 //! A write runs on one vnode, which commits it; its rows then go to the other replicas as they are (`Merge`). The command's
 //! reply waits until enough have them. Reads stand in `reading`.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 use vnode_ring::quorum::{Answer, Outcome, Quorum};
 use vnode_ring::{Holder, PartitionId, Role};
@@ -20,6 +22,9 @@ use crate::vnode::failure::Failure;
 use crate::vnode::replica::done;
 use crate::vnode::request::{Looked, ReplyTo, Request, Work, Written};
 use crate::vnode::words::Words;
+
+/// Replicas that most requests have.
+const REPLICAS: usize = 3;
 
 impl Executor {
     /// Takes a command that this node coordinates.
@@ -173,17 +178,18 @@ impl Executor {
     /// that the request is from has to answer, and the name of the flight.
     pub(super) fn fly(&mut self, request: &Request, purpose: Purpose) -> (Option<ReplyTo>, u64) {
         let numbered = self.is_numbered(request);
-        let view = Arc::clone(&self.view);
+        let view = Rc::clone(&self.view);
         // By the partition that each is asked as, which is that of another ring if the request is.
-        let asked: Vec<(Holder, PartitionId)> = match numbered {
+        let asked: SmallVec<[(Holder, PartitionId); REPLICAS]> = match numbered {
             true => {
                 let holders = view.holders(request.range, request.consistency.n.into());
                 let own = holders.iter().map(|holder| (*holder, holder.partition));
                 own.collect()
             }
-            false => self.heirs_of(request),
+            false => self.heirs_of(request).into(),
         };
-        let holders: Vec<Holder> = asked.iter().map(|(holder, _)| *holder).collect();
+        let holders: SmallVec<[Holder; REPLICAS]> =
+            asked.iter().map(|(holder, _)| *holder).collect();
         let quorum = match &purpose {
             Purpose::Read(_) => request.consistency.of_read(),
             _ => request.consistency.of_write(),
@@ -227,8 +233,13 @@ impl Executor {
     /// Looks at what replicas have answered.
     pub(super) fn land(&mut self) {
         while !self.flights.answers.is_empty() {
-            for answered in std::mem::take(&mut self.flights.answers) {
+            let mut answers = std::mem::take(&mut self.flights.answers);
+            for answered in answers.drain(..) {
                 self.take_answer(answered);
+            }
+            if self.flights.answers.is_empty() {
+                // Its memory is used again.
+                self.flights.answers = answers;
             }
         }
     }

@@ -300,10 +300,7 @@ pub(super) fn write_frame(
             continue;
         }
         let key = request.words.get(position);
-        let hash = match nth {
-            0 => request.hash,
-            _ => state.placement().hash_of(key),
-        };
+        let hash = hash_of(state, request, nth, key);
         let before = frames.bytes().len();
         let read = frames.value(|out| state.read_committed(hash, key, out));
         match read {
@@ -321,6 +318,14 @@ pub(super) fn write_frame(
         }
     }
     Ok(whole)
+}
+
+/// The hash of a command's key at that place: of the first one it is known.
+fn hash_of(state: &VnodeState, request: &Request, nth: usize, key: &[u8]) -> u64 {
+    match nth {
+        0 => request.hash,
+        _ => state.placement().hash_of(key),
+    }
 }
 
 /// Checks and stages the effects of one answer; of several on one key the last one counts. A failure means that none of
@@ -348,7 +353,8 @@ fn effects_of(
                 why: why.into(),
             }));
         };
-        if let Err(refusal) = state.check_write(key, effect.value) {
+        let hash = hash_of(state, request, effect.key, key);
+        if let Err(refusal) = state.check_write(hash, key, effect.value) {
             return Ok(Some(refusal.into()));
         }
     }
@@ -361,11 +367,7 @@ fn effects_of(
     last.dedup_by_key(|(key, _)| *key);
     let before = state.staged();
     for (key, effect) in last {
-        let hash = if effect.key == 0 {
-            request.hash
-        } else {
-            state.placement().hash_of(key)
-        };
+        let hash = hash_of(state, request, effect.key, key);
         if let Err(refusal) = state.stage(hash, key, effect.value) {
             state.unstage(before);
             return match refusal.is_overrun() {

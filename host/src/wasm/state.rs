@@ -270,7 +270,8 @@ impl VnodeState {
 
     /// Stores or, without a value, deletes `key`, replacing what this vnode sees. Says whether it had a value.
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, Refusal> {
-        let hash = self.check_write(key, value)?;
+        let hash = self.placement.hash_of(key);
+        self.check_write(hash, key, value)?;
         let dot = self.next_dot()?;
         let (schema, value) = self.values.stored(key, value)?;
         let old = match self.writes.get(&position(hash, key)) {
@@ -319,7 +320,8 @@ impl VnodeState {
         value: &[u8],
         seen: &Context,
     ) -> Result<Context, Refusal> {
-        let hash = self.check_write(key, Some(value))?;
+        let hash = self.placement.hash_of(key);
+        self.check_write(hash, key, Some(value))?;
         let dot = self.next_dot()?;
         if seen.covers(dot) {
             return Err(Refusal::FutureContext);
@@ -496,8 +498,8 @@ impl VnodeState {
         })
     }
 
-    /// Refuses a write that the contract does not allow; returns the hash of its key.
-    pub fn check_write(&self, key: &[u8], value: Option<&[u8]>) -> Result<u64, Refusal> {
+    /// Refuses a write that the contract does not allow. `hash` is that of the key.
+    pub fn check_write(&self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
         let limits = self.limits();
         if !self.scope.writes {
             return Err(Refusal::ReadOnly);
@@ -515,7 +517,6 @@ impl VnodeState {
                 max: limits.value_bytes_max,
             });
         }
-        let hash = self.placement.hash_of(key);
         let there = self.ring_size.range_of(hash);
         if there != self.scope.range {
             return Err(Refusal::OtherPlace {
@@ -524,7 +525,7 @@ impl VnodeState {
                 there,
             });
         }
-        Ok(hash)
+        Ok(())
     }
 
     /// Keeps a write of the running command. What a command writes waits here until it is done, so it may not weigh more than
