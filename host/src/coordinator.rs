@@ -102,6 +102,8 @@ pub struct Limits {
     pub gate: Thresholds,
     /// Commands in a thousand that may end otherwise than with the old version.
     pub divergence_per_mille: u64,
+    /// Time of a command in a guest, percent of what it takes in the old version, that is too much.
+    pub time_percent: u64,
     /// How requests are read.
     pub requests: crate::resp::codec::Limits,
 }
@@ -142,6 +144,8 @@ pub struct Coordinator {
     engine: Arc<Engine>,
     /// What this node thinks of the rollouts that it drives, by service.
     gates: Mutex<BTreeMap<String, Gate>>,
+    /// What `hints` has found out about seats that seem to hold something.
+    emptied: Mutex<BTreeMap<usize, u64>>,
     shadows: Shadows,
     healing: Healing,
     resizing: Mutex<Resizing>,
@@ -188,6 +192,7 @@ impl Coordinator {
             library,
             engine,
             gates: Mutex::default(),
+            emptied: Mutex::default(),
             shadows: Shadows::default(),
             healing: Healing::default(),
             resizing: Mutex::default(),

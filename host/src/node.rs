@@ -526,6 +526,7 @@ fn limits(config: &Config) -> Limits {
             memory_percent: limits.rollout_memory_percent as u64,
         },
         divergence_per_mille: limits.rollout_divergence_per_mille as u64,
+        time_percent: limits.rollout_time_percent as u64,
         requests: crate::resp::codec::Limits {
             arg_bytes_max: limits.value_bytes_max,
             args_max: limits.args_max,

@@ -21,7 +21,12 @@ use tests::{Cluster, Node, eventually};
 /// Accounts of one teller.
 const ACCOUNTS: usize = 20;
 
-const AT_ANY_PACE: &[&str] = &["--rollout-p99-percent", "1000000"];
+const AT_ANY_PACE: &[&str] = &[
+    "--rollout-p99-percent",
+    "1000000",
+    "--rollout-time-percent",
+    "1000000",
+];
 
 fn guest(make: &str) -> String {
     tests::guest(make).display().to_string()
@@ -31,7 +36,8 @@ fn guest(make: &str) -> String {
 fn cluster(count: usize, flags: &[&str]) -> Cluster {
     let one = guest("clerk");
     // How busy the machine is decides nothing, unless a test is about that.
-    let own_pace = flags.contains(&"--rollout-p99-percent");
+    let own_pace =
+        flags.contains(&"--rollout-p99-percent") || flags.contains(&"--rollout-time-percent");
     let pace = if own_pace { &[][..] } else { AT_ANY_PACE };
     let flags = [&["--vnode", &one], pace, flags].concat();
     if count == 1 {

@@ -6,10 +6,11 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use vnode_ring::rollout::shadow::{
-    Compared, Difference, Expected, Pace, Patience, Side, Tally, breach,
+    Compared, Difference, Expected, Pace, Patience, Side, Tally, breach, slower,
 };
 
 fn seen(command: &str, compared: u64, differ: u64) -> BTreeMap<String, Compared> {
@@ -54,6 +55,46 @@ fn what_is_expected_or_within_the_threshold_is_no_breach() {
         None,
         "two are too few"
     );
+}
+
+#[test]
+fn one_that_takes_longer_for_most_of_a_command_is_too_slow() {
+    let took = |pairs: &[(u64, u64)]| {
+        let mut tally = Tally::default();
+        for (running, shadow) in pairs {
+            tally.took(
+                Duration::from_micros(*running),
+                Duration::from_micros(*shadow),
+            );
+        }
+        let compared = Compared {
+            tally,
+            example: None,
+        };
+        BTreeMap::from([("GET".to_owned(), compared)])
+    };
+    let three_times = took(&[(90, 30); 40]);
+    assert_eq!(
+        slower(&three_times, 200).unwrap(),
+        "40 of 40 GET took more than 200 % of the time that the old version takes for the same"
+    );
+    assert_eq!(slower(&three_times, 300), None);
+    assert_eq!(
+        slower(&took(&[(60, 30); 40]), 200),
+        None,
+        "not more than twice"
+    );
+    assert_eq!(
+        slower(&took(&[(19, 1); 40]), 200),
+        None,
+        "fast all the same"
+    );
+    assert_eq!(slower(&took(&[(90, 0); 19]), 200), None, "too few");
+    let whims = [vec![(90, 3); 20], vec![(3, 3); 20]].concat();
+    assert_eq!(slower(&took(&whims), 200), None, "no more than half");
+    let beyond = took(&[(1_000_000, 1); 20]);
+    assert!(slower(&beyond, 2000).is_some());
+    assert_eq!(slower(&beyond, 1_000_000), None, "the setting for never");
 }
 
 #[test]

@@ -215,6 +215,8 @@ pub const SETTINGS: &[Setting] = &[
         "99th percentile of durations, percent of that of the old version, at which a rollout goes back"),
     setting!("limits.rollout_divergence_per_mille", "rollout-divergence-per-mille", "VNODE_ROLLOUT_DIVERGENCE_PER_MILLE", Count<0, 1000>, "N", limits.rollout_divergence_per_mille,
         "Of a thousand commands those that end otherwise than with the old version, at which a rollout goes back; 1000 is never"),
+    setting!("limits.rollout_time_percent", "rollout-time-percent", "VNODE_ROLLOUT_TIME_PERCENT", Count<100, 1_000_000>, "N", limits.rollout_time_percent,
+        "Time of a command in the guest, percent of what it takes in the old version beside it, at which a rollout goes back"),
     setting!("limits.rollout_memory_percent", "rollout-memory-percent", "VNODE_ROLLOUT_MEMORY_PERCENT", Count<1, 100>, "N", limits.rollout_memory_percent,
         "Memory of an instance, percent of memory_per_vnode and more than any of the old version has, at which a rollout goes back"),
 ];

@@ -104,7 +104,7 @@ fn samples(setting: &Setting) -> [&'static str; 3] {
         ("r" | "w", _) => ["1", "2", "3"],
         ("port", _) => ["1000", "2000", "3000"],
         ("ring_size", _) => ["8", "16", "32"],
-        ("limits.rollout_p99_percent", _) => ["100", "150", "200"],
+        ("limits.rollout_p99_percent" | "limits.rollout_time_percent", _) => ["100", "150", "200"],
         ("limits.rollout_memory_percent", _) => ["70", "80", "90"],
         ("storage", _) => ["memory", "disk", "memory"],
         ("sync", _) => ["always", "never", "interval"],

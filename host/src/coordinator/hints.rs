@@ -11,7 +11,7 @@
 //! its owner is asked row by row whether it has the same on its disk; what it has is removed, what it lacks is sent.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -64,7 +64,6 @@ impl Hint {
 
 /// Hands back what this node holds for others, for as long as the node runs.
 pub async fn hand_back(coordinator: Arc<Coordinator>) {
-    let mut empty: BTreeMap<usize, u64> = BTreeMap::new();
     let mut views = coordinator.views();
     loop {
         let view = coordinator.view();
@@ -76,15 +75,14 @@ pub async fn hand_back(coordinator: Arc<Coordinator>) {
             let due = coordinator
                 .transfers()
                 .is_due(which, coordinator.steady_ms());
-            if !due || !view.is_up(owner) || empty.get(&hint.seat) == Some(&hint.bytes) {
+            if !due || !view.is_up(owner) {
                 continue;
             }
             match coordinator.hand_back_one(&hint, owner).await {
                 Ok(rows) => {
                     coordinator.transfers().finish(which);
-                    // How much there is on disk is an estimate, which may stay above nothing.
                     if rows == 0 {
-                        empty.insert(hint.seat, hint.bytes);
+                        coordinator.emptied().insert(hint.seat, hint.bytes);
                     }
                 }
                 Err(stop) => coordinator.stopped(which, stop),
@@ -131,12 +129,14 @@ impl Coordinator {
         let foreign = foreign.filter(|partition| {
             view.ring().owner(*partition) != view.me() && !self.comes(*partition)
         });
+        let emptied = &*self.emptied();
         let here = foreign.flat_map(|partition| {
             self.services().iter().filter_map(move |service| {
                 let number = self.seat(usize::from(service.index), partition);
                 let seat = self.seats().lock(number)?;
                 let store = seat.figures().store;
-                (store.bytes > 0 && !seat.is_filling()).then(|| Hint {
+                let holds = store.bytes > 0 && emptied.get(&number) != Some(&store.bytes);
+                (holds && !seat.is_filling()).then(|| Hint {
                     seat: number,
                     service: Arc::clone(service),
                     partition,
@@ -147,6 +147,12 @@ impl Coordinator {
             })
         });
         here.collect()
+    }
+
+    /// Seats in which no row was found, and how many bytes there should be. How much there is on disk is an estimate, which may stay
+    /// above nothing.
+    fn emptied(&self) -> MutexGuard<'_, BTreeMap<usize, u64>> {
+        self.emptied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this node is to own the partition.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use vnode_ring::rollout::gate::{Sample, Verdict, judge};
-use vnode_ring::rollout::shadow::{Compared, Tally, breach};
+use vnode_ring::rollout::shadow::{Compared, Tally, breach, slower};
 use vnode_ring::{MapEvent, MemberStatus, NodeName, Rollout, RolloutEvent, Stage, Versions, View};
 
 use super::asks::{Ask, from_bytes, to_bytes};
@@ -161,7 +161,8 @@ impl Coordinator {
             compared: all,
         };
         let threshold = self.limits.divergence_per_mille;
-        let verdict = match breach(&compared, &rollout.terms.expected, threshold) {
+        let wrong = breach(&compared, &rollout.terms.expected, threshold);
+        let verdict = match wrong.or_else(|| slower(&compared, self.limits.time_percent)) {
             Some(why) => Verdict::Breach(why),
             None => judge(&new, &old, &self.limits.gate),
         };

@@ -198,6 +198,7 @@ impl Command {
         let differs = |side| verdict.differences.iter().any(|one| one.what == side);
         let tally = &mut self.compared.tally;
         tally.compared += 1;
+        tally.took(verdict.running, verdict.shadow);
         tally.differ += u64::from(!verdict.differences.is_empty());
         tally.replies += u64::from(differs(Side::Reply));
         tally.effects += u64::from(differs(Side::Effects));

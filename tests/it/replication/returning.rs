@@ -3,7 +3,7 @@
 use tests::resp::{Client, Reply};
 use tests::{Cluster, eventually};
 
-use super::{MEMORY, hints, seen_down, settle};
+use super::{MEMORY, hints, hints_gone, seen_down, settle};
 
 const KEYS: usize = 60;
 
@@ -91,4 +91,20 @@ fn a_node_that_comes_back_is_ready_when_it_has_looked_for_the_others() {
     });
     let view = third.json("/v1/cluster");
     assert_eq!(tests::up(&view), ["node1@test", "node3@test"]);
+}
+
+/// How much is left on disk of what has been removed is an estimate, which nobody waits for.
+#[test]
+fn what_has_gone_home_is_no_hint_any_more() {
+    let mut cluster = Cluster::of(3, &[]);
+    cluster.kill(3);
+    seen_down(&cluster, &[3]);
+    let mut client = cluster.node(1).client();
+    // More than a node keeps in memory before it puts rows into tables.
+    let value = "v".repeat(900 << 10);
+    for n in 0..120 {
+        settle(&mut client, &format!("k{n}"), &value);
+    }
+    cluster.restart(3);
+    hints_gone(&cluster);
 }

@@ -4,11 +4,18 @@
 //! Here it is only counted and judged; nothing is run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// Differences of one command that mean something, whatever their part: fewer may be a whim of the machine.
 const DIFFERENCES_MIN: u64 = 3;
+/// How much longer a command takes in one version than in the other, percent; the last bucket has no bound.
+const LONGER_PERCENT: [u64; 7] = [100, 150, 200, 300, 500, 1_000, 2_000];
+/// What takes no longer than this is fast enough, whatever the other version takes: its time says more about the machine.
+const FAST: Duration = Duration::from_micros(20);
+/// Commands of one name before their times mean anything.
+const TIMED_MIN: u64 = 20;
 /// Failures of a shadow at which it is given up.
 const FAILURES_MAX: u8 = 3;
 /// Good commands that make one failure forgotten.
@@ -31,9 +38,33 @@ pub struct Tally {
     pub traps: u64,
     /// Times that the shadow ran out of the time that it is given. Nothing was compared then.
     pub overruns: u64,
+    /// Of those that both versions finished: how much longer the running one took, in steps from "no longer" to "more than twenty
+    /// times as long".
+    pub longer: [u64; LONGER_PERCENT.len() + 1],
 }
 
 impl Tally {
+    /// Takes down how long both versions took for a command.
+    pub fn took(&mut self, running: Duration, shadow: Duration) {
+        let percent = match running <= FAST {
+            true => 0,
+            false => running.as_nanos() * 100 / shadow.as_nanos().max(1),
+        };
+        let bucket = LONGER_PERCENT
+            .iter()
+            .position(|bound| percent <= u128::from(*bound));
+        if let Some(count) = self.longer.get_mut(bucket.unwrap_or(LONGER_PERCENT.len())) {
+            *count += 1;
+        }
+    }
+
+    /// How many certainly took longer than so many percent of the shadow's time.
+    fn longer_than(&self, percent: u64) -> u64 {
+        let bounds = LONGER_PERCENT.iter().zip(self.longer.iter().skip(1));
+        let beyond = bounds.filter(|(from, _)| **from >= percent);
+        beyond.map(|(_, count)| count).sum()
+    }
+
     /// Both together.
     #[must_use]
     pub fn and(self, other: &Tally) -> Tally {
@@ -45,6 +76,10 @@ impl Tally {
             errors: self.errors + other.errors,
             traps: self.traps + other.traps,
             overruns: self.overruns + other.overruns,
+            longer: std::array::from_fn(|nth| {
+                let of = |tally: &Tally| tally.longer.get(nth).copied().unwrap_or(0);
+                of(&self) + of(other)
+            }),
         }
     }
 }
@@ -154,6 +189,20 @@ pub fn breach(
         "{differ} of {compared} {command} did not end as with the old version{}",
         example.unwrap_or_default()
     ))
+}
+
+/// Why a new version has to go back that runs with the old one as its shadow, if it is too slow: more than half of some command took
+/// more than so many percent of the time that they take in the old one. That is time in the guest alone, on one vnode, so it does
+/// not depend on what else the node does.
+#[must_use]
+pub fn slower(compared: &BTreeMap<String, Compared>, percent: u64) -> Option<String> {
+    compared.iter().find_map(|(command, Compared { tally, .. })| {
+        let timed: u64 = tally.longer.iter().sum();
+        let longer = tally.longer_than(percent);
+        (timed >= TIMED_MIN && longer.saturating_mul(2) > timed).then(|| {
+            format!("{longer} of {timed} {command} took more than {percent} % of the time that the old version takes for the same")
+        })
+    })
 }
 
 /// How many failures of a shadow are still put up with. Each costs a call that a client waits for, and a new instance.

@@ -91,7 +91,7 @@ impl Vnode for Clerk {
             }
         }
         if cfg!(feature = "slower") {
-            for n in 0..20_000_u64 {
+            for n in 0..200_000_u64 {
                 std::hint::black_box(n);
             }
         }
