@@ -1,6 +1,6 @@
 //! The `host` binary: reads the command line, starts logging, hands over, and turns the outcome into an exit code.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Stdout, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -21,21 +21,24 @@ pub(crate) fn main() -> ExitCode {
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    match run(&invocation) {
+    let mut output = Output {
+        out: io::stdout(),
+        reader_left: false,
+    };
+    match run(&invocation, &mut output) {
         Ok(exit) => exit.into(),
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(_) if output.reader_left => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{}", cli::render(&error));
+            let _ = writeln!(io::stderr(), "{}", cli::render(&error));
             cli::exit_of(&error).into()
         }
     }
 }
 
-fn run(invocation: &Invocation) -> anyhow::Result<Exit> {
+fn run(invocation: &Invocation, output: &mut Output) -> anyhow::Result<Exit> {
     let Some(config) = invocation.node()? else {
-        let mut out = std::io::stdout().lock();
-        let exit = invocation.execute(&mut out)?;
-        out.flush()?;
+        let exit = invocation.execute(output)?;
+        output.flush()?;
         return Ok(exit);
     };
     start_logging(&config, invocation)?;
@@ -50,14 +53,14 @@ fn start_logging(config: &Config, invocation: &Invocation) -> anyhow::Result<()>
     let filter = EnvFilter::try_new(filter).context("log: not a filter of log lines")?;
     // Standard output carries the banner; lines of the log go beside it.
     let lines = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         // That would be said on standard error as well, and the node would end when its disk is full.
         .log_internal_errors(false)
         .with_env_filter(filter);
     let json = match config.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !io::stderr().is_terminal(),
     };
     let started = if json {
         lines.json().flatten_event(true).try_init()
@@ -67,10 +70,30 @@ fn start_logging(config: &Config, invocation: &Invocation) -> anyhow::Result<()>
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
 
-/// Whether the reader of standard output went away, as `host ring | head -1` does.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let io = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+/// Standard output, which remembers when its reader went away, as in `host ring | head -1`. An error alone does not tell: a node that
+/// ends a connection leaves the same one.
+struct Output {
+    out: Stdout,
+    reader_left: bool,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.note(&written);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.note(&flushed);
+        flushed
+    }
+}
+
+impl Output {
+    fn note<T>(&mut self, done: &io::Result<T>) {
+        let kind = done.as_ref().err().map(io::Error::kind);
+        self.reader_left |= kind == Some(io::ErrorKind::BrokenPipe);
+    }
 }

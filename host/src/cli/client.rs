@@ -37,6 +37,18 @@ pub(super) enum ClientError {
         /// What the system says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It does not want all that it was sent.
+    #[error(
+        "the node ended the connection before it had all {bytes} bytes\n  in: {url}\n  next: it takes no component that is larger than its component_bytes_max; `host config show` tells how much that is"
+    )]
+    CutOff {
+        /// What was asked.
+        url: String,
+        /// Of the body.
+        bytes: usize,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// It took too long.
     #[error("no answer within {}\n  in: {url}\n  next: the command may still run; ask again, or wait longer with --timeout", humantime::format_duration(*timeout))]
     Timeout {
@@ -154,7 +166,15 @@ impl Client {
         for (name, value) in query {
             request = request.query(name, value);
         }
-        self.answer(&url, request.send(bytes))
+        match request.send(bytes) {
+            // A node that has answered "too large" does not read on, and its answer may be lost with the connection.
+            Err(ureq::Error::Io(source)) if is_cut_off(&source) => Err(ClientError::CutOff {
+                url,
+                bytes: bytes.len(),
+                source,
+            }),
+            sent => self.answer(&url, sent),
+        }
     }
 
     /// The body of a DELETE.
@@ -246,4 +266,13 @@ impl Client {
             },
         }
     }
+}
+
+/// Whether the other side ended a connection on which it had begun to read.
+fn is_cut_off(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionReset | ConnectionAborted
+    )
 }

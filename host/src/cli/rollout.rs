@@ -18,6 +18,8 @@ use super::services;
 pub(super) const TAKE_IN: Duration = Duration::from_secs(120);
 /// How often the node is asked how far it is.
 const EVERY: Duration = Duration::from_millis(100);
+/// What a gate says to whose version too few commands came.
+const IDLE: &str = "too little traffic";
 /// How long `--wait` waits at most when nobody says.
 const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -252,6 +254,7 @@ pub(super) fn follow(
     let limit = session.timeout().unwrap_or(LIMIT);
     let begin = Instant::now();
     let mut shown = String::new();
+    let mut unjudged: Vec<String> = Vec::new();
     let path = format!("/v1/services/{}/rollouts/current", begun.service);
     loop {
         let (body, rollout) = match look(client, &path) {
@@ -272,9 +275,18 @@ pub(super) fn follow(
             session.print(&format!("{line}\n"))?;
             shown.clone_from(&line);
         }
+        if is_idle(&rollout) && !unjudged.contains(&rollout.stage) {
+            unjudged.push(rollout.stage.clone());
+        }
         let settled = rollout.waits_for.is_empty();
         match rollout.state.as_str() {
-            "done" | "finalized" if settled => return finish(session, &rollout, &body),
+            "done" | "finalized" if settled => {
+                if !unjudged.is_empty() && !session.wants_json() {
+                    let stages = unjudged.join(", ");
+                    session.print(&format!("too few commands came to judge it by: {stages}\n"))?;
+                }
+                return finish(session, &rollout, &body);
+            }
             "rolled-back" => {
                 finish(session, &rollout, &body)?;
                 let why = rollout.why.unwrap_or_default();
@@ -311,6 +323,11 @@ fn finish(session: &mut Session<'_>, rollout: &Rollout, body: &Value) -> anyhow:
     Ok(Exit::Ok)
 }
 
+/// Whether the present stage is about to end unjudged.
+fn is_idle(rollout: &Rollout) -> bool {
+    rollout.gate.as_ref().is_some_and(|gate| gate.state == IDLE)
+}
+
 /// One line on how far it is, the same as long as nothing happens.
 fn progress(rollout: &Rollout) -> String {
     let Rollout {
@@ -332,12 +349,8 @@ fn progress(rollout: &Rollout) -> String {
     if let Some(why) = &rollout.paused {
         notes.push(format!("paused: {why}"));
     }
-    if let Some(gate) = rollout
-        .gate
-        .as_ref()
-        .filter(|gate| gate.state == "too little traffic")
-    {
-        notes.push(gate.state.clone());
+    if is_idle(rollout) {
+        notes.push(IDLE.to_owned());
     }
     if let Some(why) = &rollout.why {
         notes.push(why.clone());

@@ -132,6 +132,11 @@ impl Coordinator {
         if which.kind == Kind::Ownership && !self.comes(which.partition) {
             return Err("it has not heard yet that the partition is to come".into());
         }
+        if which.kind == Kind::Ownership
+            && let Some(why) = self.lacks_version(which.partition)
+        {
+            return Err(why);
+        }
         let amounts = (said.total, said.moved);
         let place = self
             .transfers()

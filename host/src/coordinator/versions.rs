@@ -19,9 +19,9 @@ use super::Coordinator;
 use super::asks::{Ask, from_bytes, to_bytes};
 use crate::library::LibraryError;
 use crate::store::{Engine, Store, StoreError};
-use crate::vnode::Vnode;
 use crate::vnode::edition::Edition;
 use crate::vnode::service::Service;
+use crate::vnode::{Figures, Vnode};
 use crate::wasm::{Guest, Instance, Values, VnodeState};
 use vnode_cluster::failpoint;
 
@@ -157,6 +157,7 @@ impl Coordinator {
             view.map().members().contains_key(view.me()) && !rollout.has_reported(view.me())
         };
         let report = rollout.filter(reports);
+        self.withhold_strangers(service, versions).await;
         let mut passing = None;
         for release in versions.at_hand() {
             let Err(obstacle) = self.obtain(view, service, release).await else {
@@ -204,6 +205,39 @@ impl Coordinator {
             ),
             (None, None, None) => {}
         }
+    }
+
+    /// Has the vnodes serve nothing whose version the cluster does not know, until the right one is here: those of a node that comes
+    /// from a cluster of its own.
+    async fn withhold_strangers(&self, service: &Arc<Service>, versions: &Versions) {
+        for partition in self.ring_size().partitions() {
+            let release = versions.assigned(partition);
+            let number = self.seat(usize::from(service.index), partition);
+            let figures = self.seats.lock(number).map(|seat| seat.figures().clone());
+            let stranger =
+                figures.is_some_and(|figures| !figures.withheld && !knows(versions, &figures));
+            if stranger && service.edition(&release.digest).is_none() {
+                self.withhold(number, &not_here(release)).await;
+            }
+        }
+    }
+
+    /// Why a vnode of this partition could not serve it if it came here now: the version of its guest is not here yet.
+    pub(super) fn lacks_version(&self, partition: PartitionId) -> Option<String> {
+        let view = self.view();
+        let lacking = self.services.iter().find(|service| {
+            let versions = view.map().versions().get(service.name());
+            let number = self.seat(usize::from(service.index), partition);
+            let seat = self.seats.lock(number);
+            versions.zip(seat).is_some_and(|(versions, seat)| {
+                let figures = seat.figures();
+                figures.withheld || !knows(versions, figures)
+            })
+        })?;
+        let name = lacking.name();
+        Some(format!(
+            "it does not run the cluster's version of {name} yet"
+        ))
     }
 
     /// The partitions in the order in which they get their versions: those that go back, the newest first.
@@ -435,6 +469,12 @@ impl Coordinator {
         }
         self.library.retain(needed);
     }
+}
+
+/// Whether the version that a vnode runs is one that the cluster may run now.
+fn knows(versions: &Versions, figures: &Figures) -> bool {
+    let mut known = versions.at_hand().into_iter();
+    known.any(|release| *release.digest == *figures.digest)
 }
 
 /// Whether what is stored may be something that the new version cannot read, and no operator has said that this is known.

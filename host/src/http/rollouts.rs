@@ -269,6 +269,18 @@ fn plan(
             "{moving} partitions are on their way to other owners"
         ));
     }
+    let versions = view.map().versions().get(service.name());
+    if let Some(before) = versions.and_then(Versions::under_way)
+        && before.stage == Stage::Done
+    {
+        let (from, to) = (&before.from.version, &before.to.version);
+        warnings.push(format!(
+            "the rollout from {from} to {to} becomes final with it: there is no way back to {from} then"
+        ));
+    }
+    if from.digest == to.digest {
+        warnings.push("it is the version that runs: there is nothing to roll out".into());
+    }
     let (_, unreachable) = nodes(view, service.name(), &preview);
     for node in unreachable {
         warnings.push(format!(

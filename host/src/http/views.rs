@@ -1,11 +1,12 @@
 //! What the HTTP door shows of a node, as JSON. The command line and the dashboard print nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use vnode_ring::MemberStatus;
+use vnode_ring::{MemberStatus, View};
 
 use super::problem::Problem;
 use super::rollouts;
@@ -53,6 +54,13 @@ pub(super) fn status(node: &Shared) -> Value {
             "text": format!("this node has asked to join a cluster and waits for its map: {}", awaits.join(", ")),
             "since": since,
             "hint": "start one of these members; `host cluster leave` gives the join up and ends this node",
+        }));
+    }
+    for (service, lacking) in lacking(&view) {
+        problems.push(json!({
+            "code": "service_missing",
+            "text": format!("{} does not serve {service}, which other members do: commands fail where it has a replica", lacking.join(", ")),
+            "since": since, "hint": format!("start it again with the guest of {service}, too"),
         }));
     }
     if view.claimant().is_none() {
@@ -103,6 +111,28 @@ pub(super) fn status(node: &Shared) -> Value {
         "uptime_seconds": node.started.elapsed().as_secs(),
         "storage": storage(node),
     })
+}
+
+/// The services that some members serve and others do not, with those others.
+fn lacking(view: &View) -> BTreeMap<&str, Vec<&str>> {
+    let members = view.map().members().iter();
+    let serving = members.filter(|(_, member)| member.status == MemberStatus::Valid);
+    let serving: Vec<_> = serving.collect();
+    let services = serving
+        .iter()
+        .flat_map(|(_, member)| member.card.guests.keys());
+    let services: BTreeSet<&str> = services.map(String::as_str).collect();
+    let lacks = |service: &str| {
+        let without = serving
+            .iter()
+            .filter(|(_, member)| !member.card.guests.contains_key(service));
+        without.map(|(name, _)| name.as_str()).collect()
+    };
+    let all = services
+        .into_iter()
+        .map(|service| (service, lacks(service)));
+    all.filter(|(_, lacking): &(_, Vec<&str>)| !lacking.is_empty())
+        .collect()
 }
 
 fn storage(node: &Shared) -> Value {

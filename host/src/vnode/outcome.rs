@@ -15,6 +15,8 @@ const SHOWN_MAX: usize = 100;
 
 /// Bytes of a reply that is shown as the value that it is, not as it stands on the wire.
 const READ_MAX: usize = 4096;
+/// Letters that are shown of what two texts have in common before they part.
+const ALIKE_SHOWN: usize = 10;
 
 /// One RESP3 value, or first word and rest of an error.
 type Reply = Result<Vec<u8>, (String, String)>;
@@ -84,7 +86,9 @@ impl Outcome {
         let words = &request.words;
         let key = spec.key_positions(words.len()).next();
         let key = key.map_or_else(String::new, |at| shown(words.get(at)));
-        let mut differ = |what, running, shadow| {
+        let mut differ = |what, running: String, shadow: String| {
+            let from = parting(&running, &shadow);
+            let (running, shadow) = (cut_from(&running, from), cut_from(&shadow, from));
             found.push(Difference {
                 command: spec.name.clone(),
                 key: key.clone(),
@@ -127,12 +131,12 @@ fn same_reply(one: &Reply, other: &Reply) -> bool {
 fn reply_text(reply: &Reply) -> String {
     match reply {
         // To read it is not worth the time, since hardly any of it is shown.
-        Ok(reply) if reply.len() > READ_MAX => shown(reply),
+        Ok(reply) if reply.len() > READ_MAX => escaped(reply),
         Ok(reply) => match Value::parse(reply, &ReplyLimits::default()) {
-            Ok(value) => cut(&value.to_json().to_string()),
+            Ok(value) => value.to_json().to_string(),
             Err(_) => "what is no reply".into(),
         },
-        Err((code, message)) => cut(&format!("{code} {message}")),
+        Err((code, message)) => format!("{code} {message}"),
     }
 }
 
@@ -141,17 +145,43 @@ fn effect_text(key: &[u8], values: Option<&Vec<Vec<u8>>>) -> String {
         None => format!("nothing to {}", shown(key)),
         Some([]) => format!("deletes {}", shown(key)),
         Some(values) => {
-            let values: Vec<String> = values.iter().map(|value| shown(value)).collect();
-            cut(&format!("{} = {}", shown(key), values.join(", ")))
+            let values: Vec<String> = values.iter().map(|value| escaped(value)).collect();
+            format!("{} = {}", shown(key), values.join(", "))
         }
     }
 }
 
-/// Foreign bytes for people.
-fn shown(bytes: &[u8]) -> String {
+/// Foreign bytes for people, as far as they are looked at.
+fn escaped(bytes: &[u8]) -> String {
     let escaped = bytes.escape_ascii().map(char::from);
-    let some: String = escaped.take(SHOWN_MAX + 1).collect();
-    cut(&some)
+    escaped.take(READ_MAX).collect()
+}
+
+/// The same, cut to what is shown.
+fn shown(bytes: &[u8]) -> String {
+    cut(&escaped(bytes))
+}
+
+/// From which letter on two texts are worth showing: a few before they part, or the first if they part soon.
+fn parting(one: &str, other: &str) -> usize {
+    let same = one
+        .chars()
+        .zip(other.chars())
+        .take_while(|(one, other)| one == other);
+    let same = same.count();
+    match same < SHOWN_MAX / 2 {
+        true => 0,
+        false => same - ALIKE_SHOWN,
+    }
+}
+
+/// A text from that letter on, cut to what is shown.
+fn cut_from(text: &str, from: usize) -> String {
+    let rest: String = text.chars().skip(from).collect();
+    match from {
+        0 => cut(&rest),
+        _ => format!("…{}", cut(&rest)),
+    }
 }
 
 fn cut(text: &str) -> String {
@@ -193,8 +223,25 @@ mod tests {
         assert_eq!(shown(long.as_bytes()).chars().count(), SHOWN_MAX + 1);
         let value = format!("${}\r\n{long}\r\n", long.len());
         let text = reply_text(&reply(&value));
+        let text = cut_from(&text, 0);
         assert!(text.starts_with("\"xxx") && text.ends_with('…'), "{text}");
         assert_eq!(reply_text(&reply("_\r\n")), "null");
+    }
+
+    #[test]
+    fn two_texts_are_shown_from_where_they_part() {
+        let shown = |one: &str, other: &str| {
+            let from = parting(one, other);
+            (cut_from(one, from), cut_from(other, from))
+        };
+        assert_eq!(shown("left", "right"), ("left".into(), "right".into()));
+        let (zeros, long) = ("0".repeat(500), "x".repeat(500));
+        let (one, other) = shown(&format!("{zeros}1{long}"), &format!("{zeros}2"));
+        assert_eq!(other, "…00000000002");
+        assert!(
+            one.starts_with("…00000000001x") && one.ends_with("x…"),
+            "{one}"
+        );
     }
 
     #[test]

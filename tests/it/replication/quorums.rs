@@ -262,7 +262,7 @@ fn what_needs_a_dead_primary_is_refused_at_once_and_says_who_keeps_the_write() {
                 "{command}: {text}"
             );
             assert!(!text.contains("timeout"), "nobody was waited for: {text}");
-            let all = text.contains("(fallback)")
+            let all = text.contains("(fallback, node3@test is down)")
                 && text.contains("node1@test")
                 && text.contains("node2@test");
             assert!(all, "{command}: {text}");

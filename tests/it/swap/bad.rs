@@ -133,12 +133,26 @@ fn one_that_does_not_start_on_what_is_there_leaves_the_old_one_serving() {
 
 #[test]
 fn one_that_is_slower_is_stopped() {
-    let flags = "--storage memory --rollout-commands-min 20 --rollout-p99-percent 100";
+    let flags = "--storage memory --rollout-commands-min 20 --rollout-p99-percent 100 --rollout-time-percent 1000000";
     let flags: Vec<&str> = flags.split(' ').collect();
     let cluster = cluster(3, &flags);
     begin(cluster.node(1), "clerk-slow");
     let why = call_until_back(&cluster, |n| format!("ADD k{n} 1"));
     assert!(why.contains("99 of 100 commands"), "{why}");
+    serves_as_before(&cluster);
+}
+
+#[test]
+fn one_whose_guest_takes_longer_is_stopped_at_the_canaries() {
+    let flags = "--storage memory --rollout-commands-min 20 --rollout-p99-percent 1000000";
+    let flags: Vec<&str> = flags.split(' ').collect();
+    let cluster = cluster(3, &flags);
+    begin(cluster.node(1), "clerk-slower");
+    let why = call_until_back(&cluster, |n| format!("ADD k{n} 1"));
+    assert!(
+        why.starts_with("canary:") && why.contains("% of the time that the old version takes"),
+        "{why}"
+    );
     serves_as_before(&cluster);
 }
 
@@ -155,6 +169,24 @@ fn one_that_takes_nearly_all_memory_is_stopped_at_the_canaries() {
 }
 
 #[test]
+fn one_that_is_too_large_is_refused_in_words() {
+    let cluster = cluster(1, MEMORY);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.wasm");
+    std::fs::write(&file, vec![0; 40 << 20]).unwrap();
+    let file = file.display().to_string();
+    for what in ["upgrade", "shadow"] {
+        // Whether the node's answer is still read, or its end of the connection is noticed first.
+        let said = cluster
+            .node(1)
+            .cli(&["guest", what, &file, "--service", "clerk"]);
+        assert_eq!(said.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(text.contains("component_bytes_max"), "{text}");
+    }
+}
+
+#[test]
 fn with_too_little_traffic_a_stage_says_so() {
     let cluster = cluster(1, &["--storage", "memory"]);
     let node = cluster.node(1);
@@ -167,4 +199,20 @@ fn with_too_little_traffic_a_stage_says_so() {
     assert_eq!(rollout(node)["state"], "paused");
     node.must(&["guest", "rollback"]);
     all_run(cluster.nodes(), "1.0.0");
+    let two = guest("clerk-two");
+    let words = [
+        "guest",
+        "upgrade",
+        &two,
+        "--all-at-once",
+        "--soak",
+        "1s",
+        "--wait",
+    ];
+    let shown = node.must(&words);
+    assert!(
+        shown.contains("too few commands came to judge it"),
+        "{shown}"
+    );
+    all_run(cluster.nodes(), "2.0.0");
 }

@@ -1,8 +1,10 @@
 //! A version that is as good as the one before.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tests::resp::Reply;
+use tests::resp::{Client, Reply};
 use tests::{Cluster, eventually};
 
 use super::{all_run, cluster, done, guest, rollout, running, settle, tellers};
@@ -28,6 +30,11 @@ fn one_node_replaces_its_guest_while_it_serves() {
     }
     all_run(cluster.nodes(), "2.0.0");
     assert_eq!(node.client().run("WHO x"), "2.0.0".into());
+    let plan = node.must(&["guest", "plan", &guest("clerk")]);
+    assert!(
+        plan.contains("there is no way back to 1.0.0 then"),
+        "{plan}"
+    );
     settle(&cluster, tellers);
 }
 
@@ -123,6 +130,8 @@ fn a_plan_says_what_changes_and_what_needs_force() {
     ] {
         assert!(plan.contains(line), "{line}: {plan}");
     }
+    let plan = node.must(&["guest", "plan", &guest("clerk")]);
+    assert!(plan.contains("there is nothing to roll out"), "{plan}");
     let plan = node.must(&["guest", "plan", &guest("clerk-less")]);
     assert!(plan.contains("--force    command WHO is removed"), "{plan}");
     let refused = node.cli(&["guest", "upgrade", &guest("clerk-less")]);
@@ -168,6 +177,42 @@ fn a_node_that_joins_or_starts_again_runs_what_the_cluster_runs() {
         assert_eq!(node.client().run("BALANCE a"), Reply::Int(5));
         assert_eq!(node.client().run("WHO a"), "2.0.0".into());
     }
+}
+
+#[test]
+fn a_node_that_joins_with_an_older_version_never_answers_with_it() {
+    let mut cluster = cluster(2, MEMORY);
+    let two = guest("clerk-two");
+    let words = [
+        "guest",
+        "upgrade",
+        &two,
+        "--all-at-once",
+        "--soak",
+        "0s",
+        "--wait",
+    ];
+    cluster.node(1).must(&words);
+    let third = cluster.add(&[]);
+    let (resp, over) = (cluster.node(1).resp, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let asks = scope.spawn(|| {
+            let stream = TcpStream::connect(resp).expect("the node takes clients");
+            let mut client = Client::new(stream);
+            let mut asked = 0_usize;
+            while !over.load(Ordering::Relaxed) {
+                let who = client.run(&format!("WHO k{}", asked % 200));
+                assert_eq!(who, "2.0.0".into(), "command {asked}");
+                asked += 1;
+            }
+            asked
+        });
+        cluster.join(third);
+        cluster.commit();
+        over.store(true, Ordering::Relaxed);
+        assert!(asks.join().unwrap() > 0);
+    });
+    all_run(cluster.nodes(), "2.0.0");
 }
 
 #[test]
