@@ -76,8 +76,9 @@ impl Runner for Native {
             let key = request.words.get(1);
             if spec.writes() {
                 let value = Some(request.words.get(2));
-                self.state.check_write(key, value).unwrap();
-                self.state.stage(request.hash, key, value).unwrap();
+                let hash = request.hash;
+                self.state.check_write(hash, key, value).unwrap();
+                self.state.stage(hash, key, value).unwrap();
                 self.written.push(request);
                 continue;
             }

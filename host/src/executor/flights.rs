@@ -5,7 +5,6 @@
 //! in the pure core ([`Collector`]). What is done with them stands in `replication`.
 
 use std::borrow::Cow;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,7 +158,7 @@ pub(super) struct Flight {
     /// Tells the users of one place apart.
     nth: u32,
     /// The cluster when it began.
-    view: Rc<Arc<View>>,
+    view: Arc<View>,
     parts: SmallVec<[Part; 3]>,
     collector: Collector,
     begun: Instant,
@@ -328,7 +327,7 @@ impl Flights {
     /// Begins to wait for these replicas. Returns the name of the flight.
     pub(super) fn begin(
         &mut self,
-        view: &Rc<Arc<View>>,
+        view: &Arc<View>,
         holders: &[Holder],
         quorum: Quorum,
         deadline: Instant,
@@ -344,7 +343,7 @@ impl Flights {
         };
         entry.insert(Flight {
             nth: self.begun,
-            view: Rc::clone(view),
+            view: Arc::clone(view),
             parts: holders.iter().map(part).collect(),
             collector: Collector::new(quorum, holders),
             begun: Instant::now(),

@@ -117,8 +117,7 @@ pub struct Executor {
     front_of: Arc<Front>,
     connections: Connections,
     views: watch::Receiver<Arc<View>>,
-    /// Each flight keeps the one that it began with, which threads must not count together.
-    view: Rc<Arc<View>>,
+    view: Arc<View>,
     inbound: InboundLinks,
     outbound: OutboundLinks,
     held: VecDeque<Held>,
@@ -148,7 +147,7 @@ impl Executor {
         let front_of = coordinator.front();
         let executor = Executor {
             index,
-            view: Rc::new(coordinator.view()),
+            view: coordinator.view(),
             views,
             inbound: InboundLinks::default(),
             outbound: OutboundLinks::default(),

@@ -3,7 +3,6 @@
 //! A write runs on one vnode, which commits it; its rows then go to the other replicas as they are (`Merge`). The command's
 //! reply waits until enough have them. Reads stand in `reading`.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,7 +177,7 @@ impl Executor {
     /// that the request is from has to answer, and the name of the flight.
     pub(super) fn fly(&mut self, request: &Request, purpose: Purpose) -> (Option<ReplyTo>, u64) {
         let numbered = self.is_numbered(request);
-        let view = Rc::clone(&self.view);
+        let view = Arc::clone(&self.view);
         // By the partition that each is asked as, which is that of another ring if the request is.
         let asked: SmallVec<[(Holder, PartitionId); REPLICAS]> = match numbered {
             true => {

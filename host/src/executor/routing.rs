@@ -208,7 +208,7 @@ impl Executor {
         if !self.views.has_changed().unwrap_or(false) {
             return;
         }
-        self.view = Rc::new(Arc::clone(&self.views.borrow_and_update()));
+        self.view = Arc::clone(&self.views.borrow_and_update());
         self.adopt_front();
         for (node, request) in self.outbound.adopt(&self.view) {
             self.lost(&node, request, Happened::Perhaps);
