@@ -198,9 +198,12 @@ impl Node {
             .enable_all()
             .build()
             .map_err(system("start the control threads"))?;
+        let to_join = || membership::ring_to_join(&config, (&node, tls.as_deref()), &control);
+        // Who cannot join leaves no directory behind.
+        let known = new_directory.then(to_join).transpose()?;
         let (mut data_dir, library, guests) = guests::load(&config, &path, &name)?;
         let (size, hash) =
-            membership::ring_of(&config, &mut data_dir, (&node, tls.as_deref()), &control)?;
+            membership::ring_of(&config, &mut data_dir, || known.map_or_else(to_join, Ok))?;
         let engine = Arc::new(open_store(&config, &data_dir)?);
         let services = services(&config, guests, hash);
         let seat = membership::Seat {

@@ -231,10 +231,16 @@ impl Cluster {
 
     /// Starts a node again that has ended, at the same addresses.
     pub fn restart(&mut self, number: usize) {
+        self.restart_with(number, &[]);
+    }
+
+    /// The same with these flags besides.
+    pub fn restart_with(&mut self, number: usize, more: &[&str]) {
         let old = self.nodes[number - 1].take().expect("it ran before");
         let [resp, http, peer] = [old.resp, old.http, old.peer].map(|address| address.to_string());
         drop(old);
-        self.start(number, &["--resp", &resp, "--http", &http, "--peer", &peer]);
+        let own = ["--resp", &resp, "--http", &http, "--peer", &peer];
+        self.start(number, &[&own, more].concat());
     }
 
     /// The folder with the nodes' data directories.

@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use vnode_ring::{Addresses as Reached, GuestCard, HashId, MapEvent, NodeName, RingSize, View};
+use vnode_ring::{
+    Addresses as Reached, ClusterMap, GuestCard, HashId, MapEvent, MemberStatus, NodeName,
+    RingSize, View,
+};
 
 use super::{Addresses, NodeError, Shared, system};
 use crate::config::{Config, Origin};
@@ -24,6 +28,9 @@ use vnode_cluster::peers::Doors;
 use vnode_cluster::tls::Tls;
 use vnode_cluster::wire::Purpose;
 use vnode_cluster::{Cluster, ClusterError, Founding, Greeter, driver};
+
+/// How often a node tries to have its own join committed.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
 /// A node's place in its cluster, before it takes part.
 pub(super) struct Membership {
@@ -186,40 +193,69 @@ pub(super) async fn join(shared: &Arc<Shared>) -> Result<(), NodeError> {
     let Some(address) = &shared.config.join else {
         return Ok(());
     };
-    let alone = |map: &Arc<vnode_ring::ClusterMap>| map.members().len() == 1;
-    if !shared.cluster.map().as_ref().is_some_and(alone) {
-        return Ok(());
-    }
-    let refused = |source: JoinError| NodeError::Join {
-        address: address.clone(),
-        source: Box::new(source),
-    };
-    let peer = crate::http::join::peer_address(address).await;
-    match shared.cluster.join(&peer).await {
-        Ok(()) | Err(JoinError::AlreadyMember) => {}
-        Err(error) => return Err(refused(error)),
+    let alone = |map: &Arc<ClusterMap>| map.members().len() == 1;
+    if shared.cluster.map().as_ref().is_some_and(alone) {
+        let refused = |source: JoinError| NodeError::Join {
+            address: address.clone(),
+            source: Box::new(source),
+        };
+        let peer = crate::http::join::peer_address(address).await;
+        match shared.cluster.join(&peer).await {
+            Ok(()) | Err(JoinError::AlreadyMember) => {}
+            Err(error) => return Err(refused(error)),
+        }
     }
     if shared.config.auto_commit {
-        tokio::spawn(commit(Arc::clone(&shared.cluster)));
+        let (cluster, node) = (Arc::clone(&shared.cluster), shared.name.clone());
+        tokio::spawn(commit(cluster, node));
     }
     Ok(())
 }
 
-/// Commits the plan that lets this node in, once it knows the cluster that it joins.
-async fn commit(cluster: Arc<Cluster>) {
+/// Commits the plan that lets this node in, once it knows the cluster that it joins, and tries until it is in or nobody wants it
+/// any more.
+async fn commit(cluster: Arc<Cluster>, node: NodeName) {
     let mut maps = cluster.maps();
-    let joined = |map: &Option<Arc<vnode_ring::ClusterMap>>| {
-        map.as_ref().is_some_and(|map| map.members().len() > 1)
-    };
-    let Ok(map) = maps.wait_for(joined).await.map(|map| map.clone()) else {
-        return;
-    };
-    // Another node may have committed it by now, which is as well.
-    if let Some(Ok(plan)) = map.map(|map| map.plan())
-        && let Err(error) = cluster.propose(MapEvent::PlanCommitted(plan.id)).await
-    {
-        tracing::warn!(%error, "the plan with this node's join was not committed; see `host cluster plan`");
+    loop {
+        let map = maps.borrow_and_update().clone();
+        let map = map.filter(|map| map.members().len() > 1);
+        if let Some(map) = &map {
+            let me = map.members().get(&node);
+            if me.is_none_or(|me| me.status != MemberStatus::Joining) {
+                return;
+            }
+        }
+        // Another node may have committed it by now, which is as well.
+        if let Some(Ok(plan)) = map.map(|map| map.plan())
+            && let Err(error) = cluster.propose(MapEvent::PlanCommitted(plan.id)).await
+        {
+            tracing::warn!(%error, "the plan with this node's join is not committed yet; see `host cluster plan`");
+        }
+        tokio::select! {
+            changed = maps.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(COMMIT_EVERY) => {}
+        }
     }
+}
+
+/// The ring of the cluster that is to be joined, if there is one.
+pub(super) fn ring_to_join(
+    config: &Config,
+    (node, tls): (&NodeName, Option<&Tls>),
+    control: &Runtime,
+) -> Result<Option<(RingSize, HashId)>, NodeError> {
+    let Some(address) = &config.join else {
+        return Ok(None);
+    };
+    let asked = async {
+        let peer = crate::http::join::peer_address(address).await;
+        join::ring_at(&peer, node, tls).await
+    };
+    let found = control.block_on(asked).map_err(|source| NodeError::Join {
+        address: address.clone(),
+        source: Box::new(source),
+    });
+    found.map(Some)
 }
 
 /// Size and hash of the ring: what the data directory says, else the cluster that is to be joined, else the settings. The data
@@ -227,8 +263,7 @@ async fn commit(cluster: Arc<Cluster>) {
 pub(super) fn ring_of(
     config: &Config,
     data_dir: &mut DataDir,
-    (node, tls): (&NodeName, Option<&Tls>),
-    control: &Runtime,
+    to_join: impl FnOnce() -> Result<Option<(RingSize, HashId)>, NodeError>,
 ) -> Result<(RingSize, HashId), NodeError> {
     let wanted_hash = match config.hash {
         crate::config::HashId::V1 => HashId::V1,
@@ -236,23 +271,11 @@ pub(super) fn ring_of(
     };
     let identity = data_dir.identity().clone();
     let (mut size, mut hash) = (RingSize::new(config.ring_size)?, wanted_hash);
-    match (&config.join, identity.ring_size, &identity.hash) {
-        (_, Some(known), Some(known_hash)) => {
-            size = RingSize::of_generation(known.into(), identity.ring_generation)?;
-            hash = known_hash.parse()?;
-        }
-        (Some(address), ..) => {
-            (size, hash) = control
-                .block_on(async {
-                    let peer = crate::http::join::peer_address(address).await;
-                    join::ring_at(&peer, node, tls).await
-                })
-                .map_err(|source| NodeError::Join {
-                    address: address.clone(),
-                    source: Box::new(source),
-                })?;
-        }
-        _ => {}
+    if let (Some(known), Some(known_hash)) = (identity.ring_size, &identity.hash) {
+        size = RingSize::of_generation(known.into(), identity.ring_generation)?;
+        hash = known_hash.parse()?;
+    } else if let Some(found) = to_join()? {
+        (size, hash) = found;
     }
     let other = |setting, found: String, wanted: String| NodeError::OtherRing {
         setting,

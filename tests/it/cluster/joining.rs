@@ -34,13 +34,40 @@ fn an_address_for_redis_clients_is_refused_by_name() {
     ];
     cluster.node(2).refuses(&["cluster", "join", &resp], &words);
     let data = cluster.folder().join("third");
-    let data = tests::arg(&data);
     let started = tests::run(&[
-        "--vnode", "kv", "--port", "0", "--data", data, "--join", &resp,
+        "--vnode",
+        "kv",
+        "--port",
+        "0",
+        "--data",
+        tests::arg(&data),
+        "--join",
+        &resp,
     ]);
     assert_eq!(started.status.code(), Some(1));
     let said = tests::text(&started);
     assert!(said.contains(words[0]), "{said}");
+    assert!(!data.exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_node_that_ended_before_its_join_was_committed_commits_it_when_it_is_back() {
+    let mut cluster = Cluster::apart(1, DISK);
+    let first = cluster.node(1).http.to_string();
+    let second = cluster.add(&["--join", &first]);
+    let staged = |cluster: &Cluster| cluster.node(1).json("/v1/cluster")["staged"].clone();
+    eventually("the join to be staged", || {
+        (staged(&cluster) != serde_json::json!([])).then_some(())
+    });
+    cluster.kill(second);
+    cluster.restart_with(second, &["--join", &first, "--auto-commit"]);
+    eventually("the node to be let in", || {
+        let view = cluster.node(second).json("/v1/cluster");
+        let all = view["members"].as_array()?.iter();
+        let valid = all.filter(|member| member["status"] == "valid");
+        (valid.count() == 2).then_some(())
+    });
+    cluster.agree();
 }
 
 /// A program at a free port that answers whoever says something, and hangs up.
