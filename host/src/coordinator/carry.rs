@@ -117,10 +117,11 @@ impl Coordinator {
         self.carried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all that the vnodes of a partition held a moment ago is on that node.
+    /// Whether all that the vnodes of a partition held a moment ago is on that node, and it is known to be able to serve them.
     pub(super) fn is_carried(&self, partition: PartitionId, to: &NodeName) -> bool {
         let holds = self.held(partition).bytes > 0 || self.is_filling(partition);
-        !holds || self.carried().there.get(&partition) == Some(to)
+        let needs_carrying = holds || self.came_with_other_versions(to);
+        !needs_carrying || self.carried().there.get(&partition) == Some(to)
     }
 
     /// Forgets what is not under way any more: a partition that goes again later has to be carried again. Guests that have agreed to

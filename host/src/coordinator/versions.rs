@@ -222,6 +222,22 @@ impl Coordinator {
         }
     }
 
+    /// Whether a node was started with another version of some guest than the cluster runs now: then it has to say that it has that
+    /// one, too, before anything goes there.
+    pub(super) fn came_with_other_versions(&self, node: &NodeName) -> bool {
+        let view = self.view();
+        let Some(member) = view.map().members().get(node) else {
+            return false;
+        };
+        member.card.guests.iter().any(|(service, guest)| {
+            let versions = view.map().versions().get(service);
+            versions.is_some_and(|versions| {
+                let mut known = versions.at_hand().into_iter();
+                !known.any(|release| release.digest == guest.digest)
+            })
+        })
+    }
+
     /// Why a vnode of this partition could not serve it if it came here now: the version of its guest is not here yet.
     pub(super) fn lacks_version(&self, partition: PartitionId) -> Option<String> {
         let view = self.view();

@@ -2,8 +2,6 @@
 //!
 //! Whatever the command line shows of the cluster comes from here.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -28,10 +26,6 @@ use vnode_cluster::join::JoinError;
 
 /// What is left of a body that carries the events is at most this many.
 const EVENTS_WAITING: usize = 64;
-/// Time for a node that was let in to hear what its new cluster is.
-const MAP_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is looked whether it has.
-const MAP_POLL: Duration = Duration::from_millis(5);
 
 /// `GET /v1/cluster`.
 pub(super) async fn cluster(State(node): Node) -> Json<Value> {
@@ -263,13 +257,6 @@ pub(super) async fn stage(
             .ok_or_else(|| missing("address"))?;
         let peer = join::peer_address(&address).await;
         node.cluster.join(&peer).await.map_err(not_joined)?;
-        let arrives = async {
-            while !node.cluster.awaits().is_empty() {
-                tokio::time::sleep(MAP_POLL).await;
-            }
-        };
-        // From then on commands that come here go to the cluster. Of a map that takes longer the status tells.
-        let _ = tokio::time::timeout(MAP_WITHIN, arrives).await;
         return Ok(Json(json!({
             "action": "join",
             "node": node.name,
