@@ -120,7 +120,7 @@ impl Coordinator {
     /// Whether all that the vnodes of a partition held a moment ago is on that node, and it is known to be able to serve them.
     pub(super) fn is_carried(&self, partition: PartitionId, to: &NodeName) -> bool {
         let holds = self.held(partition).bytes > 0 || self.is_filling(partition);
-        let needs_carrying = holds || self.came_with_other_versions(to);
+        let needs_carrying = holds || self.came_with_other_versions(to, partition);
         !needs_carrying || self.carried().there.get(&partition) == Some(to)
     }
 

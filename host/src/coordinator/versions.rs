@@ -222,19 +222,16 @@ impl Coordinator {
         }
     }
 
-    /// Whether a node was started with another version of some guest than the cluster runs now: then it has to say that it has that
-    /// one, too, before anything goes there.
-    pub(super) fn came_with_other_versions(&self, node: &NodeName) -> bool {
+    /// Whether a node was started with another version of some guest than a partition runs: then it has to say that it has that one,
+    /// too, before the partition goes there.
+    pub(super) fn came_with_other_versions(&self, node: &NodeName, partition: PartitionId) -> bool {
         let view = self.view();
         let Some(member) = view.map().members().get(node) else {
             return false;
         };
         member.card.guests.iter().any(|(service, guest)| {
             let versions = view.map().versions().get(service);
-            versions.is_some_and(|versions| {
-                let mut known = versions.at_hand().into_iter();
-                !known.any(|release| release.digest == guest.digest)
-            })
+            versions.is_some_and(|versions| versions.assigned(partition).digest != guest.digest)
         })
     }
 
@@ -247,7 +244,7 @@ impl Coordinator {
             let seat = self.seats.lock(number);
             versions.zip(seat).is_some_and(|(versions, seat)| {
                 let figures = seat.figures();
-                figures.withheld || !knows(versions, figures)
+                figures.withheld || *versions.assigned(partition).digest != *figures.digest
             })
         })?;
         let name = lacking.name();
