@@ -71,6 +71,13 @@ fn running(node: &Node) -> BTreeMap<String, u64> {
     serde_json::from_value(running).expect("counts")
 }
 
+/// Has every partition run a version at once, watched for so long. Returns what was shown.
+fn replace_at_once(node: &Node, make: &str, soak: &str) -> String {
+    let file = guest(make);
+    let how = ["--all-at-once", "--soak", soak, "--wait"];
+    node.must(&[&["guest", "upgrade", &file][..], &how].concat())
+}
+
 /// Waits until every vnode of these nodes really runs that version.
 fn all_run<'a>(nodes: impl Iterator<Item = &'a Node>, version: &str) {
     all_of_run(nodes, "clerk", version);

@@ -210,13 +210,18 @@ impl Coordinator {
     /// Has the vnodes serve nothing whose version the cluster does not know, until the right one is here: those of a node that comes
     /// from a cluster of its own.
     async fn withhold_strangers(&self, service: &Arc<Service>, versions: &Versions) {
+        let is_missing = |release: &Release| service.edition(&release.digest).is_none();
+        if !versions.at_hand().into_iter().any(is_missing) {
+            return;
+        }
         for partition in self.ring_size().partitions() {
             let release = versions.assigned(partition);
             let number = self.seat(usize::from(service.index), partition);
-            let figures = self.seats.lock(number).map(|seat| seat.figures().clone());
-            let stranger =
-                figures.is_some_and(|figures| !figures.withheld && !knows(versions, &figures));
-            if stranger && service.edition(&release.digest).is_none() {
+            let stranger = self.seats.lock(number).is_some_and(|seat| {
+                let figures = seat.figures();
+                !figures.withheld && !knows(versions, figures)
+            });
+            if stranger && is_missing(release) {
                 self.withhold(number, &not_here(release)).await;
             }
         }

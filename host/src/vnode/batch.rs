@@ -300,7 +300,7 @@ pub(super) fn write_frame(
             continue;
         }
         let key = request.words.get(position);
-        let hash = hash_of(state, request, nth, key);
+        let hash = request.hash_of(nth, key, state.placement());
         let before = frames.bytes().len();
         let read = frames.value(|out| state.read_committed(hash, key, out));
         match read {
@@ -318,14 +318,6 @@ pub(super) fn write_frame(
         }
     }
     Ok(whole)
-}
-
-/// The hash of a command's key at that place: of the first one it is known.
-fn hash_of(state: &VnodeState, request: &Request, nth: usize, key: &[u8]) -> u64 {
-    match nth {
-        0 => request.hash,
-        _ => state.placement().hash_of(key),
-    }
 }
 
 /// Checks and stages the effects of one answer; of several on one key the last one counts. A failure means that none of
@@ -353,7 +345,7 @@ fn effects_of(
                 why: why.into(),
             }));
         };
-        let hash = hash_of(state, request, effect.key, key);
+        let hash = request.hash_of(effect.key, key, state.placement());
         if let Err(refusal) = state.check_write(hash, key, effect.value) {
             return Ok(Some(refusal.into()));
         }
@@ -367,7 +359,7 @@ fn effects_of(
     last.dedup_by_key(|(key, _)| *key);
     let before = state.staged();
     for (key, effect) in last {
-        let hash = hash_of(state, request, effect.key, key);
+        let hash = request.hash_of(effect.key, key, state.placement());
         if let Err(refusal) = state.stage(hash, key, effect.value) {
             state.unstage(before);
             return match refusal.is_overrun() {

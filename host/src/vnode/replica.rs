@@ -352,10 +352,7 @@ impl Vnode {
         };
         for (nth, position) in spec.key_positions(request.words.len()).enumerate() {
             let key = request.words.get(position);
-            let hash = match nth {
-                0 => request.hash,
-                _ => service.placement.hash_of(key),
-            };
+            let hash = request.hash_of(nth, key, &service.placement);
             let digest = state.digest(RowKey { hash, key })?;
             held.push(Held { hash, digest });
         }

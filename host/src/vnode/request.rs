@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::words::Words;
 use crate::coordinator::trace::Trace;
 use crate::store::Commit;
+use crate::wasm::Placement;
 
 /// How many replicas a command has and waits for, and for how long. The names are riak's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,6 +249,14 @@ impl Request {
             reply_to: ReplyTo::Nobody,
             trace: None,
             ..*self
+        }
+    }
+
+    /// Hash prefix of the key that is the `nth` of its keys: that of the first is known.
+    pub fn hash_of(&self, nth: usize, key: &[u8], placement: &Placement) -> u64 {
+        match nth {
+            0 => self.hash,
+            _ => placement.hash_of(key),
         }
     }
 

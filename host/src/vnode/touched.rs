@@ -28,16 +28,14 @@ impl Touched {
             return true;
         };
         let words = request.words.len();
-        let more = spec.key_positions(words).skip(1).map(|position| {
-            let key = request.words.get(position);
-            placement.hash_of(key)
-        });
-        let keyed = spec.key_positions(words).next().is_some();
+        let keys = spec.key_positions(words).enumerate();
+        let hashes = keys
+            .map(|(nth, position)| request.hash_of(nth, request.words.get(position), placement));
         let writes = spec.writes();
         let read = self.read.len();
         let written = self.written.len();
         // A key may stand twice in one command: only earlier commands count.
-        for hash in keyed.then_some(request.hash).into_iter().chain(more) {
+        for hash in hashes {
             let earlier = self.written.iter().take(written);
             let met = earlier.chain(self.read.iter().take(read).filter(|_| writes));
             if met.into_iter().any(|other| *other == hash) {

@@ -270,8 +270,9 @@ impl VnodeState {
 
     /// Stores or, without a value, deletes `key`, replacing what this vnode sees. Says whether it had a value.
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, Refusal> {
+        self.check_sizes(key, value)?;
         let hash = self.placement.hash_of(key);
-        self.check_write(hash, key, value)?;
+        self.check_place(hash, key)?;
         let dot = self.next_dot()?;
         let (schema, value) = self.values.stored(key, value)?;
         let old = match self.writes.get(&position(hash, key)) {
@@ -320,8 +321,9 @@ impl VnodeState {
         value: &[u8],
         seen: &Context,
     ) -> Result<Context, Refusal> {
+        self.check_sizes(key, Some(value))?;
         let hash = self.placement.hash_of(key);
-        self.check_write(hash, key, Some(value))?;
+        self.check_place(hash, key)?;
         let dot = self.next_dot()?;
         if seen.covers(dot) {
             return Err(Refusal::FutureContext);
@@ -500,6 +502,12 @@ impl VnodeState {
 
     /// Refuses a write that the contract does not allow. `hash` is that of the key.
     pub fn check_write(&self, hash: u64, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
+        self.check_sizes(key, value)?;
+        self.check_place(hash, key)
+    }
+
+    /// The part that has to come before a key of any length is hashed.
+    fn check_sizes(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), Refusal> {
         let limits = self.limits();
         if !self.scope.writes {
             return Err(Refusal::ReadOnly);
@@ -517,6 +525,10 @@ impl VnodeState {
                 max: limits.value_bytes_max,
             });
         }
+        Ok(())
+    }
+
+    fn check_place(&self, hash: u64, key: &[u8]) -> Result<(), Refusal> {
         let there = self.ring_size.range_of(hash);
         if there != self.scope.range {
             return Err(Refusal::OtherPlace {

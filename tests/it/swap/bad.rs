@@ -3,7 +3,7 @@
 use tests::resp::Reply;
 use tests::{Cluster, Node, eventually};
 
-use super::{all_run, cluster, guest, rollout};
+use super::{all_run, cluster, guest, replace_at_once, rollout};
 
 const MEMORY: &[&str] = &["--storage", "memory", "--rollout-commands-min", "200"];
 
@@ -199,17 +199,7 @@ fn with_too_little_traffic_a_stage_says_so() {
     assert_eq!(rollout(node)["state"], "paused");
     node.must(&["guest", "rollback"]);
     all_run(cluster.nodes(), "1.0.0");
-    let two = guest("clerk-two");
-    let words = [
-        "guest",
-        "upgrade",
-        &two,
-        "--all-at-once",
-        "--soak",
-        "1s",
-        "--wait",
-    ];
-    let shown = node.must(&words);
+    let shown = replace_at_once(node, "clerk-two", "1s");
     assert!(
         shown.contains("too few commands came to judge it"),
         "{shown}"

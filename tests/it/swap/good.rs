@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tests::resp::{Client, Reply};
 use tests::{Cluster, eventually};
 
-use super::{all_run, cluster, done, guest, rollout, running, settle, tellers};
+use super::{all_run, cluster, done, guest, replace_at_once, rollout, running, settle, tellers};
 
 const MEMORY: &[&str] = &["--storage", "memory"];
 
@@ -155,15 +155,7 @@ fn a_node_that_joins_or_starts_again_runs_what_the_cluster_runs() {
     let mut cluster = cluster(2, &["--sync", "always"]);
     let node = cluster.node(1);
     assert_eq!(node.client().run("ADD a 5"), Reply::Int(5));
-    node.must(&[
-        "guest",
-        "upgrade",
-        &guest("clerk-two"),
-        "--all-at-once",
-        "--soak",
-        "0s",
-        "--wait",
-    ]);
+    replace_at_once(node, "clerk-two", "0s");
     // It is started with the first version, as they all were.
     let third = cluster.add(&[]);
     cluster.join(third);
@@ -182,17 +174,7 @@ fn a_node_that_joins_or_starts_again_runs_what_the_cluster_runs() {
 #[test]
 fn a_node_that_joins_with_an_older_version_never_answers_with_it() {
     let mut cluster = cluster(2, MEMORY);
-    let two = guest("clerk-two");
-    let words = [
-        "guest",
-        "upgrade",
-        &two,
-        "--all-at-once",
-        "--soak",
-        "0s",
-        "--wait",
-    ];
-    cluster.node(1).must(&words);
+    replace_at_once(cluster.node(1), "clerk-two", "0s");
     let third = cluster.add(&[]);
     let (resp, over) = (cluster.node(1).resp, AtomicBool::new(false));
     std::thread::scope(|scope| {

@@ -68,6 +68,10 @@ impl Tally {
     /// Both together.
     #[must_use]
     pub fn and(self, other: &Tally) -> Tally {
+        let mut longer = self.longer;
+        for (all, more) in longer.iter_mut().zip(other.longer) {
+            *all += more;
+        }
         Tally {
             compared: self.compared + other.compared,
             differ: self.differ + other.differ,
@@ -76,10 +80,7 @@ impl Tally {
             errors: self.errors + other.errors,
             traps: self.traps + other.traps,
             overruns: self.overruns + other.overruns,
-            longer: std::array::from_fn(|nth| {
-                let of = |tally: &Tally| tally.longer.get(nth).copied().unwrap_or(0);
-                of(&self) + of(other)
-            }),
+            longer,
         }
     }
 }
