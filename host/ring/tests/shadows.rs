@@ -73,26 +73,26 @@ fn one_that_takes_longer_for_most_of_a_command_is_too_slow() {
         };
         BTreeMap::from([("GET".to_owned(), compared)])
     };
-    let three_times = took(&[(90, 30); 40]);
+    let three_times = took(&[(90, 30); 400]);
     assert_eq!(
         slower(&three_times, 200).unwrap(),
-        "40 of 40 GET took more than 200 % of the time that the old version takes for the same"
+        "400 of 400 GET took more than 200 % of the time that the old version takes for the same"
     );
     assert_eq!(slower(&three_times, 300), None);
     assert_eq!(
-        slower(&took(&[(60, 30); 40]), 200),
+        slower(&took(&[(60, 30); 400]), 200),
         None,
         "not more than twice"
     );
     assert_eq!(
-        slower(&took(&[(19, 1); 40]), 200),
+        slower(&took(&[(19, 1); 400]), 200),
         None,
         "fast all the same"
     );
-    assert_eq!(slower(&took(&[(90, 0); 19]), 200), None, "too few");
-    let whims = [vec![(90, 3); 20], vec![(3, 3); 20]].concat();
+    assert_eq!(slower(&took(&[(90, 0); 199]), 200), None, "too few");
+    let whims = [vec![(90, 3); 200], vec![(3, 3); 200]].concat();
     assert_eq!(slower(&took(&whims), 200), None, "no more than half");
-    let beyond = took(&[(1_000_000, 1); 20]);
+    let beyond = took(&[(1_000_000, 1); 200]);
     assert!(slower(&beyond, 2000).is_some());
     assert_eq!(slower(&beyond, 1_000_000), None, "the setting for never");
 }
