@@ -150,8 +150,8 @@ pub struct Limits {
     /// Commands in a thousand that a canary may answer, or write, otherwise than the old version beside it. Default 1. Beyond it the
     /// rollout goes back; 1000 is never.
     pub rollout_divergence_per_mille: usize,
-    /// Time of a command in the guest of a canary, percent of what it takes in the old version beside it. Default 200. If more than half
-    /// of a command are beyond it the rollout goes back.
+    /// Time of a command in the guest of a canary, percent of what it takes in the old version beside it. Default 250. If the fastest
+    /// calls of it, or half of all, are beyond it the rollout goes back.
     pub rollout_time_percent: usize,
     /// Memory of an instance of a new version, percent of `memory_per_vnode`, if none of the old one has as much. Default 80. Beyond
     /// it the rollout goes back.
@@ -571,7 +571,7 @@ impl Default for Limits {
             rollout_errors_per_mille: 1,
             rollout_p99_percent: 150,
             rollout_divergence_per_mille: 1,
-            rollout_time_percent: 200,
+            rollout_time_percent: 250,
             rollout_memory_percent: 80,
         }
     }

@@ -11,6 +11,7 @@ pub mod gate;
 mod order;
 mod refusal;
 pub mod shadow;
+pub mod times;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};

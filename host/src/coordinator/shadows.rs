@@ -23,7 +23,7 @@ use crate::vnode::edition::Edition;
 use crate::vnode::service::Service;
 
 /// Commands that a canary gives the old version in a second: a rollout is to cost little, and a wrong answer shows soon enough.
-const CANARY_PER_SECOND: u32 = 50;
+const CANARY_PER_SECOND: u32 = 250;
 /// Time of a node to say what its canaries have seen. Whoever does not is left out.
 const SAY_WITHIN: Duration = Duration::from_secs(1);
 

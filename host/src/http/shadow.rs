@@ -11,7 +11,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use vnode_ring::rollout::shadow::Tally;
+use vnode_ring::rollout::shadow::{Compared, Tally};
+use vnode_ring::rollout::times::Times;
 use vnode_ring::{PartitionId, Stage, Versions, View};
 
 use super::Node;
@@ -20,7 +21,7 @@ use super::rollouts::{found, load, served};
 use crate::coordinator::shadows::Asked;
 use crate::descriptor::CommandSpec;
 use crate::node::Shared;
-use crate::vnode::comparison::{Command, Seen, Standing, Times};
+use crate::vnode::comparison::{Seen, Standing};
 use crate::vnode::edition::Edition;
 use crate::vnode::service::Service;
 
@@ -231,10 +232,13 @@ fn tally(tally: &Tally) -> Map<String, Value> {
 fn commands(seen: &Seen) -> Vec<Value> {
     let each = seen.commands.iter();
     each.map(|(name, command)| {
-        let Command {
-            running, shadow, ..
-        } = command;
-        let mut row = tally(&command.compared.tally);
+        let Compared {
+            running,
+            shadow,
+            tally: counts,
+            ..
+        } = &command.compared;
+        let mut row = tally(counts);
         let both = json!({ "running": times(running), "shadow": times(shadow) });
         row.insert("command".to_owned(), json!(name));
         row.insert("microseconds".to_owned(), both);
@@ -244,10 +248,11 @@ fn commands(seen: &Seen) -> Vec<Value> {
 }
 
 fn times(times: &Times) -> Value {
+    let us = |time: Duration| time.as_nanos() as f64 / 1e3;
     json!({
-        "mean": times.mean_us(),
-        "p50": times.within_us(50.0),
-        "p99": times.within_us(99.0),
+        "mean": times.mean().map(us),
+        "p50": times.within(50).map(us),
+        "p99": times.within(99).map(us),
     })
 }
 

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use tokio::time::Instant;
 use vnode_ring::PartitionId;
 use vnode_ring::rollout::shadow::{Compared, Difference, Side, Tally};
@@ -15,8 +14,6 @@ use super::edition::Edition;
 
 /// Examples of one command that are kept.
 const EXAMPLES_MAX: usize = 3;
-/// The longest call that is told from a longer one, nanoseconds.
-const LONGEST_NS: u64 = 10_000_000_000;
 
 /// A version that runs beside others, and what was seen of it.
 pub struct Comparison {
@@ -64,40 +61,6 @@ pub struct Command {
     pub compared: Compared,
     /// More of those that did not end alike.
     pub examples: Vec<Difference>,
-    /// Time of the running version for one.
-    pub running: Times,
-    /// Time of its shadow.
-    pub shadow: Times,
-}
-
-/// How long commands took in a guest.
-#[derive(Clone)]
-pub struct Times(Histogram<u64>);
-
-impl Default for Times {
-    #[allow(clippy::expect_used, reason = "the bounds are constants that fit")]
-    fn default() -> Times {
-        Times(Histogram::new_with_bounds(1, LONGEST_NS, 2).expect("the bounds fit"))
-    }
-}
-
-impl Times {
-    /// Counts one command.
-    fn add(&mut self, took: Duration) {
-        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.0.saturating_record(ns.max(1));
-    }
-
-    /// Mean, microseconds; none if there was no command.
-    pub fn mean_us(&self) -> Option<f64> {
-        (!self.0.is_empty()).then(|| self.0.mean() / 1e3)
-    }
-
-    /// What so many percent stayed within, microseconds.
-    pub fn within_us(&self, percent: f64) -> Option<f64> {
-        let ns = self.0.value_at_quantile(percent / 100.0);
-        (!self.0.is_empty()).then(|| ns as f64 / 1e3)
-    }
 }
 
 /// One command that both versions finished.
@@ -198,13 +161,12 @@ impl Command {
         let differs = |side| verdict.differences.iter().any(|one| one.what == side);
         let tally = &mut self.compared.tally;
         tally.compared += 1;
-        tally.took(verdict.running, verdict.shadow);
         tally.differ += u64::from(!verdict.differences.is_empty());
         tally.replies += u64::from(differs(Side::Reply));
         tally.effects += u64::from(differs(Side::Effects));
         tally.errors += u64::from(verdict.refused);
-        self.running.add(verdict.running);
-        self.shadow.add(verdict.shadow);
+        self.compared.running.add(verdict.running);
+        self.compared.shadow.add(verdict.shadow);
         let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
         self.examples
             .extend(verdict.differences.into_iter().take(room));

@@ -150,7 +150,7 @@ fn one_whose_guest_takes_longer_is_stopped_at_the_canaries() {
     begin(cluster.node(1), "clerk-slower");
     let why = call_until_back(&cluster, |n| format!("ADD k{n} 1"));
     assert!(
-        why.starts_with("canary:") && why.contains("% of the time that the old version takes"),
+        why.starts_with("canary:") && why.contains("in the old version within"),
         "{why}"
     );
     serves_as_before(&cluster);

@@ -8,15 +8,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::times::Times;
+
 /// Differences of one command that mean something, whatever their part: fewer may be a whim of the machine.
 const DIFFERENCES_MIN: u64 = 3;
-/// How much longer a command takes in one version than in the other, percent; the last bucket has no bound.
-const LONGER_PERCENT: [u64; 7] = [100, 150, 200, 300, 500, 1_000, 2_000];
-/// What takes no longer than this is fast enough, whatever the other version takes: its time says more about the machine.
-const FAST: Duration = Duration::from_micros(20);
-/// Commands of one name before their times mean anything. The first ones of an instance that has just started are slow: of an equal
-/// version 54 of the first 57 took more than one and a half times as long as in the old one.
-const TIMED_MIN: u64 = 200;
+/// Where two versions are held against each other, percent of their commands, and what is fast enough there whatever the other
+/// version takes. The fastest calls tell the versions apart best: the longer ones say more about caches, which the version that
+/// serves the smaller part of the cluster finds cold.
+const COMPARED_AT: [(u64, Duration); 2] = [
+    (5, Duration::from_micros(1)),
+    (50, Duration::from_micros(100)),
+];
+/// Commands of one name before their times mean anything.
+const TIMED_MIN: u64 = 500;
 /// Failures of a shadow at which it is given up.
 const FAILURES_MAX: u8 = 3;
 /// Good commands that make one failure forgotten.
@@ -39,40 +43,12 @@ pub struct Tally {
     pub traps: u64,
     /// Times that the shadow ran out of the time that it is given. Nothing was compared then.
     pub overruns: u64,
-    /// Of those that both versions finished: how much longer the running one took, in steps from "no longer" to "more than twenty
-    /// times as long".
-    pub longer: [u64; LONGER_PERCENT.len() + 1],
 }
 
 impl Tally {
-    /// Takes down how long both versions took for a command.
-    pub fn took(&mut self, running: Duration, shadow: Duration) {
-        let percent = match running <= FAST {
-            true => 0,
-            false => running.as_nanos() * 100 / shadow.as_nanos().max(1),
-        };
-        let bucket = LONGER_PERCENT
-            .iter()
-            .position(|bound| percent <= u128::from(*bound));
-        if let Some(count) = self.longer.get_mut(bucket.unwrap_or(LONGER_PERCENT.len())) {
-            *count += 1;
-        }
-    }
-
-    /// How many certainly took longer than so many percent of the shadow's time.
-    fn longer_than(&self, percent: u64) -> u64 {
-        let bounds = LONGER_PERCENT.iter().zip(self.longer.iter().skip(1));
-        let beyond = bounds.filter(|(from, _)| **from >= percent);
-        beyond.map(|(_, count)| count).sum()
-    }
-
     /// Both together.
     #[must_use]
     pub fn and(self, other: &Tally) -> Tally {
-        let mut longer = self.longer;
-        for (all, more) in longer.iter_mut().zip(other.longer) {
-            *all += more;
-        }
         Tally {
             compared: self.compared + other.compared,
             differ: self.differ + other.differ,
@@ -81,7 +57,6 @@ impl Tally {
             errors: self.errors + other.errors,
             traps: self.traps + other.traps,
             overruns: self.overruns + other.overruns,
-            longer,
         }
     }
 }
@@ -116,6 +91,10 @@ pub enum Side {
 pub struct Compared {
     /// What became of them.
     pub tally: Tally,
+    /// Time in the running version of those that both finished.
+    pub running: Times,
+    /// Time in the shadow of the same.
+    pub shadow: Times,
     /// The first that did not end alike.
     pub example: Option<Difference>,
 }
@@ -126,6 +105,8 @@ impl Compared {
     pub fn and(self, other: Compared) -> Compared {
         Compared {
             tally: self.tally.and(&other.tally),
+            running: self.running.and(&other.running),
+            shadow: self.shadow.and(&other.shadow),
             example: self.example.or(other.example),
         }
     }
@@ -193,18 +174,27 @@ pub fn breach(
     ))
 }
 
-/// Why a new version has to go back that runs with the old one as its shadow, if it is too slow: more than half of some command took
-/// more than so many percent of the time that they take in the old one. That is time in the guest alone, on one vnode, so it does
-/// not depend on what else the node does.
+/// Why a new version has to go back that runs with the old one as its shadow, if it is too slow: of some command, the fastest calls
+/// or half of all take more than so many percent of the time that they take in the old one. That is time in the guest alone, on the
+/// same vnodes, so it does not depend on what else the nodes do.
 #[must_use]
 pub fn slower(compared: &BTreeMap<String, Compared>, percent: u64) -> Option<String> {
-    compared.iter().find_map(|(command, Compared { tally, .. })| {
-        let timed: u64 = tally.longer.iter().sum();
-        let longer = tally.longer_than(percent);
-        (timed >= TIMED_MIN && longer.saturating_mul(2) > timed).then(|| {
-            format!("{longer} of {timed} {command} took more than {percent} % of the time that the old version takes for the same")
+    let timed = compared
+        .iter()
+        .filter(|(_, seen)| seen.running.count() >= TIMED_MIN);
+    let mut pairs = timed.flat_map(|(command, seen)| {
+        COMPARED_AT.iter().filter_map(move |(of, fast)| {
+            let (new, old) = (seen.running.within(*of)?, seen.shadow.within(*of)?);
+            Some((command, of, *fast, new, old))
         })
-    })
+    });
+    let (command, of, _, new, old) = pairs.find(|(_, _, fast, new, old)| {
+        new > fast && new.as_nanos() * 100 > old.as_nanos() * u128::from(percent)
+    })?;
+    let [new, old] = [new, old].map(|time| time.as_nanos() as f64 / 1e3);
+    Some(format!(
+        "{of} of 100 {command} within {new:.1} us in the guest, and of the same in the old version within {old:.1} us"
+    ))
 }
 
 /// How many failures of a shadow are still put up with. Each costs a call that a client waits for, and a new instance.
