@@ -6,6 +6,10 @@ GUESTS := kv ping counter
 WASM   := wasm32-wasip2
 PURE   := wasm32-unknown-unknown
 OUT    := target/guests
+# How crates are built whose tests run.
+TESTED := --release --config .cargo/tested.toml
+# Tests of whole nodes wait more than they compute: half as many again as there are cores.
+WAITING := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 RUN    ?= --vnode kv --vnode ping --vnode counter
 
 .PHONY: run build guests host faults test lint check-pure unit simulate conformance-guests integration docs bench clean
@@ -27,7 +31,7 @@ guests: target/.wasm-targets
 
 host: guests
 	@echo "== host (the first build takes some minutes: it compiles a WebAssembly compiler)"
-	@$(CARGO) build --locked --release -p host
+	@$(CARGO) build --locked --release -p host --bin host
 
 # Everything that has to hold before a change lands.
 test: lint check-pure unit simulate build integration docs
@@ -46,28 +50,28 @@ check-pure: target/.wasm-targets
 	@$(CARGO) check --locked -p vnode-ring --target $(PURE)
 
 unit:
-	@echo "== tests of the pure core, the control plane, the SDK and the guests"
-	@$(CARGO) test --locked -p vnode-ring -p vnode-cluster -p guest-sdk $(addprefix -p ,$(GUESTS))
+	@echo "== tests of the pure core, the SDK and the guests"
+	@$(CARGO) test --locked -p vnode-ring -p guest-sdk $(addprefix -p ,$(GUESTS))
 
 # Whole clusters in one process, over a network and a clock that a seed decides; SIM_SEEDS=1000 runs more of them.
 simulate: guests
-	@echo "== simulation of control planes with faults"
-	@$(CARGO) test --locked -p vnode-cluster --features sim --test sim
-	@echo "== simulation of whole nodes and their clients with faults"
-	@$(CARGO) test --locked --release -p tests --features sim --test sim
+	@echo "== simulation of control planes, and of whole nodes and their clients, with faults"
+	@$(CARGO) test --locked $(TESTED) -p vnode-cluster -p tests --features sim --test sim
 
 conformance-guests: guests
 	@echo "== guests in Python and JavaScript"
 	@tests/conformance/build-guests.sh
 
 # The program that ends where a test wants it to.
-faults: guests
+faults: host
 	@echo "== host-faults"
-	@$(CARGO) build --locked --release -p host --features failpoints --bin host-faults
+	@$(CARGO) build --locked --release -p host --bin host-faults
 
 integration: build faults conformance-guests
-	@echo "== tests of the host, alone and as a whole"
-	@$(CARGO) test --locked --release -p host -p tests
+	@echo "== tests of the control plane and the host"
+	@$(CARGO) test --locked $(TESTED) -p vnode-cluster -p host
+	@echo "== tests of whole nodes"
+	@RUST_TEST_THREADS=$(WAITING) $(CARGO) test --locked --release -p tests
 
 docs:
 	@echo "== documentation"

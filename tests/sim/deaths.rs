@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use tokio::runtime::Handle;
-use vnode_cluster::tell_this_thread;
+use vnode_cluster::failpoint::tell_this_thread;
 
 use crate::{board, disk};
 

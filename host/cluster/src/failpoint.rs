@@ -1,33 +1,30 @@
 //! Places at which a test may have a node end, as `kill -9` would end it there, or have something fail.
 //!
-//! Only with the feature `failpoints`, which ends the process, or `sim`, which tells the simulator. Without them there is an empty
-//! function, and nothing is left of it.
+//! Nothing happens there unless [`arm`] was called, which only the program `host-faults` does, or a simulator listens (feature `sim`).
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
 #[cfg(feature = "sim")]
 pub use self::simulated::tell_this_thread;
 
-/// Ends the process, or lets the simulator know that a node is here, if a test wants that.
-#[cfg(any(feature = "failpoints", feature = "sim"))]
-pub fn failpoint(name: &str) {
-    #[cfg(feature = "failpoints")]
-    end_process(name);
-    #[cfg(feature = "sim")]
-    simulated::tell(name);
+/// Where tests say what is to happen.
+static WISHES: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has this process do at each place what the file of the place's name in that directory says. The first call counts.
+pub fn arm(directory: PathBuf) {
+    WISHES.get_or_init(|| directory);
 }
 
-/// Nothing.
-#[cfg(not(any(feature = "failpoints", feature = "sim")))]
-#[inline(always)]
-pub fn failpoint(_name: &str) {}
-
-/// Ends the process if the directory that `VNODE_FAILPOINTS` names has a file of that name. The file says how often the place is
-/// passed before; it is gone when the process is, so that the next one lives.
-#[cfg(feature = "failpoints")]
-fn end_process(name: &str) {
-    let Some(directory) = std::env::var_os("VNODE_FAILPOINTS") else {
+/// Ends the process, or lets the simulator know that a node is here, if a test wants that.
+///
+/// The file of that name says how often the place is passed before; it is gone when the process is, so that the next one lives.
+pub fn failpoint(name: &str) {
+    #[cfg(feature = "sim")]
+    simulated::tell(name);
+    let Some(path) = WISHES.get().map(|directory| directory.join(name)) else {
         return;
     };
-    let path = std::path::Path::new(&directory).join(name);
     let Ok(text) = std::fs::read_to_string(&path) else {
         return;
     };
@@ -44,12 +41,10 @@ fn end_process(name: &str) {
 }
 
 /// Whether a test wants what is done here to fail: as often as the file of that name says.
-#[cfg(feature = "failpoints")]
 pub fn fails(name: &str) -> bool {
-    let Some(directory) = std::env::var_os("VNODE_FAILPOINTS") else {
+    let Some(path) = WISHES.get().map(|directory| directory.join(name)) else {
         return false;
     };
-    let path = std::path::Path::new(&directory).join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let left = text.trim().parse::<u64>().unwrap_or(0);
     let fails = left > 0;
@@ -57,13 +52,6 @@ pub fn fails(name: &str) -> bool {
         drop(std::fs::write(&path, (left - 1).to_string()));
     }
     fails
-}
-
-/// No.
-#[cfg(not(feature = "failpoints"))]
-#[inline(always)]
-pub fn fails(_name: &str) -> bool {
-    false
 }
 
 #[cfg(feature = "sim")]

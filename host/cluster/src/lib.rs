@@ -12,7 +12,7 @@
 //! - [`join`] makes this node a member of another cluster; `handover` moves partitions.
 //! - [`recovery`] goes on with one node when the majority of the voters is lost for good.
 //! - `standing` is what the node is to its cluster, on disk; [`events`] is the feed for those who watch.
-//! - [`failpoint`](failpoint()) ends the node where a test wants it to, and [`fails`] has something fail there.
+//! - [`mod@failpoint`] ends the node where a test wants it to, or has something fail there.
 //! - [`net`] is the network: the machine's or the simulator's.
 //!
 //! Only the consensus changes the map. Everybody else proposes, and reads snapshots (`vnode_ring::View`).
@@ -23,7 +23,7 @@ pub mod cluster;
 pub mod damping;
 pub mod driver;
 pub mod events;
-mod failpoint;
+pub mod failpoint;
 mod handover;
 pub mod hello;
 pub mod join;
@@ -40,6 +40,4 @@ pub mod tls;
 pub mod wire;
 
 pub use cluster::{Cluster, ClusterError, Founding, Greeter, ProposeError, Vnodes};
-#[cfg(feature = "sim")]
-pub use failpoint::tell_this_thread;
 pub use failpoint::{failpoint, fails};
