@@ -28,7 +28,7 @@ use super::refusal::Refusal;
 use super::scan::{Rows, position};
 use super::values::Values;
 use crate::descriptor::MergePolicy;
-use crate::store::{Batch, Commit, Liveness, Mark, Page, RowKey, Store, StoreError};
+use crate::store::{Batch, Commit, KEY_BYTES_MAX, Liveness, Mark, Page, RowKey, Store, StoreError};
 
 /// Memory for encoding objects that a vnode keeps between commands.
 const SCRATCH_BYTES_MAX: usize = 64 * 1024;
@@ -254,8 +254,11 @@ impl VnodeState {
         }
     }
 
-    /// The value of `key` as the running command sees it.
+    /// The value of `key` as the running command sees it. What no store takes is not hashed either, however long it is.
     pub(super) fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+        if key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
         let hash = self.placement.hash_of(key);
         let mut value = Vec::new();
         let object = match self.writes.get(&position(hash, key)) {
@@ -306,6 +309,9 @@ impl VnodeState {
     }
 
     fn object(&mut self, key: &[u8]) -> Result<Object, Refusal> {
+        if key.len() > KEY_BYTES_MAX {
+            return Ok(Object::default());
+        }
         let hash = self.placement.hash_of(key);
         let object = match self.writes.get(&position(hash, key)) {
             Some(write) => Some(write.object.as_slice()),

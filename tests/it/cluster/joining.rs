@@ -150,3 +150,24 @@ fn a_join_is_given_up_when_the_cluster_is_gone() {
     assert_eq!(cluster.node(2).client().run("GET k"), "v".into());
     assert_eq!(cluster.node(2).json("/v1/status")["verdict"], "ok");
 }
+
+#[test]
+fn a_member_that_lacks_a_service_of_others_is_named_by_each_of_them() {
+    let mut cluster = Cluster::apart(1, MEMORY);
+    let first = cluster.node(1).http.to_string();
+    let clerk = tests::guest("clerk").display().to_string();
+    cluster.add(&["--join", &first, "--auto-commit", "--vnode", &clerk]);
+    for node in cluster.nodes() {
+        eventually("the service to be missed", || {
+            let status = node.json("/v1/status");
+            let mut problems = status["problems"].as_array()?.iter();
+            let missing = problems.find(|problem| problem["code"] == "service_missing")?;
+            let text = missing["text"].as_str()?;
+            assert!(
+                text.starts_with("node1@test does not serve clerk"),
+                "{text}"
+            );
+            Some(())
+        });
+    }
+}
