@@ -34,6 +34,11 @@ impl<S> PeerStream<S> {
         PeerStream { socket, session }
     }
 
+    /// One without TLS.
+    pub fn plain(socket: S) -> PeerStream<S> {
+        PeerStream::new(socket, None)
+    }
+
     /// The socket alone, to say a last word over it.
     pub(crate) fn into_socket(self) -> S {
         self.socket

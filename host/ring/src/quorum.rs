@@ -335,10 +335,10 @@ impl Collector {
             Requirement::Primaries => self.primaries.common(applied).len(),
             Requirement::Durable => durable.len(),
             Requirement::Nodes => {
-                let slots = (0..).zip(&self.first_on_node);
                 let mut nodes = Set::default();
-                for (_, first) in slots.filter(|&(at, _)| applied.contains(at)) {
-                    nodes.insert(*first);
+                for at in applied {
+                    let first = self.first_on_node.get(usize::from(at));
+                    nodes.insert(first.copied().unwrap_or(at));
                 }
                 nodes.len()
             }
@@ -346,7 +346,7 @@ impl Collector {
     }
 }
 
-/// A set of holders, a bit for each.
+/// A set of holders, a bit for each; iterates over them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Set(u64);
 
@@ -380,6 +380,16 @@ impl Set {
     /// No bit for positions that do not exist.
     fn bit(holder: u8) -> u64 {
         1_u64.checked_shl(holder.into()).unwrap_or_default()
+    }
+}
+
+impl Iterator for Set {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let first = u8::try_from(self.0.trailing_zeros()).ok()?;
+        self.0 &= self.0.checked_sub(1)?;
+        Some(first)
     }
 }
 

@@ -22,6 +22,7 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 use vnode_ring::{PartitionId, Role};
 
 use crate::vnode::request::{Consistency, Request, Work};
@@ -66,37 +67,60 @@ pub(super) struct Command {
 
 /// A frame.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are commands or borrowed replies, and a box would be an allocation for each"
+)]
+pub(super) enum Frame<'a> {
     Services(Vec<ServiceNames>),
-    Command(Box<Command>),
+    Command(Command),
     /// The reply to a command.
-    Reply(u64, Bytes),
+    Reply(u64, &'a [u8]),
     /// The node does not have that role for the partition at its epoch.
     Stale(u64, u64),
 }
 
-/// Takes the frame at the front of the buffer, if it is there as a whole.
+/// Frames that have come as a whole. The words of their commands share one buffer.
+#[derive(Debug)]
+pub(super) struct Frames(Bytes);
+
+/// Takes the frames off the front of the buffer that are there as a whole.
 ///
 /// # Errors
 /// When what is there is no frame. Nothing after it can be understood.
-pub(super) fn take(buffer: &mut BytesMut) -> Result<Option<Frame>, BadFrame> {
-    let Some((head, rest)) = buffer.split_first_chunk::<4>() else {
-        return Ok(None);
-    };
-    let length = u32::from_le_bytes(*head) as usize;
-    if length > FRAME_BYTES_MAX {
-        return Err(BadFrame("a frame is longer than any may be"));
+pub(super) fn take(buffer: &mut BytesMut) -> Result<Frames, BadFrame> {
+    let mut end = 0;
+    while let Some(head) = buffer.get(end..).and_then(<[u8]>::first_chunk::<4>) {
+        let length = u32::from_le_bytes(*head) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(BadFrame("a frame is longer than any may be"));
+        }
+        if buffer.len() - end - 4 < length {
+            break;
+        }
+        end += 4 + length;
     }
-    if rest.len() < length {
-        return Ok(None);
+    Ok(Frames(buffer.split_to(end).freeze()))
+}
+
+impl Frames {
+    /// Reads them in order, up to the first whose fields are not what the layout says.
+    pub(super) fn read(&self) -> impl Iterator<Item = Result<Frame<'_>, BadFrame>> {
+        let bytes = &self.0;
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let rest = bytes.get(next..)?;
+            let (head, rest) = rest.split_first_chunk::<4>()?;
+            let at = next + 4;
+            next = at + (u32::from_le_bytes(*head) as usize).min(rest.len());
+            let mut reader = Reader {
+                bytes,
+                at,
+                end: next,
+            };
+            Some(reader.frame())
+        })
     }
-    let frame = buffer.split_to(4 + length).freeze().slice(4..);
-    let mut reader = Reader { frame, at: 0 };
-    let frame = reader.frame()?;
-    if reader.at != reader.frame.len() {
-        return Err(BadFrame("bytes follow the last field of a frame"));
-    }
-    Ok(Some(frame))
 }
 
 /// Bytes that the frame at the front of the buffer still lacks, at least 1.
@@ -107,13 +131,23 @@ pub(super) fn lacks(buffer: &[u8]) -> usize {
     whole.saturating_sub(buffer.len()).max(1)
 }
 
-struct Reader {
-    frame: Bytes,
+/// Reads the fields of one frame, which lies before `end`.
+struct Reader<'a> {
+    bytes: &'a Bytes,
     at: usize,
+    end: usize,
 }
 
-impl Reader {
-    fn frame(&mut self) -> Result<Frame, BadFrame> {
+impl<'a> Reader<'a> {
+    fn frame(&mut self) -> Result<Frame<'a>, BadFrame> {
+        let frame = self.fields()?;
+        match self.rest() {
+            [] => Ok(frame),
+            _ => Err(BadFrame("bytes follow the last field of a frame")),
+        }
+    }
+
+    fn fields(&mut self) -> Result<Frame<'a>, BadFrame> {
         let [kind] = self.array()?;
         match kind {
             SERVICES => {
@@ -129,11 +163,11 @@ impl Reader {
                 }
                 Ok(Frame::Services(services))
             }
-            COMMAND => Ok(Frame::Command(Box::new(self.command()?))),
+            COMMAND => Ok(Frame::Command(self.command()?)),
             REPLY => {
                 let id = self.u64()?;
-                let reply = self.frame.slice(self.at..);
-                self.at = self.frame.len();
+                let reply = self.rest();
+                self.at = self.end;
                 Ok(Frame::Reply(id, reply))
             }
             STALE => Ok(Frame::Stale(self.u64()?, self.u64()?)),
@@ -193,17 +227,17 @@ impl Reader {
 
     fn words(&mut self) -> Result<Words, BadFrame> {
         let count = self.count()?;
-        let mut ranges = Vec::with_capacity(count);
+        let mut ranges: SmallVec<[_; 3]> = SmallVec::new();
         for _ in 0..count {
             ranges.push(self.text()?);
         }
-        Ok(Words::new(self.frame.clone(), &ranges))
+        Ok(Words::new(self.bytes.clone(), &ranges))
     }
 
     /// A number of things that take four bytes or more each.
     fn count(&mut self) -> Result<usize, BadFrame> {
         let count = u32::from_le_bytes(self.array()?) as usize;
-        if count > (self.frame.len() - self.at) / 4 {
+        if count > self.rest().len() / 4 {
             return Err(BadFrame("a frame announces more than it has"));
         }
         Ok(count)
@@ -212,7 +246,7 @@ impl Reader {
     fn text(&mut self) -> Result<Range<usize>, BadFrame> {
         let length = u32::from_le_bytes(self.array()?) as usize;
         let end = self.at.saturating_add(length);
-        if end > self.frame.len() {
+        if end > self.end {
             return Err(BadFrame("a text goes beyond its frame"));
         }
         let range = self.at..end;
@@ -222,7 +256,7 @@ impl Reader {
 
     fn string(&mut self) -> Result<String, BadFrame> {
         let range = self.text()?;
-        let bytes = self.frame.get(range).unwrap_or_default();
+        let bytes = self.bytes.get(range).unwrap_or_default();
         let text = std::str::from_utf8(bytes).map_err(|_| BadFrame("a name is not UTF-8"))?;
         Ok(text.to_owned())
     }
@@ -236,10 +270,14 @@ impl Reader {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], BadFrame> {
-        let rest = self.frame.get(self.at..).unwrap_or_default();
-        let bytes = rest.first_chunk().ok_or(BadFrame("a frame ends early"))?;
+        let bytes = self.rest().first_chunk();
+        let bytes = bytes.ok_or(BadFrame("a frame ends early"))?;
         self.at += N;
         Ok(*bytes)
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..self.end).unwrap_or_default()
     }
 }
 
@@ -394,13 +432,13 @@ mod tests {
             put_command(&mut bytes, 5, 9, &request);
             put_reply(&mut bytes, 6, &reply);
             put_stale(&mut bytes, 7, 12);
-            let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
+            let (mut buffer, mut taken) = (BytesMut::new(), Vec::new());
             for part in bytes.chunks(chunk) {
                 buffer.extend_from_slice(part);
-                while let Some(frame) = take(&mut buffer).unwrap() {
-                    frames.push(frame);
-                }
+                taken.push(take(&mut buffer).unwrap());
             }
+            let frames: Result<Vec<_>, _> = taken.iter().flat_map(Frames::read).collect();
+            let frames = frames.unwrap();
             prop_assert_eq!(frames.len(), 4);
             prop_assert_eq!(&frames[0], &Frame::Services(services));
             let Frame::Command(command) = &frames[1] else { panic!("{:?}", frames[1]) };
@@ -412,7 +450,7 @@ mod tests {
             prop_assert_eq!((command.work, command.consistency), (request.work, request.consistency));
             let read: Vec<Vec<u8>> = command.words.iter().map(<[u8]>::to_vec).collect();
             prop_assert_eq!(read, words);
-            prop_assert_eq!(&frames[2], &Frame::Reply(6, reply.into()));
+            prop_assert_eq!(&frames[2], &Frame::Reply(6, &reply));
             prop_assert_eq!(&frames[3], &Frame::Stale(7, 12));
         }
 
@@ -421,8 +459,11 @@ mod tests {
         fn any_bytes_are_a_frame_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut framed = BytesMut::from(&u32::try_from(bytes.len()).unwrap().to_le_bytes()[..]);
             framed.extend_from_slice(&bytes);
-            let _ = take(&mut framed);
-            let _ = take(&mut BytesMut::from(&bytes[..]));
+            for mut buffer in [framed, BytesMut::from(&bytes[..])] {
+                if let Ok(frames) = take(&mut buffer) {
+                    frames.read().take_while(Result::is_ok).for_each(drop);
+                }
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Executor;
 use super::frame::{self, Command, Frame, ServiceNames};
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::outbox::{EAGER_BYTES, Outbox};
 use crate::coordinator::Coordinator;
 use crate::net::{self, Detached, OwnedReadHalf, OwnedWriteHalf};
 use crate::vnode::failure::Failure;
@@ -37,6 +37,8 @@ pub(super) struct Inbound {
     writer: PeerStream<OwnedWriteHalf>,
     out: RefCell<Outbox>,
     under_way: Cell<usize>,
+    /// Its task reads no more until some of that is done.
+    waits: Cell<bool>,
     blocked: Cell<bool>,
     dead: Cell<bool>,
     dirty: Cell<bool>,
@@ -77,6 +79,7 @@ impl InboundLinks {
             writer,
             out: RefCell::default(),
             under_way: Cell::new(0),
+            waits: Cell::new(false),
             blocked: Cell::new(false),
             dead: Cell::new(false),
             dirty: Cell::new(false),
@@ -111,8 +114,14 @@ impl InboundLinks {
         let Some(link) = self.get(link).cloned() else {
             return;
         };
-        write(link.out.borrow_mut().tail());
+        let mut out = link.out.borrow_mut();
+        write(out.tail());
+        let staged = out.len();
+        drop(out);
         link.under_way.set(link.under_way.get().saturating_sub(1));
+        if staged >= EAGER_BYTES && !link.blocked.get() {
+            link.flush();
+        }
         if !link.dirty.replace(true) {
             self.dirty.push(link);
         }
@@ -121,10 +130,9 @@ impl InboundLinks {
     /// Writes to every link that got something.
     pub(super) fn flush(&mut self) {
         for link in self.dirty.drain(..) {
-            let was_full = link.is_full();
             link.dirty.set(false);
             link.flush();
-            if was_full || link.blocked.get() || link.dead.get() {
+            if link.waits.get() || link.blocked.get() || link.dead.get() {
                 link.progress.notify_one();
             }
         }
@@ -203,6 +211,7 @@ impl Task {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         while !link.dead.get() {
             let full = link.is_full();
+            link.waits.set(full);
             let blocked = link.blocked.get();
             buffer.reserve(READ_BYTES.max(frame::lacks(&buffer).min(buffer.len())));
             tokio::select! {
@@ -226,13 +235,13 @@ impl Task {
 
     fn take(&self, buffer: &mut BytesMut) -> Result<(), frame::BadFrame> {
         let arrived = Instant::now();
-        while let Some(frame) = frame::take(buffer)? {
-            match frame {
+        for frame in frame::take(buffer)?.read() {
+            match frame? {
                 Frame::Services(names) => {
                     *self.services.borrow_mut() = self.known(&names);
                     *self.names.borrow_mut() = names;
                 }
-                Frame::Command(command) => self.command(*command, arrived),
+                Frame::Command(command) => self.command(command, arrived),
                 // Only the side that sends commands gets these.
                 Frame::Reply(..) | Frame::Stale(..) => {}
             }
@@ -307,5 +316,45 @@ impl Task {
             reply_to,
         };
         executor.serve(request, command.epoch);
+    }
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A link to nobody in particular, and the socket at its other end.
+    async fn link(links: &mut InboundLinks) -> (Rc<Inbound>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (here, _) = listener.accept().await.unwrap();
+        let (_, writer) = PeerStream::plain(here).split(net::split);
+        (links.open("node2".into(), writer), there.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_link_that_was_full_is_read_again_once_it_is_not() {
+        let mut links = InboundLinks::default();
+        let (link, _there) = link(&mut links).await;
+        link.under_way.set(COMMANDS_MAX);
+        link.waits.set(link.is_full());
+        links.deliver(link.id, 1, b"+OK\r\n");
+        assert!(!link.is_full());
+        links.flush();
+        link.progress.notified().await;
+    }
+
+    #[tokio::test]
+    async fn many_replies_are_written_before_the_pass_ends() {
+        let mut links = InboundLinks::default();
+        let (link, mut there) = link(&mut links).await;
+        link.writer.socket().writable().await.unwrap();
+        links.deliver(link.id, 1, &[b'x'; EAGER_BYTES]);
+        assert!(link.out.borrow().is_empty());
+        let mut head = [0; 4];
+        there.read_exact(&mut head).await.unwrap();
+        assert_eq!(u32::from_le_bytes(head) as usize, EAGER_BYTES + 9);
     }
 }

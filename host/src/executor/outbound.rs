@@ -19,7 +19,7 @@ use vnode_ring::{NodeName, View};
 use super::Executor;
 use super::frame::{self, Frame};
 use super::inbox::Inbox;
-use super::outbox::Outbox;
+use super::outbox::{EAGER_BYTES, Outbox};
 use crate::coordinator::PATIENCE;
 use crate::net::{self, OwnedReadHalf, OwnedWriteHalf};
 use crate::vnode::failure::Failure;
@@ -90,15 +90,21 @@ impl Outbound {
         self.broken_at.get().is_some_and(|at| at.elapsed() < PAUSE)
     }
 
-    /// Stages a command for the next write.
+    /// Stages a command for the next write, which may be now.
     fn push(&self, request: Request, epoch: u64) {
         let nth = self.sent.get().wrapping_add(1);
         self.sent.set(nth);
         let mut pending = self.pending.borrow_mut();
         let entry = pending.vacant_entry();
         let id = (u64::from(nth) << 32) | entry.key() as u64;
-        frame::put_command(self.out.borrow_mut().tail(), id, epoch, &request);
+        let mut out = self.out.borrow_mut();
+        frame::put_command(out.tail(), id, epoch, &request);
         entry.insert(Pending { nth, request });
+        let staged = out.len();
+        drop(out);
+        if staged >= EAGER_BYTES && !self.blocked.get() {
+            self.flush();
+        }
     }
 
     /// The command of that name, which is answered now.
@@ -351,30 +357,34 @@ async fn serve(
             tracing::debug!(node = %link.node, %error, "a link for commands ended");
             return;
         }
-        let mut now = executor.borrow_mut();
-        loop {
-            match frame::take(&mut buffer) {
-                Ok(None) => break,
-                Ok(Some(Frame::Reply(id, reply))) => {
-                    if let Some(request) = link.answered(id) {
-                        now.deliver(request.reply_to, &reply);
-                    }
-                }
-                Ok(Some(Frame::Stale(id, epoch))) => {
-                    if let Some(request) = link.answered(id) {
-                        now.stale(request, epoch);
-                    }
-                }
-                // Only the side that serves commands gets these.
-                Ok(Some(Frame::Services(_) | Frame::Command(_))) => {}
-                Err(error) => {
-                    tracing::warn!(node = %link.node, %error, "a link for commands is closed");
-                    return;
-                }
-            }
+        let heard = hear(&mut executor.borrow_mut(), link, &mut buffer);
+        if let Err(error) = heard {
+            tracing::warn!(node = %link.node, %error, "a link for commands is closed");
+            return;
         }
         inbox.wake();
     }
+}
+
+/// Takes in what the node has answered.
+fn hear(now: &mut Executor, link: &Outbound, buffer: &mut BytesMut) -> Result<(), frame::BadFrame> {
+    for frame in frame::take(buffer)?.read() {
+        match frame? {
+            Frame::Reply(id, reply) => {
+                if let Some(request) = link.answered(id) {
+                    now.deliver(request.reply_to, reply);
+                }
+            }
+            Frame::Stale(id, epoch) => {
+                if let Some(request) = link.answered(id) {
+                    now.stale(request, epoch);
+                }
+            }
+            // Only the side that serves commands gets these.
+            Frame::Services(_) | Frame::Command(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reads something, and writes meanwhile what the socket did not take at once.

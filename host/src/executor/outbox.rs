@@ -8,6 +8,9 @@ use std::io::{ErrorKind, Result};
 /// A chunk takes no further reply when it has so many bytes. Also what a quiet connection keeps.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// So many bytes for another node are written at once, and not at the end of the pass: it begins with them while this one goes on.
+pub(super) const EAGER_BYTES: usize = 32 * 1024;
+
 /// Bytes for one socket, in order.
 #[derive(Default)]
 pub(super) struct Outbox {

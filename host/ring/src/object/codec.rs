@@ -13,8 +13,10 @@ use super::encoded::VersionRef;
 use super::{Actor, Dot, FIRST_SCHEMA, Hlc, ObjectError};
 
 const CONFIG: Configuration = config::standard();
-/// The first byte of a number that is not the number itself.
-const FIRST_MARK: u8 = 251;
+/// Before a number of two bytes. A smaller first byte is the number itself.
+const U16_FOLLOWS: u8 = 251;
+/// Before a number of four bytes.
+const U32_FOLLOWS: u8 = 252;
 /// Before a number of eight bytes.
 const U64_FOLLOWS: u8 = 253;
 /// An option's tag when there is a value.
@@ -59,23 +61,35 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn count(&mut self, what: &'static str) -> Result<usize, ObjectError> {
-        self.take(what)
+        // A count that no memory could hold is one for which there are too few bytes.
+        Ok(usize::try_from(self.integer(what)?).unwrap_or(usize::MAX))
     }
 
-    /// Reads a whole number. The two layouts that nearly all have are read here, since every look at an object reads several; bincode
-    /// reads the others, and says what is wrong with those that are none.
+    /// Reads a whole number. Its four layouts are read here, since every look at an object reads several numbers; what is none of
+    /// them bincode reads, and says what is wrong.
+    #[inline]
     fn integer(&mut self, what: &'static str) -> Result<u64, ObjectError> {
-        if let [small @ 0..FIRST_MARK, rest @ ..] = self.rest {
-            self.rest = rest;
-            return Ok(u64::from(*small));
-        }
-        if let [U64_FOLLOWS, rest @ ..] = self.rest
-            && let Some((number, rest)) = rest.split_first_chunk()
-        {
-            self.rest = rest;
-            return Ok(u64::from_le_bytes(*number));
-        }
-        self.take(what)
+        let [mark, rest @ ..] = self.rest else {
+            return self.take(what);
+        };
+        let read = match *mark {
+            U16_FOLLOWS => rest
+                .split_first_chunk()
+                .map(|(number, rest)| (u16::from_le_bytes(*number).into(), rest)),
+            U32_FOLLOWS => rest
+                .split_first_chunk()
+                .map(|(number, rest)| (u32::from_le_bytes(*number).into(), rest)),
+            U64_FOLLOWS => rest
+                .split_first_chunk()
+                .map(|(number, rest)| (u64::from_le_bytes(*number), rest)),
+            number if number < U16_FOLLOWS => Some((number.into(), rest)),
+            _ => None,
+        };
+        let Some((number, rest)) = read else {
+            return self.take(what);
+        };
+        self.rest = rest;
+        Ok(number)
     }
 
     pub(super) fn dot(&mut self, what: &'static str) -> Result<Dot, ObjectError> {
@@ -100,7 +114,7 @@ impl<'a> Reader<'a> {
         }
         if let [VALUE_FOLLOWS, rest @ ..] = self.rest {
             let mut reader = Reader { rest };
-            let length = usize::try_from(reader.integer(what)?).unwrap_or(usize::MAX);
+            let length = reader.count(what)?;
             if let Some((value, rest)) = reader.rest.split_at_checked(length) {
                 self.rest = rest;
                 return Ok((FIRST_SCHEMA, Some(value)));

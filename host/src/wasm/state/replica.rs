@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use vnode_ring::{Leaves, Merged, Object, ObjectRef, PartitionId, Tree, TreeRow, merge_encoded};
+use vnode_ring::{Leaves, Merged, ObjectRef, PartitionId, Tree, TreeRow, merge_encoded};
 
 use super::VnodeState;
 use crate::descriptor::MergePolicy;
@@ -151,33 +151,33 @@ impl VnodeState {
     pub fn merge(&mut self, row: RowKey<'_>, object: &[u8]) -> Result<(), Refusal> {
         let theirs = ObjectRef::parse(object)?;
         self.values.came(&theirs);
-        let last_write = self.guest().descriptor().merge == MergePolicy::LastWrite;
-        let (object, live) = match self.store.get(row)? {
-            None => (object, (false, theirs.is_live())),
-            Some(ours) => {
-                let ours = ObjectRef::parse(ours)?;
-                self.scratch.clear();
-                let merged = match merge_encoded(&ours, &theirs, &mut self.scratch) {
-                    Merged::Ours => return Ok(()),
-                    Merged::Theirs => object,
-                    Merged::Both => &self.scratch,
-                };
-                (
-                    merged,
-                    (ours.is_live(), ObjectRef::parse(merged)?.is_live()),
-                )
+        let old = self.store.get(row)?.map(ObjectRef::parse).transpose()?;
+        let mut merged = theirs;
+        let mut bytes = object;
+        if let Some(ours) = &old {
+            self.scratch.clear();
+            match merge_encoded(ours, &theirs, &mut self.scratch) {
+                Merged::Ours => return Ok(()),
+                Merged::Theirs => {}
+                Merged::Both => {
+                    bytes = &self.scratch;
+                    merged = ObjectRef::parse(bytes)?;
+                }
             }
+        }
+        let live = Liveness {
+            before: old.as_ref().is_some_and(ObjectRef::is_live),
+            after: merged.is_live(),
         };
-        let (before, after) = live;
-        let live = Liveness { before, after };
-        if last_write && ObjectRef::parse(object)?.versions_len() > 1 {
-            let mut latest = Object::decode(object)?;
+        let last_write = self.guest().descriptor().merge == MergePolicy::LastWrite;
+        if last_write && merged.versions_len() > 1 {
+            let mut latest = merged.to_object();
             latest.keep_latest();
             let mut bytes = Vec::new();
             latest.encode(&mut bytes);
             self.batch.put(row, &bytes, live)?;
         } else {
-            self.batch.put(row, object, live)?;
+            self.batch.put(row, bytes, live)?;
         }
         Ok(())
     }
