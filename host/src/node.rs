@@ -347,6 +347,9 @@ impl Node {
 /// Runs a node until a signal or a front door ends it. Prints the banner to stdout.
 pub fn run(config: Config) -> Result<(), NodeError> {
     use std::io::Write;
+    if config.storage == StorageKind::Disk {
+        use_small_pages();
+    }
     let mut node = Node::start(config)?;
     // Nobody may be reading; that is no reason not to serve.
     drop(std::io::stdout().write_all(banner::banner(&node).as_bytes()));
@@ -354,6 +357,15 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     node.wait();
     tracing::info!("draining");
     node.drain()
+}
+
+/// Has the system hand out memory in its smallest pages from now on, where it knows of others. What is written waits in memory for its
+/// table and is freed then, so memory is new again and again, and a data thread stands still while two megabytes are zeroed.
+fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "memory is still handed out in huge pages");
+    }
 }
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, NodeError> {

@@ -28,7 +28,7 @@ use crate::wasm::Hook;
 /// How often it is looked for partitions that are to go.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// After each page clients have the nodes to themselves for as long as it took, and no longer than this.
-const LET_GO_MAX: Duration = Duration::from_millis(20);
+pub(super) const LET_GO_MAX: Duration = Duration::from_millis(20);
 /// A frozen partition for which the rest takes longer than this is let go on, and tried again.
 const REST_WITHIN: Duration = Duration::from_secs(1);
 
@@ -190,11 +190,14 @@ impl Coordinator {
         sending.enter(Phase::Copying);
         failpoint("copy-begins");
         for service in &self.services {
+            for pair in self.pairs(service, partition, next) {
+                pair.begin().await?;
+            }
             self.copy(service, which, next, &mut sending).await?;
         }
         failpoint("copy-ends");
         sending.enter(Phase::Dual);
-        // Builds the trees of both, so that the rest is found at once.
+        // What has changed since it was read. Afterwards the trees of both are complete, so that the rest is found at once.
         for service in &self.services {
             self.push_ranges(service, partition, next).await?;
         }
@@ -265,17 +268,26 @@ impl Coordinator {
         partition: PartitionId,
         next: To,
     ) -> Result<(), Failure> {
-        for range in self.ranges_of(service, partition) {
-            let pair = Pair {
-                coordinator: self,
-                service,
-                range,
-                first: To::Here(partition),
-                other: next,
-            };
+        for pair in self.pairs(service, partition, next) {
             pair.push().await?;
         }
         Ok(())
+    }
+
+    /// A partition here and its next owner, for each range that it has.
+    fn pairs<'a>(
+        &'a self,
+        service: &'a Arc<Service>,
+        partition: PartitionId,
+        next: To,
+    ) -> impl Iterator<Item = Pair<'a>> {
+        self.ranges_of(service, partition).map(move |range| Pair {
+            coordinator: self,
+            service,
+            range,
+            first: To::Here(partition),
+            other: next,
+        })
     }
 
     /// The ranges of which a partition has a replica.

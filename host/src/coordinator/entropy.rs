@@ -8,10 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use vnode_ring::{Leaves, PartitionId};
 
 use super::Coordinator;
+use super::carry::LET_GO_MAX;
 use super::join_all;
 use super::replicas::{To, page_words};
 use super::transfers::Amount;
@@ -136,6 +138,16 @@ impl Pair<'_> {
             .await
     }
 
+    /// Has both begin their trees. They are kept up to date with what is read and merged from then on, so that not all rows have to
+    /// be read again when they are asked for.
+    pub(super) async fn begin(&self) -> Result<(), Failure> {
+        for of in [self.first, self.other] {
+            let no_root = Words::one(Bytes::new());
+            self.ask(of, Work::Leaves, no_root).await?;
+        }
+        Ok(())
+    }
+
     /// Sends the other one what the first one holds and it does not, and nothing back. Returns how much.
     pub(super) async fn push(&self) -> Result<Amount, Failure> {
         let mut sent = Amount::default();
@@ -185,12 +197,15 @@ impl Pair<'_> {
     /// The leaves of one of the two, unless its root is that one.
     async fn summed(&self, of: To, root: &[u8]) -> Result<Option<Leaves>, Failure> {
         for _ in 0..LOOKS_MAX {
+            let begun = Instant::now();
             let answer = self.ask(of, Work::Leaves, Words::copy([root])).await?;
             match leaves(&answer) {
                 Some(Summed::Leaves(leaves)) => return Ok(Some(leaves)),
                 Some(Summed::Same) => return Ok(None),
-                // Each look takes its tree further.
-                Some(Summed::NotYet) => tokio::task::yield_now().await,
+                // Each look takes its tree further, and lets clients have the node to themselves for as long as it took.
+                Some(Summed::NotYet) => {
+                    tokio::time::sleep(begun.elapsed().min(LET_GO_MAX)).await;
+                }
                 None => return Err(Failure::of_answer(&answer)),
             }
         }

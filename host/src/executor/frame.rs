@@ -67,10 +67,6 @@ pub(super) struct Command {
 
 /// A frame.
 #[derive(Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are commands or borrowed replies, and a box would be an allocation for each"
-)]
 pub(super) enum Frame<'a> {
     Services(Vec<ServiceNames>),
     Command(Command),

@@ -319,7 +319,8 @@ impl Task {
     }
 }
 
-#[cfg(all(test, not(feature = "sim")))]
+#[cfg(not(feature = "sim"))]
+#[cfg(test)]
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use vnode_ring::{Leaves, Merged, ObjectRef, PartitionId, Tree, TreeRow, merge_encoded};
+use vnode_ring::{Leaves, Merged, ObjectRef, PartitionId, RingSize, Tree, TreeRow, merge_encoded};
 
 use super::VnodeState;
 use crate::descriptor::MergePolicy;
-use crate::store::{Batch, Liveness, Page, RowKey, Scan, Store, StoreError};
+use crate::store::{Batch, Change, Liveness, Page, RowKey, Scan, Store, StoreError};
 use crate::wasm::Refusal;
 use crate::wasm::scan::position;
 
@@ -48,17 +48,14 @@ impl VnodeState {
         })
     }
 
-    /// Rows of any range in ring order, from a place on; and the place after them, empty when there are no more.
+    /// Rows of any range in ring order, from a place on; and the place after them, empty when there are no more. Trees that are
+    /// being built take them in.
     pub fn page(&mut self, from: &[u8], max_bytes: usize) -> Result<(Batch, Vec<u8>), Refusal> {
-        let start = match from.split_first_chunk::<8>() {
-            None => Bound::Unbounded,
-            Some((hash, key)) => Bound::Excluded(RowKey {
-                hash: u64::from_be_bytes(*hash),
-                key,
-            }),
-        };
+        let behind = (!from.is_empty()).then(|| split(from));
         let scan = Scan {
-            from: start,
+            from: behind.map_or(Bound::Unbounded, |(hash, key)| {
+                Bound::Excluded(RowKey { hash, key })
+            }),
             to_hash: u64::MAX,
             max_rows: usize::MAX,
             max_bytes,
@@ -72,6 +69,9 @@ impl VnodeState {
         })?;
         if page == Page::Last {
             last.clear();
+        }
+        for growing in self.trees.values_mut() {
+            growing.take(behind, &rows, page);
         }
         Ok((rows, last))
     }
@@ -186,20 +186,69 @@ impl VnodeState {
 /// The hash tree of a range, and how far the scan is that fills it.
 pub(super) struct Growing {
     tree: Tree,
+    /// The first and the last hash of the range.
+    bounds: (u64, u64),
     /// The place of the last row taken in.
     reached: Option<Vec<u8>>,
+}
+
+impl Growing {
+    fn new(size: RingSize, range: PartitionId) -> Growing {
+        Growing {
+            tree: Tree::building(size, range),
+            bounds: size.hash_range(range),
+            reached: None,
+        }
+    }
+
+    /// Takes in those rows that come next, of a page of any rows of the vnode. The page has all that there are between the place
+    /// `behind`, or the first one, and its own last row; as the last page it has all.
+    fn take(&mut self, behind: Option<(u64, &[u8])>, rows: &Batch, page: Page) {
+        let (first, last) = self.bounds;
+        let reached = self.reached.as_deref().map(split);
+        let follows = match reached {
+            None => behind < Some((first, b"")),
+            Some(_) => behind <= reached,
+        };
+        if self.tree.is_complete() || !follows {
+            return;
+        }
+        let (mut upto, mut through) = (None, page == Page::Last);
+        for Change { row, object, .. } in rows.changes() {
+            let at = Some((row.hash, row.key));
+            if row.hash > last {
+                through = true;
+                break;
+            }
+            if row.hash < first || at <= reached {
+                continue;
+            }
+            // One that cannot be read ends this, and who asks for the leaves is told why.
+            let Some(object) = object.and_then(|object| ObjectRef::parse(object).ok()) else {
+                through = false;
+                break;
+            };
+            self.tree.scanned(row.hash, row.key, TreeRow::from(&object));
+            upto = at;
+        }
+        if let Some((hash, key)) = upto {
+            self.tree.advance(hash, Some(key));
+            self.reached = Some(position(hash, key));
+        }
+        if through {
+            self.tree.finish();
+        }
+    }
 }
 
 impl VnodeState {
     /// The leaves of a range's tree; `None` while it is being built, which each call brings forward.
     pub fn leaves(&mut self, range: PartitionId) -> Result<Option<&Leaves>, Refusal> {
         let size = self.ring_size;
-        let growing = self.trees.entry(range).or_insert_with(|| Growing {
-            tree: Tree::building(size, range),
-            reached: None,
-        });
+        let growing = self.trees.entry(range);
+        let growing = growing.or_insert_with(|| Growing::new(size, range));
         if !growing.tree.is_complete() {
-            let (first, last) = size.hash_range(range);
+            let (first, last) = growing.bounds;
             let from = match growing.reached.as_deref().map(split) {
                 None => Bound::Included(RowKey {
                     hash: first,
@@ -309,5 +358,92 @@ fn rows_from(
     match failed {
         Some(error) => Err(error.into()),
         None => Ok((rows, page)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vnode_ring::{Actor, Dot, FIRST_SCHEMA, Hlc, VersionRef, encode_successor};
+
+    use super::*;
+
+    /// A page of rows, each with an object of its own.
+    fn page(rows: &[(u64, u8)]) -> Batch {
+        let mut batch = Batch::new();
+        for (hash, key) in rows {
+            let actor = Actor(hash ^ u64::from(*key));
+            let version = VersionRef {
+                dot: Dot { actor, seq: 1 },
+                hlc: Hlc(1),
+                schema: FIRST_SCHEMA,
+                value: Some(b"v"),
+            };
+            let mut object = Vec::new();
+            encode_successor(None, version, &mut object);
+            let key = &[*key];
+            batch.pass_on(RowKey { hash: *hash, key }, &object);
+        }
+        batch
+    }
+
+    /// Hashes of a few ranges, among them the first and last ones of a range.
+    fn row() -> impl Strategy<Value = (u64, u8)> {
+        let size = RingSize::new(8).unwrap();
+        let (first, last) = size.hash_range(PartitionId::from_id(1));
+        let hash = prop_oneof![
+            0..3_u64,
+            first - 3..first + 3,
+            last - 3..=last,
+            last + 1..last + 3
+        ];
+        (hash, 0..3_u8)
+    }
+
+    proptest! {
+        /// Whatever the pages are, and wherever a scan of the tree's own had come to, the tree is complete after the last page and
+        /// has each row once.
+        #[test]
+        fn a_tree_grows_by_the_pages_that_are_read_for_others(
+            rows in prop::collection::btree_set(row(), 0..40),
+            page_rows in 1..10_usize,
+            scanned in prop::option::of(0..40_usize),
+        ) {
+            let (size, range) = (RingSize::new(8).unwrap(), PartitionId::from_id(1));
+            let rows: Vec<_> = rows.into_iter().collect();
+            let mut expected = Growing::new(size, range);
+            expected.take(None, &page(&rows), Page::Last);
+
+            let mut growing = Growing::new(size, range);
+            if let Some(scanned) = scanned {
+                let own: Vec<_> = rows.iter().copied().take(scanned).collect();
+                growing.take(None, &page(&own), Page::More);
+            }
+            let mut behind = None;
+            for chunk in rows.chunks(page_rows) {
+                growing.take(behind.as_ref().map(|place: &Vec<u8>| split(place)), &page(chunk), Page::More);
+                behind = chunk.last().map(|(hash, key)| position(*hash, &[*key]));
+            }
+            growing.take(behind.as_deref().map(split), &Batch::new(), Page::Last);
+            prop_assert!(growing.tree.is_complete());
+            prop_assert_eq!(growing.tree.root(), expected.tree.root());
+            prop_assert_eq!(growing.tree.live(), expected.tree.live());
+            let inside = rows.iter().filter(|(hash, _)| (growing.bounds.0..=growing.bounds.1).contains(hash));
+            prop_assert_eq!(growing.tree.live(), Some(inside.count() as u64));
+        }
+
+        /// A page that leaves rows out before it is not taken for what comes next.
+        #[test]
+        fn a_page_from_further_on_is_left_alone(rows in prop::collection::btree_set(row(), 2..40)) {
+            let (size, range) = (RingSize::new(8).unwrap(), PartitionId::from_id(1));
+            let rows: Vec<_> = rows.into_iter().collect();
+            let mut growing = Growing::new(size, range);
+            let (hash, key) = rows[0];
+            if hash >= growing.bounds.0 {
+                let place = position(hash, &[key]);
+                growing.take(Some(split(&place)), &page(&rows[1..]), Page::Last);
+                prop_assert!(!growing.tree.is_complete());
+            }
+        }
     }
 }
