@@ -390,7 +390,7 @@ mod tests {
     /// Hashes of a few ranges, among them the first and last ones of a range.
     fn row() -> impl Strategy<Value = (u64, u8)> {
         let size = RingSize::new(8).unwrap();
-        let (first, last) = size.hash_range(PartitionId::from_id(1));
+        let (first, last) = size.hash_range(PartitionId::from_id(2));
         let hash = prop_oneof![
             0..3_u64,
             first - 3..first + 3,
@@ -409,7 +409,7 @@ mod tests {
             page_rows in 1..10_usize,
             scanned in prop::option::of(0..40_usize),
         ) {
-            let (size, range) = (RingSize::new(8).unwrap(), PartitionId::from_id(1));
+            let (size, range) = (RingSize::new(8).unwrap(), PartitionId::from_id(2));
             let rows: Vec<_> = rows.into_iter().collect();
             let mut expected = Growing::new(size, range);
             expected.take(None, &page(&rows), Page::Last);
@@ -435,7 +435,7 @@ mod tests {
         /// A page that leaves rows out before it is not taken for what comes next.
         #[test]
         fn a_page_from_further_on_is_left_alone(rows in prop::collection::btree_set(row(), 2..40)) {
-            let (size, range) = (RingSize::new(8).unwrap(), PartitionId::from_id(1));
+            let (size, range) = (RingSize::new(8).unwrap(), PartitionId::from_id(2));
             let rows: Vec<_> = rows.into_iter().collect();
             let mut growing = Growing::new(size, range);
             let (hash, key) = rows[0];
