@@ -47,11 +47,11 @@ lint: guests
 # The pure core compiles for a target that has no operating system: it cannot do I/O.
 check-pure: target/.wasm-targets
 	@echo "== the pure core, without an operating system"
-	@$(CARGO) check --locked -p vnode-ring --target $(PURE)
+	@$(CARGO) check --locked --release -p vnode-ring --target $(PURE)
 
 unit:
 	@echo "== tests of the pure core, the SDK and the guests"
-	@$(CARGO) test --locked -p vnode-ring -p guest-sdk $(addprefix -p ,$(GUESTS))
+	@$(CARGO) test --locked $(TESTED) -p vnode-ring -p guest-sdk $(addprefix -p ,$(GUESTS))
 
 # Whole clusters in one process, over a network and a clock that a seed decides; SIM_SEEDS=1000 runs more of them.
 simulate: guests

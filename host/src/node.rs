@@ -9,6 +9,7 @@ mod membership;
 #[cfg(feature = "sim")]
 pub mod simulated;
 mod threads;
+mod turns;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};

@@ -70,7 +70,7 @@ pub(super) struct Read {
 
 impl Read {
     /// What a replica said about each key.
-    pub(super) fn said(&self, holder: usize) -> Option<Vec<Fetched<'_>>> {
+    pub(super) fn said(&self, holder: usize) -> Option<SmallVec<[Fetched<'_>; 8]>> {
         fetched(self.answers.get(holder)?, self.held.len())
     }
 

@@ -223,7 +223,7 @@ impl<'a> Reader<'a> {
 
     fn words(&mut self) -> Result<Words, BadFrame> {
         let count = self.count()?;
-        let mut ranges: SmallVec<[_; 3]> = SmallVec::new();
+        let mut ranges: SmallVec<[_; 16]> = SmallVec::new();
         for _ in 0..count {
             ranges.push(self.text()?);
         }

@@ -5,6 +5,7 @@
 //! run a command, and one way to bring two replicas together. When all have answered, or the time is over, replicas that
 //! lack something are sent what is held here by then; the client has long been answered.
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 use vnode_ring::{Holder, ObjectRef};
 
@@ -49,7 +50,7 @@ impl Executor {
         }
         let held: Vec<Held> = commands
             .iter()
-            .flat_map(|looked| looked.held.clone())
+            .flat_map(|looked| looked.held.iter().copied())
             .collect();
         let asked = Request {
             work: Work::Fetch,
@@ -73,7 +74,7 @@ impl Executor {
 
     /// Each key of the commands, followed by what is held under it.
     fn words_of(&self, commands: &[Looked]) -> Words {
-        let mut pairs = Vec::with_capacity(commands.len());
+        let mut pairs: SmallVec<[_; 16]> = SmallVec::with_capacity(commands.len());
         for Looked { request, held } in commands {
             let spec = self.spec_of(request);
             let positions = spec.map(|spec| spec.key_positions(request.words.len()));

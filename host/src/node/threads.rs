@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::Builder;
 use vnode_ring::PartitionId;
 
+use super::turns::take_short_turns;
 use super::{NodeError, system};
 use crate::coordinator::Coordinator;
 use crate::executor::Executor;
@@ -51,6 +52,7 @@ pub(super) fn start(
             .name(format!("data-{index}"))
             .spawn(move || {
                 let _vital = Vital("data");
+                take_short_turns();
                 let runtime = Builder::new_current_thread().enable_all().build();
                 let vnodes: Result<(), StoreError> =
                     share

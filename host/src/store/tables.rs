@@ -10,6 +10,7 @@ use super::StoreError;
 use super::catalog::Place;
 use super::manifest;
 use super::rows::Rows;
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::fs::{self, File};
 use std::io;
@@ -58,8 +59,12 @@ impl Open {
                 // One thread merges; flushing has its own, and cores are for commands.
                 .worker_threads(1)
                 .open()?;
+            // Indexes and filters in parts: what is not in the cache is then read for one place, and not for a whole table.
             let rows = database.keyspace("rows", || {
-                KeyspaceCreateOptions::default().manual_journal_persist(true)
+                KeyspaceCreateOptions::default()
+                    .manual_journal_persist(true)
+                    .index_block_partitioning_policy(PartitioningPolicy::all(true))
+                    .filter_block_partitioning_policy(PartitioningPolicy::all(true))
             })?;
             Ok(Self { database, rows })
         })

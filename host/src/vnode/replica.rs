@@ -29,6 +29,8 @@ const LEAF_ROWS_MAX: usize = 16 * 1024;
 const PAGE_BYTES: usize = 64 * 1024;
 /// In the answer to a [`Work::Fetch`], in place of a length: the asking replica has what is here.
 const SAME: u32 = u32::MAX;
+/// What most answers to a [`Work::Fetch`] take: those that say that this replica has the same.
+const FETCHED_BYTES: usize = 128;
 /// What a replica answers that has done what it was asked; whatever else it says comes after.
 pub const DONE: &[u8] = b"+";
 
@@ -44,9 +46,9 @@ pub enum Fetched<'a> {
 }
 
 /// The answers of one replica, one for each key; `None` when it failed or what it said is not whole.
-pub fn fetched(answer: &[u8], keys: usize) -> Option<Vec<Fetched<'_>>> {
+pub fn fetched(answer: &[u8], keys: usize) -> Option<SmallVec<[Fetched<'_>; 8]>> {
     let mut rest = is_done(answer)?;
-    let mut all = Vec::with_capacity(keys);
+    let mut all = SmallVec::with_capacity(keys);
     for _ in 0..keys {
         let (length, after) = rest.split_first_chunk()?;
         let length = u32::from_le_bytes(*length);
@@ -223,7 +225,7 @@ impl Vnode {
 
     /// Answers with its objects, one after the other, each behind its length (u32, little-endian); see [`fetched`].
     fn fetch(&mut self, request: Request, replies: &mut Replies) {
-        let mut out = self.done(request.trace.is_some()).into_owned();
+        let mut out = SmallVec::from_slice(&self.done(request.trace.is_some()));
         let fetched = match self.state() {
             None => Err(Failure::Draining),
             Some(state) => fetch(state, &request, &mut out).map_err(Failure::from),
@@ -334,7 +336,7 @@ impl Vnode {
     /// Says what is held under the keys of a command that is to run once others have been heard.
     fn look(&mut self, mut request: Request, replies: &mut Replies) {
         self.note_version(&mut request);
-        let mut held = Vec::new();
+        let mut held = SmallVec::new();
         let looked = match self.state() {
             None => Err(Failure::Draining),
             Some(_) => self.digests(&request, &mut held).map_err(Failure::from),
@@ -345,7 +347,11 @@ impl Vnode {
         }
     }
 
-    fn digests(&mut self, request: &Request, held: &mut Vec<Held>) -> Result<(), Refusal> {
+    fn digests(
+        &mut self,
+        request: &Request,
+        held: &mut SmallVec<[Held; 1]>,
+    ) -> Result<(), Refusal> {
         let (service, edition) = (Arc::clone(&self.service), Arc::clone(&self.edition));
         let (Some(spec), Some(state)) = (edition.command(request.command), self.state()) else {
             return Ok(());
@@ -480,14 +486,19 @@ fn pairs(words: &Words) -> impl Iterator<Item = Result<(RowKey<'_>, u64), Refusa
     })
 }
 
-fn fetch(state: &mut VnodeState, request: &Request, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn fetch(
+    state: &mut VnodeState,
+    request: &Request,
+    out: &mut SmallVec<[u8; FETCHED_BYTES]>,
+) -> Result<(), Refusal> {
     for pair in pairs(&request.words) {
         let (row, digest) = pair?;
         match state.compare(row, digest)? {
-            Compared::Same => out.extend(SAME.to_le_bytes()),
-            Compared::Nothing => out.extend([0; 4]),
+            Compared::Same => out.extend_from_slice(&SAME.to_le_bytes()),
+            Compared::Nothing => out.extend_from_slice(&[0; 4]),
             Compared::Other(object) => {
-                out.extend(u32::try_from(object.len()).unwrap_or(SAME).to_le_bytes());
+                let length = u32::try_from(object.len()).unwrap_or(SAME);
+                out.extend_from_slice(&length.to_le_bytes());
                 out.extend_from_slice(object);
             }
         }

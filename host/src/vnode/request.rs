@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use vnode_ring::quorum::Quorum;
@@ -373,7 +374,7 @@ pub struct Looked {
     /// The command.
     pub request: Request,
     /// What is held here under each of its keys.
-    pub held: Vec<Held>,
+    pub held: SmallVec<[Held; 1]>,
 }
 
 /// One reply in `Replies`.

@@ -32,8 +32,9 @@ impl Words {
     }
 
     /// Words with a buffer of their own.
-    pub fn copy<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Words {
-        let mut buffer = Vec::new();
+    pub fn copy<'a>(words: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> Words {
+        let words = words.into_iter();
+        let mut buffer = Vec::with_capacity(words.clone().map(<[u8]>::len).sum());
         let mut ranges = SmallVec::new();
         for word in words {
             let start = buffer.len();
@@ -69,7 +70,7 @@ impl Words {
     }
 
     /// Every word.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> + Clone {
         self.ranges.iter().map(|range| self.slice(range))
     }
 

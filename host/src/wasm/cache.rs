@@ -2,7 +2,7 @@
 //!
 //! A compiled guest is machine code: loading a file that somebody else wrote would run it. Each file carries an HMAC
 //! under a key that only this data directory has, covers the engine's version and settings by its name, and is
-//! compiled anew whenever anything does not fit. Besides `store/prefetch.rs` this is the one file with `unsafe` in it.
+//! compiled anew whenever anything does not fit. With `store/prefetch.rs` and `node/turns.rs` it is one of three files with `unsafe` in them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
